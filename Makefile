@@ -1,0 +1,45 @@
+# Every target sets up what it needs by itself: `make demo` on a fresh machine is enough.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test test-slow check bench lock clean
+
+BIN := .venv/bin
+ARGS ?=
+export PYTHON
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Create .venv with everything locked in requirements-dev.txt; at once when nothing changed
+	@.ci/setup
+
+demo: setup ## Take a few payments through the whole service and show what happens
+	@$(BIN)/payments demo $(ARGS)
+
+run: setup ## Run API and worker on port 8009 with SQLite and an own Valkey, data in var/; Ctrl-C stops
+	@$(BIN)/payments up $(ARGS)
+
+test: setup ## Run the tests, on SQLite and on a real PostgreSQL and Valkey that they start themselves
+	@$(BIN)/python -m pytest -m "not slow" -q -n logical --maxprocesses 4 $(ARGS)
+
+test-slow: setup ## Run the slow tests: kills, restarts and floods
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: setup ## Check format, lint, types and which room imports which
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## Measure throughput and latency
+	@$(BIN)/python -m bench $(ARGS)
+
+LOCK := .ci/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
+	--custom-compile-command "make lock" pyproject.toml --extra local --extra build
+
+lock: ## Write the requirements from pyproject.toml; newer versions with ARGS=--upgrade
+	@$(LOCK) --output-file requirements.txt $(ARGS)
+	@$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt $(ARGS)
+
+clean: ## Remove .venv and caches; data in var/ stays
+	@rm -rf .venv var/uv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

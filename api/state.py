@@ -1,0 +1,59 @@
+"""What the API holds while it runs: the accept queue, the publisher and the waiting room, each with its task."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from api.waiting import WaitingRoom
+from shared import metrics
+from shared.group_commit import GroupCommit
+from shared.payments.accept import Accepted, Intent, accept
+from shared.queue import Publisher, Queue
+from shared.runtime import Runtime
+
+
+class Api:
+    """The parts of the door. `running` gives them their tasks; a task that dies takes the process with it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        self.runtime = runtime
+        self._started = monotonic()
+        self.publisher = Publisher(runtime.carrier)
+        self.waiting = WaitingRoom(runtime.database, runtime.carrier, capacity=settings.waiters_max)
+        self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
+            runtime.database,
+            accept,
+            batch_max=settings.accept_batch_max,
+            queue_max=settings.accept_queue_max,
+            committed=self._accepted,
+        )
+
+    def uptime_s(self) -> float:
+        """Seconds since this process began to serve."""
+        return monotonic() - self._started
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the parts; at the end, commit and publish what is still queued."""
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(self.waiting.run())
+            publisher = tasks.create_task(self.publisher.run())
+            intents = tasks.create_task(self.intents.run())
+            try:
+                yield
+            finally:
+                self.waiting.drain()
+                self.intents.close()
+                await intents
+                self.publisher.close()
+                await publisher
+                waiting.cancel()
+
+    def _accepted(self, answers: Sequence[Accepted]) -> None:
+        new = [answer for answer in answers if not answer.is_replay]
+        metrics.accepted.inc(len(new))
+        metrics.accept_queued.set(self.intents.queued)
+        self.publisher.publish(Queue.PROCESS, [answer.payment.ref for answer in new])
+        self.publisher.publish(Queue.DELIVER, [ref for answer in new for ref in answer.deliveries])

@@ -1,0 +1,47 @@
+"""A bare route with the same request and answer models: what the framework alone can do, the ceiling."""
+
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from api.schemas import MethodDetails, Payment, PaymentRequest
+from shared.ids import new_id
+from shared.lifecycle import MethodType, PaymentStatus
+
+app = FastAPI()
+
+
+@app.post("/api/v1/payments", status_code=202, response_model=Payment)
+async def create_payment(body: PaymentRequest) -> Payment:
+    """Answer as if accepted; nothing is written down."""
+    now = datetime.now(UTC)
+    return Payment.model_construct(
+        id=str(new_id()),
+        order_id=body.order_id,
+        user_id="1",
+        payment_method_id=body.payment_method_id,
+        amount=body.amount,
+        currency=body.currency,
+        description=body.description,
+        metadata=body.metadata,
+        callback_url=body.callback_url,
+        status=PaymentStatus.PENDING,
+        gateway=None,
+        gateway_transaction_id=None,
+        failure_code=None,
+        failure_reason=None,
+        outcome_rule=None,
+        payment_method_details=MethodDetails(type=MethodType.CREDIT_CARD, brand="visa", last4="4242"),
+        gateway_details=None,
+        sequence=1,
+        livemode=False,
+        created_at=now,
+        updated_at=now,
+        processed_at=None,
+    )
+
+
+@app.get("/health/ready")
+async def ready() -> dict[str, bool]:
+    """It is up."""
+    return {"ready": True}

@@ -1,0 +1,97 @@
+"""The load: clients that POST intents, as many at once or as many per second as asked; a process of its own."""
+
+import asyncio
+import sys
+from pathlib import Path
+from time import perf_counter, process_time, time
+from typing import Any
+
+import aiohttp
+import orjson
+
+REQUEST_TIMEOUT_S = 30
+RATE_MAX, DURATION_MAX_S, CONNECTIONS_MAX = 5000, 300, 2000
+
+
+class Load:
+    """One run against `url`. With `rate` arrivals come at that pace, else every connection asks without a pause."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._url: str = plan["url"]
+        self._headers: dict[str, str] = {"Authorization": f"Bearer {plan['token']}", "Content-Type": "application/json"}
+        self._methods: list[str] = plan["methods"]
+        self._run: str = plan["run"]
+        self._connections = min(plan["connections"], CONNECTIONS_MAX)
+        self._duration_s = min(plan["duration_s"], DURATION_MAX_S)
+        self._rate = min(plan.get("rate") or 0, RATE_MAX)
+        self._order = 0
+        self.latencies_s: list[float] = []
+        self.statuses: dict[str, int] = {}
+        self.accepted: dict[str, float] = {}
+
+    async def run(self) -> dict[str, Any]:
+        """The whole run; answers what happened."""
+        connector = aiohttp.TCPConnector(limit=self._connections)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            started, cpu = perf_counter(), process_time()
+            until = started + self._duration_s
+            if self._rate:
+                await self._paced(session, until)
+            else:
+                async with asyncio.TaskGroup() as clients:
+                    for _ in range(self._connections):
+                        clients.create_task(self._client(session, until))
+            took_s = perf_counter() - started
+        return {
+            "took_s": took_s,
+            "cpu_share": (process_time() - cpu) / took_s,
+            "statuses": self.statuses,
+            "latencies_s": self.latencies_s,
+            "accepted": self.accepted,
+        }
+
+    async def _client(self, session: aiohttp.ClientSession, until: float) -> None:
+        while perf_counter() < until:
+            await self._post(session)
+
+    async def _paced(self, session: aiohttp.ClientSession, until: float) -> None:
+        async with asyncio.TaskGroup() as arrivals:
+            due = perf_counter()
+            while due < until:
+                arrivals.create_task(self._post(session))
+                due += 1 / self._rate
+                await asyncio.sleep(max(0.0, due - perf_counter()))
+
+    async def _post(self, session: aiohttp.ClientSession) -> None:
+        self._order += 1
+        body = orjson.dumps(
+            {
+                "order_id": f"{self._run}-{self._order}",
+                "payment_method_id": self._methods[self._order % len(self._methods)],
+                "amount": 1000 + self._order % 9000,
+            }
+        )
+        started = perf_counter()
+        try:
+            async with session.post(self._url, data=body, headers=self._headers) as answer:
+                content = await answer.read()
+                status = str(answer.status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            status, content = type(error).__name__, b""
+        self.latencies_s.append(perf_counter() - started)
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        if status == "202":
+            self.accepted[orjson.loads(content)["id"]] = time()
+
+
+def main() -> None:
+    """Read a plan from the file that is named first, run it, write what happened to the second."""
+    import uvloop  # noqa: PLC0415 - only the process that runs the load needs it
+
+    plan_file, result_file = map(Path, sys.argv[1:3])
+    result_file.write_bytes(orjson.dumps(uvloop.run(Load(orjson.loads(plan_file.read_bytes())).run())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The operator's commands: `payments up | api | worker | migrate | token | demo`."""

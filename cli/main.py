@@ -1,0 +1,154 @@
+"""`payments`: the operator's commands. Each says what it does under --help; configuration is the environment's."""
+
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from cli.tokens import mint
+from shared.config import Settings, load_settings
+from shared.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from shared.version import VERSION
+
+HEALTH_TIMEOUT_S = 3.0
+EXIT_WRONG_SETTINGS = 2
+
+app = typer.Typer(
+    name="payments",
+    help="A simulated payment processor. Settings come from the environment: see docs/configuration.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False)
+
+
+def _processes() -> ModuleType:
+    """API and worker, imported by those commands only that run them: the others answer in half the time."""
+    from cli import processes  # noqa: PLC0415
+
+    return processes
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What stops a start is said in a line or two, without a traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        errors.print("[red]The configuration is wrong:[/red]")
+        for line in str(error).splitlines():
+            errors.print(f"  {line}", markup=False)
+        raise typer.Exit(EXIT_WRONG_SETTINGS) from None
+    except (SchemaOutdated, DatabaseUnavailable) as error:
+        reason = f"The database does not answer: {error}" if isinstance(error, DatabaseUnavailable) else str(error)
+        errors.print(reason, style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def up() -> None:
+    """Run everything in one process: API, worker and, without REDIS_URL, a Valkey of its own.
+
+    Without DATABASE_URL the data is in SQLite under ./var, and kept between runs. Migrates by itself. Ctrl-C stops it.
+    """
+    with _explained():
+        _processes().run_up(_announce)
+
+
+@app.command()
+def api() -> None:
+    """Run the API on HOST:PORT. Needs DATABASE_URL and REDIS_URL; starts while Redis is away."""
+    with _explained():
+        _processes().run_api()
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker. Start as many as you like on PostgreSQL: they share the work."""
+    with _explained():
+        _processes().run_worker()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema. Safe to run several times, and at once."""
+    with _explained():
+        revision = _processes().run_migrate()
+    print(f"The database is at {revision}.")
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(help="The user id, or the name of a service.")] = "1",
+    role: Annotated[
+        str | None, typer.Option(help="service, admin, payment_admin or super_admin; none = a user.")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long it is valid.")] = 12,
+) -> None:
+    """Print a token that JWT_SECRET_KEY signs, for trying things out."""
+    with _explained():
+        print(mint(load_settings(), user=user, role=role, hours=hours))
+
+
+@app.command()
+def health(
+    *, worker: Annotated[bool, typer.Option("--worker", help="Ask the worker on METRICS_PORT, not the API.")] = False
+) -> None:
+    """Ask the API (or the worker) on this host whether it is healthy; exit code 1 if not."""
+    with _explained():
+        settings = load_settings()
+    port = settings.metrics_port if worker else settings.port
+    if not port:
+        errors.print("METRICS_PORT is 0: the worker serves no health")
+        raise typer.Exit(EXIT_WRONG_SETTINGS)
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
+    try:
+        answer = httpx.get(f"http://{host}:{port}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False)
+        print(answer.text)
+        raise typer.Exit(0 if answer.is_success else 1)
+    except httpx.HTTPError as error:
+        errors.print(f"nobody answers on {host}:{port}: {error}", markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def demo() -> None:
+    """Start the service on free ports, show what it does with real requests and webhooks, and stop it again."""
+    from cli.demo import run_demo  # noqa: PLC0415 - it needs packages that a production image has not
+
+    raise typer.Exit(run_demo())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(VERSION)
+
+
+def _announce(settings: Settings) -> None:
+    """Where it is, a token, and a request to paste. For people, so it goes to standard error, beside the logs."""
+    where = f"http://{settings.host}:{settings.port}"
+    bearer = mint(settings, user="1", role=None, hours=12)
+    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={where}]{where}[/link]")
+    out.print(f"docs: {where}/docs\n")
+    if settings.environment == "development":
+        out.print(f"TOKEN={bearer}\n", markup=False)
+        out.print(
+            f"""METHOD=$(curl -s {where}/api/v1/payment-methods -H "Authorization: Bearer $TOKEN" \\
+  -H 'Content-Type: application/json' -d '{{"type": "CREDIT_CARD", "payment_details":
+  {{"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "cvv": "123"}}}}' \\
+  | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+
+curl -i {where}/api/v1/payments -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=5' \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"order_id": "'$RANDOM'", "amount": 1585, "payment_method_id": "'$METHOD'"}}'
+""",
+            markup=False,
+        )

@@ -1,0 +1,152 @@
+"""What a card number, a CVC or a PayPal address tells when it is shown to us, and which failure a test value names.
+
+A number is looked at once, by whoever adds the method; it is never stored here and never in the text of an error.
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from shared.lifecycle import FailureCode
+
+type CardField = Literal["card_number", "cvv"]
+
+
+class Brand(StrEnum):
+    """Whose network a card belongs to; the words clients see."""
+
+    VISA = "visa"
+    MASTERCARD = "mastercard"
+    AMEX = "amex"
+    DISCOVER = "discover"
+    DINERS = "diners"
+    JCB = "jcb"
+    UNIONPAY = "unionpay"
+
+
+class CardRefused(ValueError):
+    """A card cannot be what it claims; `reason` continues the sentence that the field begins, without its value."""
+
+    def __init__(self, field: CardField, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field: CardField = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedCard:
+    """All that may be kept of a card number."""
+
+    brand: Brand
+    last4: str
+    scenario: FailureCode | None  # the failure that a test number names
+
+
+@dataclass(frozen=True, slots=True)
+class BrandRule:
+    """How one network's numbers look."""
+
+    brand: Brand
+    prefixes: tuple[tuple[str, str], ...]  # first and last of each range of leading digits
+    lengths: Container[int]
+    cvc_length: int = 3
+
+
+BRAND_RULES = (
+    BrandRule(Brand.VISA, (("4", "4"),), (13, 16, 19)),
+    BrandRule(Brand.MASTERCARD, (("51", "55"), ("2221", "2720")), (16,)),
+    BrandRule(Brand.AMEX, (("34", "34"), ("37", "37")), (15,), cvc_length=4),
+    BrandRule(Brand.DISCOVER, (("6011", "6011"), ("644", "649"), ("65", "65")), range(16, 20)),
+    BrandRule(Brand.DINERS, (("300", "305"), ("36", "36"), ("38", "39")), range(14, 20)),
+    BrandRule(Brand.JCB, (("3528", "3589"),), range(16, 20)),
+    BrandRule(Brand.UNIONPAY, (("62", "62"),), range(16, 20)),
+)
+
+CARD_SCENARIOS = {
+    "4000000000000002": FailureCode.CARD_DECLINED,
+    "4000000000009995": FailureCode.INSUFFICIENT_FUNDS,
+    "4000000000009987": FailureCode.LOST_CARD,
+    "4000000000009979": FailureCode.STOLEN_CARD,
+    "4000000000000069": FailureCode.EXPIRED_CARD,
+    "4000000000000127": FailureCode.INCORRECT_CVC,
+    "4000000000000119": FailureCode.PROCESSING_ERROR,
+    "4000000000006975": FailureCode.CARD_VELOCITY_EXCEEDED,
+    "4100000000000019": FailureCode.FRAUD_SUSPECTED,
+}
+
+ADDRESS_SCENARIOS = {
+    "declined@paypal.test": FailureCode.INSTRUMENT_DECLINED,
+    "restricted@paypal.test": FailureCode.PAYER_ACCOUNT_RESTRICTED,
+    "funds@paypal.test": FailureCode.INSUFFICIENT_FUNDS,
+}
+
+
+def inspect_card(number: str, cvc: str) -> InspectedCard:
+    """What may be kept of the card with this number; the CVC is checked and forgotten.
+
+    Raises CardRefused if the number is of no known brand, has not one of its lengths or fails Luhn, or if the CVC has
+    not the brand's length.
+    """
+    digits = digits_of(number)
+    rule = _rule_of(digits)
+    if len(digits) not in rule.lengths:
+        raise CardRefused("card_number", f"has not the length of a {rule.brand} card")
+    if not passes_luhn(digits):
+        raise CardRefused("card_number", "has a wrong check digit")
+    if len(cvc) != rule.cvc_length or not _is_digits(cvc):
+        raise CardRefused("cvv", f"must have {rule.cvc_length} digits for a {rule.brand} card")
+    return InspectedCard(brand=rule.brand, last4=digits[-4:], scenario=CARD_SCENARIOS.get(digits))
+
+
+def digits_of(number: str) -> str:
+    """`number` without the spaces and hyphens that people write into it: what is inspected and fingerprinted.
+
+    Raises CardRefused if anything but ASCII digits is left.
+    """
+    digits = number.replace(" ", "").replace("-", "")
+    if not _is_digits(digits):
+        raise CardRefused("card_number", "must consist of digits, with spaces or hyphens between them")
+    return digits
+
+
+def passes_luhn(digits: str) -> bool:
+    """The check digit is right (ISO/IEC 7812-1, annex B)."""
+    from_the_right = [int(digit) for digit in reversed(digits)]
+    doubled = (2 * digit for digit in from_the_right[1::2])
+    return (sum(from_the_right[::2]) + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0  # noqa: PLR2004
+
+
+def scenario_of_address(email: str) -> FailureCode | None:
+    """The failure that a PayPal test address names; None for every other address."""
+    return ADDRESS_SCENARIOS.get(email.strip().lower())
+
+
+def mask_address(email: str) -> str:
+    """`s***r@example.com`: at most the first and the last letter of the local part, and never all of it."""
+    local, at, domain = email.rpartition("@") if "@" in email else (email, "", "")
+    if len(local) <= 2:  # noqa: PLR2004 - first and last letter would be the whole of it
+        return f"***{at}{domain}"
+    return f"{local[0]}***{local[-1]}{at}{domain}"  # three stars whatever the length: that is nobody's business either
+
+
+def expires_at(month: int, year: int) -> datetime:
+    """The first moment (UTC) at which a card is no longer valid: it is valid through the last day of its month.
+
+    Raises ValueError for a month outside 1-12 or a year that no date can have.
+    """
+    if not 1 <= month <= 12:  # noqa: PLR2004
+        raise ValueError("a month is between 1 and 12")
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _rule_of(digits: str) -> BrandRule:
+    for rule in BRAND_RULES:
+        if any(first <= digits[: len(first)] <= last for first, last in rule.prefixes):
+            return rule
+    raise CardRefused("card_number", "is of no brand that is accepted")
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,218 @@
+"""Accepting intents: a batch of them in one transaction, the constraints deciding every race."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy.dialects.postgresql import insert  # without a target it compiles on SQLite too
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared import events
+from shared.documents import Payment
+from shared.errors import (
+    IdempotencyKeyReused,
+    OrderAlreadyPaid,
+    PaymentInProgress,
+    PaymentMethodUnusable,
+    PaymentsError,
+    Refused,
+)
+from shared.idempotency import Claim, bind, replayed, unbind
+from shared.leases import PICK_UP_S, Ref
+from shared.lifecycle import NOT_LIVE, HistoryReason, PaymentStatus
+from shared.models import payment_methods, payments
+from shared.payments.history import Move, append
+
+INSERT = insert(payments).on_conflict_do_nothing().returning(payments.c.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A valid request for a payment: what the client said and who the client is."""
+
+    id: UUID
+    user_id: str  # who pays
+    created_by: str  # who asked
+    order_id: str
+    payment_method_id: UUID
+    amount: int  # minor units
+    currency: str
+    description: str | None
+    metadata: dict[str, str]
+    callback_url: str | None
+    correlation_id: str | None
+    idempotency: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to an intent: its payment, as it is now."""
+
+    payment: Payment
+    is_replay: bool
+    deliveries: tuple[Ref, ...] = ()
+
+
+type Answer = Accepted | PaymentsError
+
+
+async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[Intent]) -> list[Answer]:
+    """Write every intent down as a PENDING payment, or refuse it without a trace; answers in the same order.
+
+    An intent whose key is bound already is a replay, or IdempotencyKeyReused. Others may be refused with
+    PaymentMethodUnusable, PaymentInProgress or OrderAlreadyPaid; a refusal leaves their key unbound.
+    """
+    answers: dict[UUID, Answer] = {}
+    holders = await bind(connection, [intent.idempotency for intent in intents if intent.idempotency], now=now)
+    firsts, repeats = _split_by_key(intents, holders, answers)
+    usable = await _with_usable_methods(connection, firsts, now, answers)
+    created = await _insert(connection, usable, now, answers)
+    refused = [intent.idempotency for intent in firsts if intent.id in answers and intent.idempotency]
+    await unbind(connection, refused)
+    await append(
+        connection,
+        [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by) for payment in created],
+        now=now,
+    )
+    told = await events.tell(connection, created, now=now)
+    for payment in created:
+        answers[payment.id] = Accepted(payment, is_replay=False, deliveries=told.get(payment.id, ()))
+    await _answer_repeats(connection, repeats, answers)
+    return [answers[intent.id] for intent in intents]
+
+
+def _split_by_key(
+    intents: Sequence[Intent], holders: dict[tuple[str, str], Claim], answers: dict[UUID, Answer]
+) -> tuple[list[Intent], list[tuple[Intent, UUID]]]:
+    """Those that go ahead, and those that repeat an object; what reuses a key for something else is answered."""
+    firsts: list[Intent] = []
+    repeats: list[tuple[Intent, UUID]] = []
+    for intent in intents:
+        try:
+            repeated = intent.idempotency and replayed(intent.idempotency, holders[intent.idempotency.name])
+        except IdempotencyKeyReused as error:
+            answers[intent.id] = error
+            continue
+        if repeated:
+            repeats.append((intent, repeated))
+        else:
+            firsts.append(intent)
+    return firsts, repeats
+
+
+async def _with_usable_methods(
+    connection: AsyncConnection, intents: Sequence[Intent], now: datetime, answers: dict[UUID, Answer]
+) -> list[tuple[Intent, RowMapping]]:
+    if not intents:
+        return []
+    found = await connection.execute(
+        select(payment_methods).where(
+            payment_methods.c.id.in_({intent.payment_method_id for intent in intents}), payment_methods.c.is_active
+        )
+    )
+    methods = {row["id"]: row for row in found.mappings()}
+    usable = []
+    for intent in intents:
+        method = methods.get(intent.payment_method_id)
+        if method is None or method["user_id"] != intent.user_id:
+            answers[intent.id] = PaymentMethodUnusable("no such payment method of this user")
+        elif method["expires_at"] is not None and method["expires_at"] <= now:
+            answers[intent.id] = PaymentMethodUnusable("this payment method has expired")
+        else:
+            usable.append((intent, method))
+    return usable
+
+
+async def _insert(
+    connection: AsyncConnection,
+    intents: Sequence[tuple[Intent, RowMapping]],
+    now: datetime,
+    answers: dict[UUID, Answer],
+) -> list[Payment]:
+    """Insert what the constraint on live orders lets in; the others are answered with who stands in their way."""
+    if not intents:
+        return []
+    rows = [_row(intent, method, now) for intent, method in intents]
+    rows.sort(key=lambda row: (row["user_id"], row["order_id"], row["id"]))  # lock order
+    created = set((await connection.execute(INSERT, rows)).scalars())
+    blocked = [intent for intent, _ in intents if intent.id not in created]
+    if blocked:
+        blockers = await _live_payments(connection, blocked)
+        for intent in blocked:
+            answers[intent.id] = _refusal(blockers.get((intent.user_id, intent.order_id)))
+    return [Payment.of(row) for row in rows if row["id"] in created]
+
+
+def _row(intent: Intent, method: RowMapping, now: datetime) -> dict[str, Any]:
+    return {
+        "id": intent.id,
+        "user_id": intent.user_id,
+        "created_by": intent.created_by,
+        "order_id": intent.order_id,
+        "payment_method_id": intent.payment_method_id,
+        "amount": intent.amount,
+        "currency": intent.currency,
+        "description": intent.description,
+        "metadata": intent.metadata,
+        "callback_url": intent.callback_url,
+        "idempotency_key": intent.idempotency.key if intent.idempotency else None,
+        "correlation_id": intent.correlation_id,
+        "method": {"type": method["type"], "details": method["details"], "scenario": method["scenario"]},
+        "status": PaymentStatus.PENDING,
+        "sequence": 1,
+        "attempt": 0,
+        "gateway_tries": 0,
+        "due_at": now + timedelta(seconds=PICK_UP_S),
+        "due_reason": HistoryReason.CLAIMED,
+        "gateway": None,
+        "gateway_transaction_id": None,
+        "gateway_details": None,
+        "outcome_rule": None,
+        "failure_code": None,
+        "failure_reason": None,
+        "created_at": now,
+        "updated_at": now,
+        "processed_at": None,
+    }
+
+
+async def _live_payments(
+    connection: AsyncConnection, intents: Sequence[Intent]
+) -> dict[tuple[str, str], tuple[UUID, PaymentStatus]]:
+    orders = sorted({(intent.user_id, intent.order_id) for intent in intents})
+    found = await connection.execute(
+        select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status).where(
+            tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.not_in(NOT_LIVE)
+        )
+    )
+    return {(row.user_id, row.order_id): (row.id, PaymentStatus(row.status)) for row in found}
+
+
+def _refusal(blocker: tuple[UUID, PaymentStatus] | None) -> Refused:
+    if blocker is None:  # it ended between our INSERT and our look: the client's next try gets through
+        return PaymentInProgress(None)
+    payment_id, status = blocker
+    return OrderAlreadyPaid(payment_id) if status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
+
+
+async def _answer_repeats(
+    connection: AsyncConnection, repeats: Sequence[tuple[Intent, UUID]], answers: dict[UUID, Answer]
+) -> None:
+    """Repeats get the object as it is now; a repeat of what this very batch refused gets the same refusal."""
+    elsewhere = {payment_id for _, payment_id in repeats} - answers.keys()
+    found = (
+        (await connection.execute(select(payments).where(payments.c.id.in_(elsewhere)))).mappings() if elsewhere else ()
+    )
+    known = {row["id"]: Payment.of(row) for row in found}
+    for intent, payment_id in repeats:
+        answer = answers.get(payment_id)
+        match answer:
+            case None:
+                answers[intent.id] = Accepted(known[payment_id], is_replay=True)
+            case Accepted(payment):
+                answers[intent.id] = Accepted(payment, is_replay=True)
+            case error:
+                answers[intent.id] = error

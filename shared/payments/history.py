@@ -1,0 +1,68 @@
+"""The history of a payment: one row per move, numbered without gaps, never changed afterwards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.clock import rfc3339
+from shared.documents import Payment
+from shared.lifecycle import HistoryReason, PaymentStatus
+from shared.models import payment_history
+
+WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One payment's move, with the payment as it is after it."""
+
+    payment: Payment
+    previous: PaymentStatus | None
+    reason: HistoryReason
+    by: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+async def append(connection: AsyncConnection, moves: Sequence[Move], *, now: datetime) -> None:
+    """Write the rows of `moves`; `sequence` is the payment's own after the move."""
+    if moves:
+        await connection.execute(
+            insert(payment_history),
+            [
+                {
+                    "payment_id": move.payment.id,
+                    "sequence": move.payment.sequence,
+                    "previous_status": move.previous,
+                    "new_status": move.payment.status,
+                    "reason": move.reason,
+                    "metadata": move.metadata,
+                    "created_at": now,
+                    "created_by": move.by,
+                }
+                for move in moves
+            ],
+        )
+
+
+async def history_of(connection: AsyncConnection, payment_id: UUID) -> list[dict[str, Any]]:
+    """The history as clients see it, the oldest move first."""
+    found = await connection.execute(
+        select(payment_history).where(payment_history.c.payment_id == payment_id).order_by(payment_history.c.sequence)
+    )
+    return [
+        {
+            "sequence": row["sequence"],
+            "previous_status": row["previous_status"],
+            "new_status": row["new_status"],
+            "reason": row["reason"],
+            "metadata": row["metadata"],
+            "created_at": rfc3339(row["created_at"]),
+            "created_by": row["created_by"],
+        }
+        for row in found.mappings()
+    ]

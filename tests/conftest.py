@@ -1,0 +1,159 @@
+"""Fixtures every test may ask for: real servers, settings for them, and the same test on both databases.
+
+A server that cannot start fails the tests that need it; nothing is skipped.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import delete
+
+from shared.config import Settings, load_settings
+from shared.db import Database, open_database
+from shared.models import metadata
+from shared.schema import migrate
+from tests.servers import PostgresServer, ValkeyServer, free_port
+
+TEST_DATABASE = "payments_test"
+TEST_SECRET = "secret-of-the-tests-with-more-than-32-bytes"
+
+for _name in list(os.environ):  # the developer's shell does not decide what is tested; children inherit none of it
+    if _name.lower() in Settings.model_fields or _name.startswith("PG"):
+        del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL. A test that kills or pauses one starts its own `PostgresServer`."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _postgres_url(postgres: PostgresServer) -> str:
+    """A database of the session with the tables in the schema `payments`."""
+    url = postgres.create_database(TEST_DATABASE)
+    _create_tables(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the tables; every test gets a copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _create_tables(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_valkey: ValkeyServer) -> ValkeyServer:
+    """The session's Valkey, empty. A test that kills or pauses one starts its own `ValkeyServer`."""
+    _valkey.start()
+    with redis.Redis.from_url(_valkey.url) as client:
+        client.flushall()
+    return _valkey
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    """The URL of an empty Valkey."""
+    return valkey.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Both databases, one after the other: a test that uses `settings` or `database` runs on each."""
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture
+def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that has the tables and no rows."""
+    if backend == "sqlite":
+        path = tmp_path / "payments.db"
+        shutil.copy(request.getfixturevalue("_sqlite_template"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("_postgres_url")
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    postgres.execute(EMPTY_ALL_TABLES, database=TEST_DATABASE)
+    return url
+
+
+@pytest.fixture
+def empty_database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table, for migrations."""
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    postgres.drop_database("empty")
+    yield postgres.create_database("empty")
+    postgres.drop_database("empty")
+
+
+@pytest.fixture
+def make_settings(database_url: str, redis_url: str) -> Callable[..., Settings]:
+    """`make_settings(port=1)`: settings for this test's database and Valkey, some of them other than in `settings`."""
+    return partial(_make_settings, database_url=database_url, redis_url=redis_url)
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    """Settings for this test's database and Valkey, with a gateway that answers within 5 ms."""
+    return make_settings()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The test's database, opened in the test's loop."""
+    database = open_database(settings)
+    yield database
+    await database.dispose()
+
+
+def _make_settings(**overrides: object) -> Settings:
+    """Settings of a test: waits as short as they may be, nothing from the environment."""
+    defaults: dict[str, object] = {
+        "database_schema": "payments",
+        "port": free_port(),
+        "jwt_secret_key": TEST_SECRET,
+        "payment_processing_delay_min": 0,
+        "payment_processing_delay_max": 5,
+        "poll_delay_ms": 5,
+        "relay_interval_s": 0.05,
+        "gateway_backoff_s": 0.05,
+        "webhook_retry_schedule": (0.05, 0.05),
+        "simulator_seed": "tests",
+    }
+    return load_settings(**{**defaults, **overrides})
+
+
+# A task that a test left behind must not hold up the next one: its connection is ended first.
+EMPTY_ALL_TABLES = "\n".join(
+    [
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+        "AND datname = current_database() AND backend_type = 'client backend';",
+        "SET lock_timeout = '5s'; SET search_path = payments;",
+        *(f"{delete(table)};" for table in reversed(metadata.sorted_tables)),
+    ]
+)
+
+
+def _create_tables(url: str) -> None:
+    """As `payments migrate` does, but in a thread with a loop of its own: a test's loop is not for the session."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, migrate(_make_settings(database_url=url))).result()

@@ -1,0 +1,206 @@
+"""The images and the compose file, as far as they can be judged without building them."""
+
+import ipaddress
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from shared.config import SECRET_BYTES_MIN, Settings, load_settings
+from shared.schema import MIGRATIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
+SERVERS = ("postgres", "redis")
+OURS = ("migrate", "api", "worker")
+DRAIN_MARGIN_S = 2 + 5
+
+
+def with_defaults(text: str) -> str:
+    """The text as compose reads it in an empty environment."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load(with_defaults((ROOT / "docker-compose.yml").read_text()))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile: its word and the rest, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
+
+
+def stages(name: str) -> list[list[tuple[str, str]]]:
+    found: list[list[tuple[str, str]]] = []
+    for word, rest in instructions(name):
+        if word == "FROM":
+            found.append([])
+        found[-1].append((word, rest))
+    return found
+
+
+def commands() -> list[list[str]]:
+    """Every `payments ...` that an image or the compose file runs."""
+    found = []
+    for name in DOCKERFILES:
+        for word, rest in instructions(name):
+            if word in ("CMD", "HEALTHCHECK") and "[" in rest:
+                found.append(json.loads(rest[rest.index("[") :]))
+    for service in SERVICES.values():
+        found += [service.get("command", []), service.get("healthcheck", {}).get("test", [])[1:]]
+    return [command for command in found if command[:1] == ["payments"]]
+
+
+def seconds(duration: str) -> float:
+    assert duration.endswith("s")
+    return float(duration.removesuffix("s"))
+
+
+def test_the_services_are_the_whole_system() -> None:
+    assert set(SERVICES) == {*SERVERS, *OURS}
+    assert "version" not in COMPOSE
+
+
+def test_nobody_starts_before_the_schema_is_there() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["command"] == ["payments", "migrate"]
+    for name in ("api", "worker"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_the_worker_can_be_scaled() -> None:
+    assert not {"container_name", "ports", "hostname", "expose"} & SERVICES["worker"].keys()
+    assert "container_name" not in SERVICES["api"]
+    assert SERVICES["worker"]["environment"]["WORKER_CONCURRENCY"] == 100
+
+
+def test_the_api_is_on_8009_of_this_machine_only() -> None:
+    assert SERVICES["api"]["ports"] == ["127.0.0.1:8009:8009"]
+    assert not any("ports" in SERVICES[name] for name in (*SERVERS, "migrate", "worker"))
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "api", "worker"])
+def test_what_runs_is_watched_and_comes_back(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_a_stop_leaves_time_to_drain(name: str) -> None:
+    longest_s = float(SERVICES[name]["environment"]["PAYMENT_PROCESSING_DELAY_MAX"]) / 1000
+    assert seconds(SERVICES[name]["stop_grace_period"]) >= longest_s + DRAIN_MARGIN_S
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_a_setting_and_together_they_are_accepted(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert {variable.lower() for variable in environment} <= Settings.model_fields.keys()
+    values = {variable.lower(): value for variable, value in environment.items() if value is not None}
+    settings = load_settings(host="0.0.0.0", **values)  # noqa: S104 - as in the image
+    assert settings.database_url.startswith("postgresql+asyncpg://payments:")
+    assert settings.redis_url == "redis://redis:6379/0"
+
+
+def test_all_of_ours_share_their_secrets() -> None:
+    for variable in ("DATABASE_URL", "JWT_SECRET_KEY", "DATA_KEY"):
+        assert len({SERVICES[name]["environment"][variable] for name in OURS}) == 1
+
+
+@pytest.mark.parametrize("variable", ["JWT_SECRET_KEY", "DATA_KEY"])
+def test_a_development_secret_says_so_is_long_enough_and_can_be_replaced(variable: str) -> None:
+    value = SERVICES["api"]["environment"][variable]
+    assert value.startswith("DEVELOPMENT-VALUE")
+    assert len(value.encode()) >= SECRET_BYTES_MIN
+    assert f"{variable}: ${{{variable}:-{value}}}" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_webhooks_reach_this_files_own_network_and_nothing_else_private() -> None:
+    subnet = COMPOSE["networks"]["default"]["ipam"]["config"][0]["subnet"]
+    assert ipaddress.ip_network(subnet).is_private
+    assert {SERVICES[name]["environment"]["WEBHOOK_ALLOWED_NETWORKS"] for name in OURS} == {subnet}
+
+
+def test_the_health_check_of_the_platform_finds_curl_in_the_api() -> None:
+    installs = [rest for word, rest in stages("Dockerfile.api")[-1] if word == "RUN" and "apt-get" in rest]
+    assert any("curl" in shlex.split(rest) for rest in installs)
+    assert SERVICES["api"]["healthcheck"]["test"] == ["CMD", "curl", "-fsS", "http://127.0.0.1:8009/health"]
+
+
+def test_every_command_exists_with_its_options() -> None:
+    from cli.main import app  # noqa: PLC0415 - the rest of this file holds without it
+
+    known: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    assert {command[1] for command in commands()} == {"api", "worker", "migrate", "health"}
+    for _payments, name, *options in commands():
+        assert name in known
+        accepted = {option for parameter in known[name].params for option in parameter.opts}
+        assert set(options) <= accepted
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_is_built_in_two_stages_from_locked_packages(name: str) -> None:
+    build, final = stages(name)
+    assert [rest for word, rest in (build[0], final[0]) if word == "FROM"] == [
+        "python:3.13-slim AS build",
+        "python:3.13-slim",
+    ]
+    installs = [
+        part.strip() for word, rest in build if word == "RUN" for part in rest.split("&&") if "pip install" in part
+    ]
+    assert installs == [
+        "pip install --require-hashes --only-binary=:all: -r requirements.txt",
+        "pip install --no-deps --no-build-isolation --editable .",
+    ]
+    assert not any(re.search(r"pip|gcc|build-essential|-dev\b", rest) for word, rest in final if word == "RUN")
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_runs_as_nobody_in_particular(name: str) -> None:
+    final = stages(name)[-1]
+    words = [word for word, _ in final]
+    assert words.count("USER") == 1
+    assert int(dict(final)["USER"]) > 0  # a number, so that runAsNonRoot can see it
+    assert "RUN" not in words[words.index("USER") :]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_knows_its_command_and_its_health(name: str) -> None:
+    final = dict(stages(name)[-1])
+    assert json.loads(final["CMD"]) == ["payments", name.removeprefix("Dockerfile.")]
+    assert "health" in final["HEALTHCHECK"]
+
+
+@pytest.mark.parametrize(("name", "port"), [("Dockerfile.api", "8009"), ("Dockerfile.worker", "9100")])
+def test_an_image_can_be_reached_from_the_containers_network(name: str, port: str) -> None:
+    final = dict(stages(name)[-1])
+    assert "HOST=0.0.0.0" in shlex.split(final["ENV"])
+    assert final["EXPOSE"] == port
+
+
+def test_the_worker_answers_its_health_check() -> None:
+    assert "METRICS_PORT=9100" in shlex.split(dict(stages("Dockerfile.worker")[-1])["ENV"])
+    assert "METRICS_PORT" not in SERVICES["worker"]["environment"]
+
+
+def test_both_images_are_built_alike() -> None:
+    assert stages("Dockerfile.api")[0] == stages("Dockerfile.worker")[0]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {part for word, rest in stages(name)[0] if word == "COPY" for part in rest.split()[:-1]}
+    assert copied == allowed
+    assert all((ROOT / part).exists() for part in copied)
+
+
+def test_an_image_holds_every_package_and_the_migrations() -> None:
+    copied = {part for word, rest in stages("Dockerfile.api")[0] if word == "COPY" for part in rest.split()[:-1]}
+    assert {"api", "worker", "shared", "cli"} <= copied
+    assert MIGRATIONS.relative_to(ROOT).as_posix() in copied

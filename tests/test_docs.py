@@ -1,0 +1,58 @@
+"""What the documents say is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from api.errors import Code
+from cli.main import app
+from shared.config import Settings
+from shared.lifecycle import HistoryReason, PaymentStatus
+from tests.test_repository import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://)([^)#]+)\)")
+
+
+def test_every_setting_is_documented_and_nothing_else_is() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([A-Z_0-9]+)`", row)}
+    assert documented == {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    "name", ["PORT", "PAYMENT_SUCCESS_RATE", "WORKER_CONCURRENCY", "LEASE_S", "WEBHOOK_TIMEOUT", "ACCEPT_QUEUE_MAX"]
+)
+def test_a_documented_default_is_the_default(name: str) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| `") and f"`{name}`" in line.split("|")[1])
+    names = re.findall(r"`([A-Z_0-9]+)`", row.split("|")[1])
+    default = row.split("|")[2].split(",")[names.index(name)].strip()
+    assert float(default) == float(Settings.model_fields[name.lower()].default)
+
+
+def test_every_error_code_is_documented() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [code for code in Code if f"`{code}`" not in page and code != Code.INTERNAL_ERROR] == []
+
+
+def test_the_picture_of_the_lifecycle_names_every_status_and_reason() -> None:
+    picture = (ROOT / "docs" / "images" / "lifecycle.svg").read_text()
+    words = {*PaymentStatus, *HistoryReason}
+    assert [word for word in words if word not in picture] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    linked = LINK.findall(document.read_text())
+    assert [link for link in linked if not (document.parent / link).exists()] == []
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = set(re.findall(r"payments ([a-z]+)(?=[ `,])", readme.split("## Operate it")[1]))
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]  # Typer answers a group
+    assert commands & known >= {"up", "api", "worker", "migrate", "token", "health"}

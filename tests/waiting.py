@@ -1,0 +1,23 @@
+"""Waiting in tests: for a condition and never longer than a bound, instead of sleeping and hoping."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+POLL_S = 0.005
+
+
+async def eventually[T](check: Callable[[], Awaitable[T] | T], timeout_s: float = 10) -> T:
+    """The first true answer of `check` (a function or a coroutine function).
+
+    Raises AssertionError with the last answer when there is none within `timeout_s`.
+    """
+    deadline = monotonic() + timeout_s
+    while True:
+        answer = check()
+        value: T = await answer if inspect.isawaitable(answer) else answer
+        if value:
+            return value
+        assert monotonic() < deadline, f"not within {timeout_s} s: {inspect.getsource(check).strip()} (last: {value!r})"
+        await asyncio.sleep(POLL_S)

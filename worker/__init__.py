@@ -1,0 +1,1 @@
+"""The hands: claim what is due, talk to the outside, record what was learned. It serves no client."""

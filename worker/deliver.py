@@ -1,0 +1,413 @@
+"""Delivering webhooks: a bounded pool that holds tickets by receiver, and claims, sends and records each delivery.
+
+No claim waits in a queue and no transaction is open while a receiver is asked. A ticket that is dropped here is only
+late: its row stays due and the relay brings it again.
+"""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache, partial
+from itertools import count
+from time import monotonic
+from typing import assert_never
+from uuid import UUID
+
+import structlog
+from aiohttp import ClientSession
+from aiohttp.abc import AbstractResolver
+from cryptography.fernet import InvalidToken
+
+from shared import metrics
+from shared.addresses import AddressPolicy
+from shared.config import Settings
+from shared.db import Database
+from shared.deliveries import (
+    ClaimedDelivery,
+    Delivered,
+    DeliveryAttempt,
+    Exhausted,
+    Gone,
+    Outcome,
+    TryAgain,
+    claim_deliveries,
+    hosts_of,
+    record_attempts,
+    release,
+)
+from shared.errors import CommitUnknown, DatabaseUnavailable, PaymentsError
+from shared.group_commit import GroupCommit
+from shared.leases import Ref
+from shared.vault import Vault
+from worker.guard import guarded_connector
+from worker.webhooks import JITTER_MAX, Answer, decide, headers_of, open_session, parse_retry_after, post
+
+log = structlog.get_logger(__name__)
+
+COMMIT_MAX = 200  # claims or records in one transaction
+TICKETS_MAX = 20_000  # held in memory, about 5 MB; what does not fit is the relay's
+TICKETS_PER_HOST_MAX = 2_000  # one receiver's backlog leaves room for the others'
+SLOW_SHARE = 0.5  # of the timeout: a receiver that took longer counts as slow until it answers sooner
+SLOW_SLOTS_SHARE = 0.1  # of a host's slots: what a slow receiver keeps, so that a few of them never fill the pool
+SECRETS_CACHED = 1_000  # decrypting takes longer than signing
+RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds
+AFTERMATH_S = 5.0  # for claims and records that a shutdown meets half-way
+
+
+class Lanes:
+    """Tickets waiting by host, taken in turns; a host is passed over while its slots are taken."""
+
+    def __init__(self, *, slots_per_host: int) -> None:
+        self._slots = slots_per_host
+        self._slow_slots = max(1, int(slots_per_host * SLOW_SLOTS_SHARE))
+        self._waiting: dict[str, OrderedDict[UUID, Ref]] = {}
+        self._taken: dict[str, int] = {}
+        self._slow: set[str] = set()
+        self._turns: OrderedDict[str, None] = OrderedDict()  # hosts with a ticket and a free slot
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, host: str, ref: Ref) -> bool:
+        """Add a ticket, or let it replace an older one of the same delivery. False if there is no room."""
+        waiting = self._waiting.setdefault(host, OrderedDict())
+        known = waiting.get(ref.id)
+        if known is None:
+            if len(waiting) >= TICKETS_PER_HOST_MAX or self._count >= TICKETS_MAX:
+                self._forget(host)
+                return False
+            self._count += 1
+        waiting[ref.id] = max(ref, known) if known else ref
+        self._give_turn(host)
+        return True
+
+    def take(self) -> tuple[str, Ref] | None:
+        """The next ticket, with a slot of its host; None if all are waiting for a slot. Follow up with `finish`."""
+        while self._turns:
+            host, _ = self._turns.popitem(last=False)
+            if not self._may_start(host):
+                continue  # it has become slow since; `finish` gives it its next turn
+            _, ref = self._waiting[host].popitem(last=False)
+            self._count -= 1
+            self._taken[host] = self._taken.get(host, 0) + 1
+            self._give_turn(host)
+            return host, ref
+        return None
+
+    def finish(self, host: str, *, was_slow: bool | None) -> None:
+        """Give the slot of a ticket back; `was_slow` is None if the host was not asked."""
+        self._taken[host] -= 1
+        if was_slow is not None:
+            (self._slow.add if was_slow else self._slow.discard)(host)
+        self._give_turn(host)
+        self._forget(host)
+
+    def clear(self) -> None:
+        """Drop every ticket that waits."""
+        self._waiting.clear()
+        self._turns.clear()
+        self._count = 0
+
+    def _may_start(self, host: str) -> bool:
+        slots = self._slow_slots if host in self._slow else self._slots
+        return bool(self._waiting.get(host)) and self._taken.get(host, 0) < slots
+
+    def _give_turn(self, host: str) -> None:
+        if self._may_start(host):
+            self._turns.setdefault(host)
+
+    def _forget(self, host: str) -> None:
+        """Keep nothing of a host with which there is nothing to do."""
+        if not self._waiting.get(host):
+            self._waiting.pop(host, None)
+            if not self._taken.get(host):
+                self._taken.pop(host, None)
+                self._slow.discard(host)
+
+
+class Deliverer:
+    """The pool: at most WEBHOOK_CONCURRENCY sends at once, WEBHOOK_CONCURRENCY_PER_HOST of them to one host."""
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        settings: Settings,
+        *,
+        version: str,
+        resolver: AbstractResolver | None = None,
+        draw_jitter: Callable[[], float] = lambda: random.uniform(-JITTER_MAX, JITTER_MAX),  # noqa: S311 - no secret
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._endpoint_secret = lru_cache(SECRETS_CACHED)(vault.decrypt)
+        self._policy = AddressPolicy(settings.delivery_networks, settings.own_ports)
+        self._resolver = resolver
+        self._user_agent = f"payments/{version}"
+        self._timeout_s = settings.webhook_timeout
+        self._lease_s = settings.webhook_lease_s
+        self._schedule = settings.webhook_retry_schedule
+        self._slots = settings.webhook_concurrency
+        self._draw_jitter = draw_jitter
+        self._lanes = Lanes(slots_per_host=settings.webhook_concurrency_per_host)
+        self._claims: GroupCommit[Ref, ClaimedDelivery | None] = GroupCommit(
+            database,
+            partial(claim_deliveries, lease_s=settings.webhook_lease_s),
+            batch_max=COMMIT_MAX,
+            queue_max=self._slots,
+        )
+        self._records: GroupCommit[DeliveryAttempt, bool] = GroupCommit(
+            database, record_attempts, batch_max=COMMIT_MAX, queue_max=self._slots
+        )
+        self._sends: dict[int, asyncio.Task[None]] = {}
+        self._numbers = count()
+        self._posting: set[asyncio.Timeout] = set()  # each breaks its POST off when it is rescheduled to now
+        self._unsent: list[Ref] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._session: ClientSession | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = asyncio.Event()
+        self._is_aborting = False
+        self._grace_s = 0.0
+        self._ended = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """Tickets that wait for a slot."""
+        return len(self._lanes)
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries that are being claimed, sent or recorded."""
+        return len(self._sends)
+
+    async def offer(self, refs: Sequence[Ref]) -> int:
+        """Take tickets; returns how many found room. What has ended, is stale or does not fit is dropped.
+
+        Returns at once: nothing is claimed yet, and a ticket need not be brought again by whoever offered it.
+        """
+        if self._stopping.is_set() or not refs:
+            return 0
+        try:
+            async with self._database.read() as connection:
+                found = await hosts_of(connection, refs)
+        except DatabaseUnavailable as error:
+            log.warning("delivery.tickets_dropped", count=len(refs), error=str(error))  # the relay brings them again
+            return 0
+        if self._stopping.is_set():
+            return 0
+        queued = sum([self._lanes.put(host, ref) for ref, host in found])
+        self._start_sends()
+        return queued
+
+    async def run(self) -> None:
+        """Deliver what is offered until `stop`."""
+        connector = guarded_connector(self._policy, resolver=self._resolver)
+        try:
+            async with (
+                open_session(connector, timeout_s=self._timeout_s, user_agent=self._user_agent) as session,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(self._claims.run())
+                group.create_task(self._records.run())
+                self._session, self._group = session, group
+                self._start_sends()
+                try:
+                    await self._stopping.wait()
+                finally:
+                    self._stopping.set()  # also when the group fails: nothing may start in it any more
+                await self._drain()
+                self._claims.close()
+                self._records.close()
+        finally:
+            self._ended.set()
+
+    async def stop(self, grace_s: float) -> None:
+        """End `run`: start nothing more, let what is being sent finish for `grace_s`, release the rest uncounted."""
+        self._grace_s = grace_s
+        self._stopping.set()
+        if self._group is not None:
+            await self._ended.wait()
+
+    def _start_sends(self) -> None:
+        """Start what the slots allow."""
+        if self._group is None or self._stopping.is_set():
+            return
+        while len(self._sends) < self._slots and (taken := self._lanes.take()):
+            self._idle.clear()
+            number = next(self._numbers)
+            self._sends[number] = self._group.create_task(self._send(number, *taken))
+
+    async def _send(self, number: int, host: str, ref: Ref) -> None:
+        """One ticket from its claim to its record, in a slot."""
+        was_slow: bool | None = None
+        try:
+            was_slow = await self._deliver(ref)
+        except Exception:  # the job loop: one delivery's bug must not end the others; its lease will end
+            log.exception("delivery.crashed", delivery_id=str(ref.id))
+        finally:
+            del self._sends[number]
+            self._lanes.finish(host, was_slow=was_slow)
+            if not self._sends:
+                self._idle.set()
+        self._start_sends()
+
+    async def _deliver(self, ref: Ref) -> bool | None:
+        """Whether the receiver took long; None if it was not asked."""
+        lease_ends = monotonic() + self._lease_s  # measured from before the claim: never later than the row says
+        delivery = await self._claim(ref)
+        answer = await self._post(delivery) if delivery else None
+        if delivery is None or answer is None:
+            return None
+        attempt = self._judge(delivery, answer)
+        if await self._record(attempt, lease_ends):
+            _tell(attempt)
+        return answer.duration_ms > self._timeout_s * 1000 * SLOW_SHARE
+
+    async def _claim(self, ref: Ref) -> ClaimedDelivery | None:
+        try:
+            return await self._claims.submit(ref)
+        except PaymentsError as error:
+            log.debug("delivery.ticket_dropped", delivery_id=str(ref.id), error=repr(error))  # it stays due
+            return None
+
+    async def _post(self, delivery: ClaimedDelivery) -> Answer | None:
+        """The receiver's answer; None, and the claim is to be released, if a shutdown comes first."""
+        secret = self._secret(delivery)
+        if secret is None:
+            return Answer(error="the endpoint's secret cannot be decrypted: DATA_KEY has changed")
+        if self._session is not None and not self._is_aborting:
+            headers = headers_of(delivery, secret)
+            try:
+                async with self._breakable():
+                    return await post(self._session, delivery.url, headers=headers, body=delivery.body)
+            except TimeoutError:
+                pass  # broken off; the receiver may have it, and knows it by its id when it comes again
+        self._unsent.append(delivery.ref)
+        return None
+
+    @asynccontextmanager
+    async def _breakable(self) -> AsyncIterator[None]:
+        """Raises TimeoutError out of the block when a shutdown's grace is over."""
+        async with asyncio.timeout(None) as scope:
+            self._posting.add(scope)
+            try:
+                yield
+            finally:
+                self._posting.discard(scope)
+
+    def _secret(self, delivery: ClaimedDelivery) -> str | None:
+        if delivery.encrypted_secret is None:
+            return self._vault.callback_secret(delivery.owner)
+        try:
+            return self._endpoint_secret(delivery.encrypted_secret)
+        except InvalidToken:
+            return None
+
+    def _judge(self, delivery: ClaimedDelivery, answer: Answer) -> DeliveryAttempt:
+        outcome = decide(
+            answer.status,
+            retry_after_s=parse_retry_after(answer.retry_after, delivery.claimed_at),
+            tries=delivery.tries,
+            schedule=self._schedule,
+            jitter=self._draw_jitter(),
+        )
+        return DeliveryAttempt(
+            delivery=delivery,
+            outcome=outcome,
+            duration_ms=answer.duration_ms,
+            status_code=answer.status,
+            error=answer.error,
+            response_body=answer.body,
+        )
+
+    async def _record(self, attempt: DeliveryAttempt, lease_ends: float) -> bool:
+        """Write the attempt down, insisting while the lease holds: what was sent must not be sent again for nothing."""
+        pause_s = RECORD_PAUSE_S
+        while True:
+            try:
+                is_recorded = await self._records.submit(attempt)
+            except (DatabaseUnavailable, CommitUnknown) as error:
+                if self._is_aborting or monotonic() + pause_s > lease_ends:
+                    log.warning("delivery.unrecorded", error=repr(error), **_names(attempt.delivery))  # sent once more
+                    return False
+            else:
+                if not is_recorded:  # claimed again or cancelled meanwhile, or a lost answer to our own COMMIT
+                    log.info("delivery.superseded", status_code=attempt.status_code, **_names(attempt.delivery))
+                return is_recorded
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RECORD_PAUSE_MAX_S)
+
+    async def _drain(self) -> None:
+        """Let open sends finish within the grace, break off the rest and give their claims back."""
+        self._lanes.clear()
+        await self._wait_until_idle(self._grace_s)
+        self._is_aborting = True
+        for scope in self._posting:
+            scope.reschedule(asyncio.get_running_loop().time())
+        await self._wait_until_idle(AFTERMATH_S)
+        for task in self._sends.values():
+            task.cancel()  # the database hangs; their leases will end
+        await self._release()
+
+    async def _wait_until_idle(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.info("delivery.still_open", count=self.in_flight)
+
+    async def _release(self) -> None:
+        if not self._unsent:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                now = await self._database.clock.now(connection)
+                released = await release(connection, now, self._unsent)
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            log.warning("delivery.unreleased", count=len(self._unsent), error=repr(error))  # their leases will end
+        else:
+            log.info("delivery.released", count=released)
+
+
+def _names(delivery: ClaimedDelivery) -> dict[str, str | int | None]:
+    """What every log line about a delivery says; never its body, secret or URL."""
+    return {
+        "delivery_id": str(delivery.id),
+        "payment_id": str(delivery.payment_id),
+        "correlation_id": delivery.correlation_id,
+        "attempt": delivery.attempt,
+    }
+
+
+def _tell(attempt: DeliveryAttempt) -> None:
+    """Log and count what is recorded."""
+    event, level = _event(attempt.outcome)
+    details: dict[str, str | float | None] = {"status_code": attempt.status_code, "duration_ms": attempt.duration_ms}
+    if attempt.error is not None:
+        details["error"] = attempt.error
+    if isinstance(attempt.outcome, TryAgain):
+        details["wait_s"] = round(attempt.outcome.wait_s, 3)
+    log.log(level, event, **_names(attempt.delivery), **details)
+    metrics.deliveries.labels(attempt.delivery.kind, event.removeprefix("delivery.")).inc()
+    metrics.delivery_seconds.observe(attempt.duration_ms / 1000)
+
+
+def _event(outcome: Outcome) -> tuple[str, int]:
+    """What happened, and how loudly it is said."""
+    match outcome:
+        case Delivered():
+            return "delivery.delivered", logging.INFO
+        case TryAgain():
+            return "delivery.failed", logging.INFO
+        case Exhausted():
+            return "delivery.exhausted", logging.WARNING
+        case Gone():
+            return "delivery.gone", logging.WARNING
+        case _:
+            assert_never(outcome)

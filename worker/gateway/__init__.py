@@ -1,0 +1,1 @@
+"""The simulated payment gateway: behaves like the real thing, moves no money."""
