@@ -1,14 +1,18 @@
 """Who is asking: bearer tokens (JWT, RFC 7519) verified here, with one pinned algorithm. Nothing else grants a role."""
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from time import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import jwt
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from jwt import PyJWK
+from jwt.types import Options
 
 from api.errors import Code, Problem
 from shared.payments.find import Visible
@@ -51,56 +55,99 @@ class Principal:
                 return Visible()
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a token says whose signature was verified here."""
+
+    principal: Principal
+    has_role: bool  # it claims one, known to us or not: people's tokens of the auth service have none
+    expires_at: float  # unix seconds
+
+
 class Authenticator:
     """Verifies tokens with the platform's shared secret, and remembers those it has verified until they expire."""
 
     def __init__(self, *, secret: str, algorithm: str) -> None:
         self._secret = secret
         self._algorithm = algorithm
-        self._verified: dict[str, tuple[Principal, float]] = {}
+        self._verified: dict[str, Verified] = {}
 
     def principal(self, token: str) -> Principal:
         """Whose token it is. Raises Problem(invalid_token), which says no more than that it is not valid."""
+        return self.verified(token).principal
+
+    def verified(self, token: str) -> Verified:
+        """What the token says. Raises like `principal`."""
         known = self._verified.get(token)
-        if known is not None and time() < known[1]:
-            return known[0]
-        claims = self._claims(token)
-        principal = Principal(_user_id(claims), _role(claims))
+        if known is not None and time() < known.expires_at:
+            return known
+        verified = read(token, self._secret, self._algorithm)
         if len(self._verified) >= REMEMBERED_MAX:
             self._verified.clear()
-        self._verified[token] = principal, float(claims["exp"])
-        return principal
-
-    def _claims(self, token: str) -> dict[str, Any]:
-        """The claims of a valid access token. Raises Problem."""
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[self._algorithm],
-                # User ids may be numbers, in `sub` too; no audience is set; the auth service's clock may be ahead.
-                options={
-                    "require": ["exp"],
-                    "verify_sub": False,
-                    "verify_jti": False,
-                    "verify_iat": False,
-                    "verify_aud": False,
-                },
-            )
-        except (jwt.PyJWTError, ValueError, RecursionError, OverflowError) as error:
-            raise Problem(Code.INVALID_TOKEN, "The token is not valid.") from error
-        if claims.get("type", "access") != "access":
-            raise Problem(Code.INVALID_TOKEN, "This is not an access token.")
-        return claims
+        self._verified[token] = verified
+        return verified
 
 
-def _user_id(claims: dict[str, Any]) -> str:
+def read(token: str, key: str | PyJWK, algorithm: str) -> Verified:
+    """What an access token says that `key` has signed with `algorithm` and that is valid now. Raises Problem."""
+    claims = _claims(token, key=key, algorithms=[algorithm])
+    return Verified(Principal(user_id_of(claims), _role(claims)), bool(_roles(claims)), float(claims["exp"]))
+
+
+def expiry_of(token: str) -> float:
+    """When a token ends that somebody else has to verify; unix seconds. Raises Problem if nobody could accept it.
+
+    Nothing else that it claims may be believed.
+    """
+    claims = _claims(token, options=UNSIGNED)
+    try:
+        if str(jwt.get_unverified_header(token).get("alg")).lower() == "none":
+            raise refusal("The token is not valid.")
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise refusal("The token is not valid.") from error
+    return float(claims["exp"])
+
+
+def refusal(detail: str) -> Problem:
+    """A 401 that says no more than it must."""
+    return Problem(Code.INVALID_TOKEN, detail)
+
+
+# User ids may be numbers, in `sub` too; no audience is set; the auth service's clock may be ahead.
+OPTIONS: Options = {
+    "require": ["exp"],
+    "verify_sub": False,
+    "verify_jti": False,
+    "verify_iat": False,
+    "verify_aud": False,
+}
+UNSIGNED: Options = {**OPTIONS, "verify_signature": False, "verify_exp": True, "verify_nbf": True}
+
+
+def _claims(
+    token: str, *, key: str | PyJWK = "", algorithms: Sequence[str] = (), options: Options = OPTIONS
+) -> dict[str, Any]:
+    """The claims of an access token that is valid now. Raises Problem."""
+    try:
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=list(algorithms), options=options)
+        is_finite = math.isfinite(float(claims["exp"]))
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise refusal("The token is not valid.") from error
+    if not is_finite:
+        raise refusal("The token is not valid.")
+    if claims.get("type", "access") != "access":
+        raise refusal("This is not an access token.")
+    return claims
+
+
+def user_id_of(claims: dict[str, Any]) -> str:
+    """The user that claims name, or an answer of the auth service. Raises Problem if that is not exactly one."""
     named = {_as_text(claims[name]) for name in ("user_id", "sub") if claims.get(name) is not None}
     if len(named) != 1:
-        raise Problem(Code.INVALID_TOKEN, "The token must name one user, in user_id or sub.")
+        raise refusal("The token must name one user, in user_id or sub.")
     user_id = named.pop()
     if not USER_ID.fullmatch(user_id):
-        raise Problem(Code.INVALID_TOKEN, "The token's user is not valid.")
+        raise refusal("The token's user is not valid.")
     return user_id
 
 
@@ -110,15 +157,27 @@ def _as_text(value: Any) -> str:
 
 
 def _role(claims: dict[str, Any]) -> Role:
-    claimed = [claims.get("role"), *_listed(claims.get("roles"))]
-    roles = {role for role in claimed if isinstance(role, str)}
+    roles = _roles(claims)
     if roles & ADMIN_ROLES:
         return Role.ADMIN
     return Role.SERVICE if SERVICE_ROLE in roles else Role.USER
 
 
+def _roles(claims: dict[str, Any]) -> set[str]:
+    claimed = [claims.get("role"), *_listed(claims.get("roles"))]
+    return {role for role in claimed if isinstance(role, str) and role}
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+class Door(Protocol):
+    """Whoever decides about a token; `api.doorkeeper` has the one there is."""
+
+    async def principal(self, token: str) -> Principal:
+        """Whose token it is. Raises Problem."""
+        ...
 
 
 bearer = HTTPBearer(auto_error=False, description="An access token of the auth service, or of `payments token`.")
@@ -129,9 +188,9 @@ async def authenticated(
 ) -> Principal:
     """The principal of a request; 401 without a valid token."""
     if credentials is None:
-        raise Problem(Code.INVALID_TOKEN, "Send the token as: Authorization: Bearer <token>.")
-    authenticator: Authenticator = request.app.state.authenticator
-    return authenticator.principal(credentials.credentials)
+        raise refusal("Send the token as: Authorization: Bearer <token>.")
+    door: Door = request.app.state.doorkeeper
+    return await door.principal(credentials.credentials)
 
 
 async def privileged(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
@@ -141,5 +200,13 @@ async def privileged(principal: Annotated[Principal, Depends(authenticated)]) ->
     return principal
 
 
+async def administrative(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """The principal, if it is an admin; 403 otherwise."""
+    if principal.role != Role.ADMIN:
+        raise Problem(Code.FORBIDDEN, "This is for admins.")
+    return principal
+
+
 Authenticated = Annotated[Principal, Depends(authenticated)]
 Privileged = Annotated[Principal, Depends(privileged)]
+Administrative = Annotated[Principal, Depends(administrative)]

@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 from api.responses import document
 from shared import errors
@@ -19,6 +20,7 @@ from shared.logs import hidden
 log = structlog.get_logger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_AFTER_S = 1
 ERRORS_MAX = 50  # wrong places named in one answer: a body of 64 KiB has room for thousands
 NAME_CHARS_MAX = 64  # of a client's own member names in a pointer
@@ -145,6 +147,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.DatabaseUnavailable: Code.UNAVAILABLE,
     errors.WriteConflict: Code.UNAVAILABLE,
     errors.CommitUnknown: Code.OUTCOME_UNKNOWN,
+    errors.NeighbourUnreachable: Code.UNAVAILABLE,
 }
 POINTERS: dict[type[errors.PaymentsError], str] = {
     errors.PaymentMethodUnusable: "/payment_method_id",
@@ -231,4 +234,15 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}.get(
         error.status_code, Code.MALFORMED_REQUEST
     )
-    return _answer(request, Problem(code, headers=error.headers))
+    headers = {"Allow": _allowed(request)} if code is Code.METHOD_NOT_ALLOWED else error.headers
+    return _answer(request, Problem(code, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the address (RFC 9110, 10.2.1): the router tells those of its first route only."""
+    routes = request.app.router.routes
+    return ", ".join(
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )

@@ -10,9 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import errors, openapi
-from api.auth import Authenticator
 from api.middleware import Envelope
-from api.routes import callback_secret, health, payment_methods, payments, webhook_deliveries, webhook_endpoints
+from api.routes import callback_secret, health, payment_methods, payments, stats, webhook_deliveries, webhook_endpoints
 from api.state import Api
 from shared.errors import ConfigurationError
 from shared.runtime import Runtime
@@ -21,7 +20,9 @@ from shared.version import VERSION
 log = structlog.get_logger(__name__)
 
 PREFIX = "/api/v1"
+PLATFORM_PREFIX = "/api"
 BACKLOG = 2048  # connections that the kernel holds while we are busy
+KEEP_ALIVE_S = 75  # longer than clients and proxies keep idle connections: they close first, and no request is lost
 DRAIN_S = 10  # what an open request may still take at shutdown
 
 DESCRIPTION = """A simulated payment processor: it behaves like the real thing and moves no money.
@@ -34,17 +35,18 @@ Every POST may carry an `Idempotency-Key`: repeat it with the same key, and it i
 
 def create_app(api: Api) -> FastAPI:
     """The ASGI application over the parts in `api`, which must be running to answer."""
-    settings = api.runtime.settings
     app = FastAPI(
         title="Payment service", version=VERSION, description=DESCRIPTION, redirect_slashes=False, redoc_url=None
     )
     app.state.api = api
-    app.state.authenticator = Authenticator(
-        secret=settings.jwt_secret_key.get_secret_value(), algorithm=settings.jwt_algorithm
-    )
+    app.state.doorkeeper = api.doorkeeper
     app.include_router(health.router)
-    for noun in (payments, payment_methods, webhook_endpoints, webhook_deliveries, callback_secret):
+    app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
+    for noun in (payments, webhook_endpoints, webhook_deliveries, callback_secret, stats):
         app.include_router(noun.router, prefix=PREFIX)
+    # The platform's gateway forwards /api/payments/* as it came. Methods first: "methods" is no payment's id.
+    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}/payments/methods")
+    app.include_router(payments.router, prefix=PLATFORM_PREFIX)
     errors.install(app)
     app.add_middleware(Envelope)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -69,6 +71,7 @@ async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) 
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )
     )

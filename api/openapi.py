@@ -30,11 +30,19 @@ def describe(app: FastAPI) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in made["paths"].values():
             for operation in operations.values():
+                _drop_unsent(operation["responses"])
                 _mark_problems(operation["responses"])
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of a 422, which we never send
             made["components"]["schemas"].pop(unused, None)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _drop_unsent(responses: dict[str, dict[str, Any]]) -> None:
+    """FastAPI adds a 422 of its own to whatever has a parameter; operations that may answer one say so themselves."""
+    content = responses.get("422", {}).get("content", {})
+    if content.get("application/json", {}).get("schema") == {"$ref": "#/components/schemas/HTTPValidationError"}:
+        del responses["422"]
 
 
 def _mark_problems(responses: dict[str, dict[str, Any]]) -> None:

@@ -49,6 +49,7 @@ async def idempotency_key(
         Header(
             alias="Idempotency-Key",
             description="Repeat a request with the same key and it is done once. 1-255 visible ASCII characters.",
+            json_schema_extra={"pattern": "^[!-~]+$", "minLength": 1, "maxLength": 257},  # with quotes around it
         ),
     ] = None,
 ) -> str | None:
@@ -83,6 +84,11 @@ def existing_id(text: str) -> UUID:
     if found is None:
         raise Problem(Code.NOT_FOUND)
     return found
+
+
+def location(request: Request, object_id: UUID) -> str:
+    """Where to find what a POST to a collection has made: below the address that was posted to, whichever mount."""
+    return f"{request.scope['path']}/{object_id}"
 
 
 def claim_of(

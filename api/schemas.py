@@ -25,6 +25,7 @@ from shared.money import is_currency
 
 FORBIDDEN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 ORDER_ID = r"^[A-Za-z0-9._-]{1,64}$"
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 USER_ID = r"^[\x21-\x7e]{1,64}$"
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
@@ -39,6 +40,12 @@ def _clean(text: str) -> str:
 
 def _decimal(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else value
+
+
+def _rfc3339(value: Any) -> Any:
+    if isinstance(value, str) and not MOMENT.match(value):  # pydantic would take 0.5 for half a second after 1970
+        raise ValueError("should be a moment such as 2026-11-22T12:00:00Z")
+    return value
 
 
 def _boolean(value: Any) -> Any:
@@ -59,6 +66,7 @@ def _small(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
+type Moment = Annotated[datetime, BeforeValidator(_rfc3339, json_schema_input_type=datetime)]
 type Text = Annotated[str, AfterValidator(_clean)]
 type OrderId = Annotated[
     str,
@@ -376,6 +384,31 @@ class Ready(BaseModel):
 
     ready: bool
     checks: dict[Literal["database", "redis", "auth_service", "order_service"], Readiness]
+
+
+class Worker(BaseModel):
+    """A worker that is alive."""
+
+    worker: str
+    slots: int
+    in_gateway: int
+    sending: int
+    settled: int
+    settled_per_s: float
+    uptime_s: float
+
+
+class Figures(BaseModel):
+    """What happens right now, in the whole installation; counted at most once a second."""
+
+    computed_at: datetime
+    queue_depth: int = Field(description="Payments that no worker has claimed.")
+    in_flight: int = Field(description="Payments that are claimed.")
+    oldest_pending_s: float
+    webhook_backlog: int
+    accepted_per_s: float
+    settled_per_s: float | None = Field(description="null: Redis does not answer.")
+    workers: list[Worker] | None = Field(description="null: Redis does not answer.")
 
 
 class ProblemError(BaseModel):

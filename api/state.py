@@ -5,12 +5,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
+import structlog
+
+from api.doorkeeper import Doorkeeper
+from api.neighbours import Neighbours
+from api.stats import Stats
 from api.waiting import WaitingRoom
 from shared import metrics
 from shared.group_commit import GroupCommit
 from shared.payments.accept import Accepted, Intent, accept
 from shared.queue import Publisher, Queue
 from shared.runtime import Runtime
+
+log = structlog.get_logger(__name__)
 
 
 class Api:
@@ -20,7 +27,10 @@ class Api:
         settings = runtime.settings
         self.runtime = runtime
         self._started = monotonic()
+        self.doorkeeper = Doorkeeper(settings)
+        self.neighbours = Neighbours(settings)
         self.publisher = Publisher(runtime.carrier)
+        self.stats = Stats(runtime.database, runtime.carrier)
         self.waiting = WaitingRoom(runtime.database, runtime.carrier, capacity=settings.waiters_max)
         self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
             runtime.database,
@@ -37,7 +47,7 @@ class Api:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the parts; at the end, commit and publish what is still queued."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self.doorkeeper.running(), self.neighbours.running(), asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(self.waiting.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
@@ -55,5 +65,8 @@ class Api:
         new = [answer for answer in answers if not answer.is_replay]
         metrics.accepted.inc(len(new))
         metrics.accept_queued.set(self.intents.queued)
+        for answer in new:
+            payment = answer.payment
+            log.info("payment.accepted", payment_id=str(payment.id), correlation_id=payment.correlation_id)
         self.publisher.publish(Queue.PROCESS, [answer.payment.ref for answer in new])
         self.publisher.publish(Queue.DELIVER, [ref for answer in new for ref in answer.deliveries])

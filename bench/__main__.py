@@ -5,7 +5,7 @@ import os
 import platform
 from collections.abc import Callable
 from datetime import datetime
-from statistics import quantiles
+from statistics import median, quantiles
 from time import monotonic, sleep, time
 from typing import Any
 
@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench.stack import Stack, embedded, production, run_load
+from bench.stack import Stack, bare_route, embedded, production, run_load, typical
 
 console = Console(highlight=False)
 
@@ -22,11 +22,14 @@ CONNECTIONS = 100
 LATENCY_RATE = 100
 CATCH_UP_MAX_S = 120
 GATEWAY_LOAD = 2000
+PAIRS = 3
+OFFERED = {"ours": 900, "typical": 250}  # intents per second: more than either settles, less than drowns it
 
 
 def main() -> None:
     """Measure what the arguments ask for, everything by default."""
     measures = {
+        "versus": versus,
         "accept": accept,
         "end-to-end": end_to_end,
         "latency": latency,
@@ -51,6 +54,62 @@ def main() -> None:
 
 
 type Rows = list[tuple[str, str, str]]
+
+
+def versus(seconds: int) -> Rows:
+    """Ours, the usual way and the bare route, in turns, each turn on servers of its own."""
+    accepted: dict[str, list[float]] = {"ours": [], "typical": [], "bare": []}
+    slowest: dict[str, list[float]] = {"ours": [], "typical": [], "bare": []}
+    told: dict[str, list[float]] = {"ours": [], "typical": []}
+    subjects = {"ours": production, "typical": typical, "bare": bare_route}
+    for turn in range(PAIRS):
+        for name, start in subjects.items():
+            console.print(f"  turn {turn + 1} of {PAIRS}: {name}", style="dim")
+            with start() as stack:
+                plan = _plan(stack, "accept", seconds)
+                run_load(stack, {**plan, "run": f"warm{time():.0f}", "duration_s": 3})
+                result = run_load(stack, plan)
+                accepted[name].append(_accepted(result) / result["took_s"])
+                slowest[name].append(_percentiles(result["latencies_s"])[99])
+            if name in told:
+                with start() as stack:
+                    told[name].append(_flow(stack, seconds, OFFERED[name]))
+    return [
+        *((f"accepted/s, {name}", _spread(values), "") for name, values in accepted.items()),
+        *(
+            (f"  p99, ms, {name}", _spread(values), "ours < 200" if name == "ours" else "")
+            for name, values in slowest.items()
+        ),
+        ("accepted/s, ours : typical", _ratio(accepted["ours"], accepted["typical"]), ">= 4"),
+        ("accepted/s, ours : bare", _ratio(accepted["ours"], accepted["bare"]), ">= 0.25"),
+        *(
+            (f"settled and told/s, {name}, {OFFERED[name]}/s offered", _spread(values), "")
+            for name, values in told.items()
+        ),
+        ("settled and told/s, ours : typical", _ratio(told["ours"], told["typical"]), ">= 6"),
+    ]
+
+
+def _flow(stack: Stack, seconds: int, rate: int) -> float:
+    """Webhooks received per second while `rate` intents per second come in, after the first 3 s."""
+    stack.register_receiver()
+    started = time()
+    result = run_load(stack, {**_plan(stack, "flow", seconds), "rate": rate})
+    ended = time()
+    sleep(1)
+    notes = orjson.loads(httpx.get(f"{stack.receiver_url}/notes", trust_env=False, timeout=60).content)
+    assert result["accepted"], result["statuses"]  # noqa: S101 - nothing was measured then
+    return sum(1 for moment in notes.values() if started + 3 <= moment <= ended) / (ended - started - 3)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> str:
+    """Median and spread of the ratios of each turn: what both saw of the machine's noise cancels out."""
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def accept(seconds: int) -> Rows:

@@ -20,6 +20,8 @@ from tests.servers import PostgresServer, ValkeyServer, free_port, wait_until
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
+ROOT = Path(__file__).resolve().parent.parent
+ARQ = str(Path(sys.executable).with_name("arq"))
 COMMAND = [sys.executable, "-c", "from cli.main import app; app()"]
 
 
@@ -98,17 +100,79 @@ def embedded(**overrides: str) -> Iterator[Stack]:
         yield stack
 
 
+class Typical(Stack):
+    """The baseline: it takes any method and tells one receiver, without being asked."""
+
+    def methods(self) -> list[str]:
+        """Any."""
+        return ["any"]
+
+    def register_receiver(self) -> None:
+        """It was named at the start."""
+
+
+@contextlib.contextmanager
+def typical() -> Iterator[Stack]:
+    """The usual way of building it (`bench.baseline`) on the same PostgreSQL and Valkey, one API and one worker."""
+    with (
+        tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
+        PostgresServer(fsync=True) as postgres,
+        ValkeyServer(Path(folder) / "valkey") as valkey,
+        _baseline(Path(folder), "bench.baseline.api:app", postgres, valkey) as (stack, env),
+        _process([ARQ, "bench.baseline.worker.WorkerSettings"], ROOT, Path(folder) / "worker.log", env) as worker,
+    ):
+        stack.processes |= {
+            "worker": worker,
+            "postgres": psutil.Process(_child_of(postgres)),
+            "valkey": psutil.Process(_child_of(valkey)),
+        }
+        yield stack
+
+
+@contextlib.contextmanager
+def bare_route() -> Iterator[Stack]:
+    """The framework alone, with the same models: the ceiling."""
+    with (
+        tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
+        _baseline(Path(folder), "bench.baseline.bare:app", None, None) as (stack, _env),
+    ):
+        yield stack
+
+
+@contextlib.contextmanager
+def _baseline(
+    folder: Path, app: str, postgres: PostgresServer | None, valkey: ValkeyServer | None
+) -> Iterator[tuple[Stack, dict[str, str]]]:
+    port, receiver_port = free_port(), free_port()
+    env = _clean_environment()
+    settings = load_settings(port=port)
+    env["JWT_SECRET_KEY"] = settings.jwt_secret_key.get_secret_value()
+    if postgres and valkey:
+        url = postgres.create_database("bench").replace("postgresql://", "postgresql+asyncpg://")
+        receiver = f"http://127.0.0.1:{receiver_port}/hook"
+        env |= {"BASELINE_DATABASE_URL": url, "REDIS_URL": valkey.url, "BASELINE_RECEIVER": receiver}
+    serve = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    stack = Typical(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", settings)
+    with (
+        _process(_receiver(receiver_port), ROOT, folder / "receiver.log", env) as receiving,
+        _process(serve, ROOT, folder / "api.log", env) as serving,
+    ):
+        stack.processes = {"receiver": receiving, "api": serving}
+        wait_until(lambda: _answers(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
+        yield stack, env
+
+
 @contextlib.contextmanager
 def _processes(folder: Path, environment: dict[str, str], commands: dict[str, str]) -> Iterator[Stack]:
     port, receiver_port = free_port(), free_port()
-    everyone = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    everyone = _clean_environment()
     env = {**everyone, "PORT": str(port), **environment}
     settings = load_settings(**{name.lower(): value for name, value in {"PORT": str(port), **environment}.items()})
     stack = Stack(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", settings)
     with contextlib.ExitStack() as running:
-        receiver = [sys.executable, "-m", "bench.receiver", str(receiver_port)]
-        root = Path(__file__).resolve().parent.parent
-        stack.processes["receiver"] = running.enter_context(_process(receiver, root, folder / "receiver.log", everyone))
+        stack.processes["receiver"] = running.enter_context(
+            _process(_receiver(receiver_port), ROOT, folder / "receiver.log", everyone)
+        )
         if "api" in commands:
             subprocess.run([*COMMAND, "migrate"], env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         for name, command in commands.items():
@@ -131,6 +195,14 @@ def _process(command: list[str], cwd: Path, log: Path, env: dict[str, str]) -> I
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _receiver(port: int) -> list[str]:
+    return [sys.executable, "-m", "bench.receiver", str(port)]
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
 
 
 def _answers(url: str) -> bool:
@@ -165,7 +237,7 @@ def run_load(stack: Stack, plan: dict[str, Any]) -> dict[str, Any]:
             [sys.executable, "-m", "bench.load", plan_file, result_file],
             check=True,
             timeout=plan["duration_s"] + 2 * START_TIMEOUT_S,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=ROOT,
         )
         result: dict[str, Any] = orjson.loads(result_file.read_bytes())
         return result

@@ -191,8 +191,9 @@ def _socket_path(folder: Path) -> Path:
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
-    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"payments-{os.getuid()}-{name}" / "valkey.sock"
+    name = f"payments-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+    short = Path(tempfile.gettempdir()) / name / "valkey.sock"
+    return short if len(os.fsencode(short)) <= SOCKET_PATH_BYTES_MAX else Path("/tmp") / name / "valkey.sock"  # noqa: S108 - made private
 
 
 def _make_private(folder: Path, owned: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
@@ -123,6 +124,62 @@ def demo() -> None:
     from cli.demo import run_demo  # noqa: PLC0415 - it needs packages that a production image has not
 
     raise typer.Exit(run_demo())
+
+
+@app.command()
+def load(
+    rate: Annotated[
+        float | None, typer.Option(help="Payments per second. Default 50; with --workers, what keeps all slots busy.")
+    ] = None,
+    duration: Annotated[float, typer.Option(help="For how long they arrive, s.")] = 30,
+    shape: Annotated[str, typer.Option(help="steady, ramp, burst or poisson.")] = "steady",
+    mix: Annotated[str, typer.Option(help="Weights of the methods.")] = "credit=6,debit=3,paypal=1",
+    seed: Annotated[str, typer.Option(help="The same seed makes the same load.")] = "1",
+    target: Annotated[str | None, typer.Option(help="A running deployment, such as http://127.0.0.1:8009.")] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="PAYMENTS_TOKEN",
+            help="Who pays at the --target: `payments token --user load --role admin`, with its JWT_SECRET_KEY. "
+            "An admin's shows the live figures; a service's or a user's pays without them.",
+        ),
+    ] = "",
+    target_is_mine: Annotated[
+        bool, typer.Option("--target-is-mine", help="Needed to load another machine than this one.")
+    ] = False,
+    workers: Annotated[
+        str | None, typer.Option(help="The same load with so many workers in turn, such as 1,2,4,8, on PostgreSQL.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Payments that one worker has in the gateway at once. Default 50 with --workers.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything there as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it, as SVG.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Save what the terminal showed last, as SVG.")] = None,
+) -> None:
+    """Bring a service as many payments as you like, show live what it does with them, and judge it.
+
+    Without --target it starts a service of its own in a temporary folder. Arrivals do not slow down with the server.
+    Exit code 1: a payment was lost, or charged twice. Ctrl-C ends the arrivals. More in docs/load.md.
+    """
+    from cli.load import Options, run_load  # noqa: PLC0415 - as for the demo
+
+    options = Options(
+        rate=rate,
+        duration_s=duration,
+        shape=shape,
+        mix=mix,
+        seed=seed,
+        target=target,
+        token=token,
+        target_is_mine=target_is_mine,
+        workers=workers,
+        slots=slots,
+        json=json,
+        plot=plot,
+        picture=picture,
+    )
+    raise typer.Exit(run_load(options))
 
 
 @app.command()

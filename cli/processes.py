@@ -1,6 +1,7 @@
 """Runs the API, the worker or both as this process: settings, logs, signals and the order of start and stop."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -9,11 +10,12 @@ from typing import Any
 
 import structlog
 import uvloop
+from sqlalchemy.exc import DBAPIError
 
 from api.main import listen, serve
 from cli.embedded_valkey import EmbeddedValkey
 from shared.config import Settings, load_settings
-from shared.errors import DatabaseUnavailable
+from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
 from shared.schema import migrate, require_current
@@ -44,7 +46,7 @@ def run_worker() -> None:
 def run_migrate() -> str:
     """`payments migrate`; the revision that the database has now."""
     settings = _prepared(load_settings())
-    return asyncio.run(migrate(settings))
+    return asyncio.run(_usable(settings, migrate(settings)))
 
 
 def run_up(announce: Callable[[Settings], None]) -> None:
@@ -65,8 +67,6 @@ def run_up(announce: Callable[[Settings], None]) -> None:
 async def _up(
     settings: Settings, listener: Any, announce: Callable[[Settings], None], valkey: EmbeddedValkey | None
 ) -> None:
-    await _database_there(settings, lambda: migrate(settings))
-
     async def both(runtime: Runtime, stop: asyncio.Event) -> None:
         """The worker stops after the API: what was accepted last still gets its message, and may get its answer."""
         announce(settings)
@@ -82,33 +82,51 @@ async def _up(
             if supervision is not None:
                 supervision.cancel()
 
-    await _with_runtime(settings, both)
+    await _with_runtime(settings, both, prepare=lambda: migrate(settings))
 
 
-async def _with_runtime(settings: Settings, part: Part) -> None:
-    """Run `part` with a runtime whose database has our schema, until SIGINT or SIGTERM."""
+async def _with_runtime(
+    settings: Settings, part: Part, *, prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
+) -> None:
+    """Run `part` with a runtime whose database has our schema, after `prepare`, until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if prepare is not None and not await _database_there(settings, prepare, stop):
+        return
     runtime = open_runtime(settings)
     try:
-        await _database_there(settings, lambda: require_current(runtime.database))
-        await part(runtime, stop)
+        if await _database_there(settings, lambda: require_current(runtime.database), stop):
+            await part(runtime, stop)
     finally:
         await runtime.close()
 
 
-async def _database_there[T](settings: Settings, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do `action`, waiting a while for a database that is still starting."""
+async def _database_there(
+    settings: Settings, action: Callable[[], Coroutine[Any, Any, Any]], stop: asyncio.Event
+) -> bool:
+    """Do `action`, waiting a while for a database that is still starting; False if `stop` comes first."""
     deadline = asyncio.get_running_loop().time() + DATABASE_WAIT_S
-    while True:
+    while not stop.is_set():
         try:
-            return await action()
+            await _usable(settings, action())
         except DatabaseUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             log.warning("start.waits_for_database", url=str(settings.sqlalchemy_url), error=str(error))
-            await asyncio.sleep(DATABASE_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), DATABASE_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+async def _usable[T](settings: Settings, action: Coroutine[Any, Any, T]) -> T:
+    """Await `action`. Raises ConfigurationError where the database says no: a password, a name, a right, a file."""
+    try:
+        return await action
+    except DBAPIError as error:
+        raise ConfigurationError(f"DATABASE_URL: {settings.sqlalchemy_url} cannot be used: {error.orig}") from error
 
 
 def _prepared(settings: Settings) -> Settings:
@@ -119,4 +137,14 @@ def _prepared(settings: Settings) -> Settings:
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        try:
+            runner.run(main)
+        except ExceptionGroup as group:
+            wrong = group.subgroup(ConfigurationError)  # of a part that could not start
+            if wrong is None:
+                raise
+            raise _first_of(wrong) from None
+
+
+def _first_of(error: Exception) -> Exception:
+    return _first_of(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

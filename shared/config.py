@@ -108,7 +108,7 @@ class Settings(BaseSettings):
 
     # -- where we listen
     host: str = "127.0.0.1"
-    port: int = Field(default=8009, ge=0, le=65535)
+    port: int = Field(default=8009, ge=1, le=65535)
     metrics_port: int = Field(default=0, ge=0, le=65535, description="the worker's /metrics; 0 = off")
 
     # -- where the truth and the carrier are
@@ -130,7 +130,26 @@ class Settings(BaseSettings):
 
     # -- the neighbours, each off while unset
     auth_service_url: NeighbourUrl = None
+    auth_mode: Annotated[
+        Literal["local", "local_then_remote", "remote"] | None,
+        BeforeValidator(_lower),
+        BeforeValidator(_empty_is_unset),
+    ] = Field(default=None, description="unset: local_then_remote with AUTH_SERVICE_URL, else local")
+    auth_cache_s: float = Field(default=10, ge=0, le=300, description="how long the auth service's word is taken")
+    auth_timeout_s: float = Field(default=2, gt=0, le=30)
+    auth_connections_max: int = Field(default=20, ge=1, le=1000)
+    jwt_jwks_url: NeighbourUrl = Field(default=None, description="public keys instead of JWT_SECRET_KEY")
+    jwt_jwks_cache_s: float = Field(default=300, gt=0, le=86_400)
     order_service_url: NeighbourUrl = None
+    order_check_timeout: float = Field(default=60, ge=0, le=86_400, description="s, while nobody answers")
+    order_backoff_s: float = Field(default=1, gt=0, le=600, description="wait after the first such check; doubles")
+    order_not_found_after_s: float = Field(default=3, ge=0, le=30, description="of 500s from a healthy service")
+    order_timeout_s: float = Field(default=3, gt=0, le=30)
+    order_connections_max: int = Field(default=50, ge=1, le=1000, description="per worker")
+    breaker_failures: int = Field(default=5, ge=1, le=1000, description="in a row; then a neighbour is left alone")
+    breaker_open_s: float = Field(default=2, gt=0, le=300)
+    ready_timeout_s: float = Field(default=1, gt=0, le=10, description="of a neighbour's /health for /health/ready")
+    ready_cache_s: float = Field(default=2, ge=0, le=60)
 
     # -- the simulated gateway
     payment_success_rate: float = Field(default=0.95, ge=0, le=1)
@@ -182,8 +201,13 @@ class Settings(BaseSettings):
             problems.append("PAYMENT_PROCESSING_DELAY_MIN: is above PAYMENT_PROCESSING_DELAY_MAX")
         if self.min_payment_amount > self.max_payment_amount:
             problems.append("MIN_PAYMENT_AMOUNT: is above MAX_PAYMENT_AMOUNT")
-        if self.lease_s <= self.payment_processing_delay_max / 1000 + GATEWAY_MARGIN_S:
+        if self.lease_s <= self._gateway_s:
             problems.append(f"LEASE_S: must exceed PAYMENT_PROCESSING_DELAY_MAX + {GATEWAY_MARGIN_S} s")
+        if self.order_service_url and self.lease_s <= self._gateway_s + self.order_check_max_s:
+            longest = "PAYMENT_PROCESSING_DELAY_MAX + ORDER_NOT_FOUND_AFTER_S + 2 * ORDER_TIMEOUT_S"
+            problems.append(f"LEASE_S: must exceed {longest} + {GATEWAY_MARGIN_S} s")
+        if self.auth_mode in {"local_then_remote", "remote"} and not self.auth_service_url:
+            problems.append(f"AUTH_MODE: {self.auth_mode} needs AUTH_SERVICE_URL")
         if self.webhook_lease_s <= self.webhook_timeout + GATEWAY_MARGIN_S:
             problems.append(f"WEBHOOK_LEASE_S: must exceed WEBHOOK_TIMEOUT + {GATEWAY_MARGIN_S} s")
         if any(not 0 <= wait <= 30 * ONE_DAY_S for wait in self.webhook_retry_schedule):
@@ -199,8 +223,22 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def _gateway_s(self) -> float:
+        return self.payment_processing_delay_max / 1000 + GATEWAY_MARGIN_S
+
+    @property
     def _is_reachable_from_outside(self) -> bool:
         return self.environment == "production" or not is_loopback(self.host)
+
+    @property
+    def effective_auth_mode(self) -> Literal["local", "local_then_remote", "remote"]:
+        """Who decides about tokens: as set, else both as soon as there is an auth service."""
+        return self.auth_mode or ("local_then_remote" if self.auth_service_url else "local")
+
+    @property
+    def order_check_max_s(self) -> float:
+        """The longest that one claim may spend on reading an order, whatever the order service does."""
+        return self.order_not_found_after_s + 2 * self.order_timeout_s
 
     @property
     def data_key_text(self) -> str:

@@ -3,8 +3,8 @@
                   claimed            2xx      ┌───────────┐
     ┌─────────┐ ───────────▶ ┌─────────┐ ────▶│ delivered │
     │ pending │              │ sending │      └───────────┘
-    └─────────┘ ◀─────────── └─────────┘ ────▶┌───────────┐   410, or the schedule is used up
-        ▲      failed; due     │  ▲  │        │ exhausted │
+    └─────────┘ ◀─────────── └─────────┘ ────▶┌───────────┐   410, an order that was cancelled,
+        ▲      failed; due     │  ▲  │        │ exhausted │   or the schedule is used up
         │      later           │  └──┘        └───────────┘
         │                      ▼  lease expired
         │                ┌───────────┐
@@ -51,7 +51,8 @@ class ClaimedDelivery:
     event_id: UUID
     endpoint_id: UUID | None
     correlation_id: str | None
-    url: str
+    url: str  # empty for the order service, whose address is a setting
+    order_id: str
     body: bytes = field(repr=False)
     encrypted_secret: str | None = field(repr=False)  # of the endpoint; None = a callback, signed for its owner
     owner: str  # who created the payment
@@ -86,7 +87,12 @@ class Gone:
     """The receiver wants nothing more: the endpoint is disabled, or the payment's callback is over."""
 
 
-type Outcome = Delivered | TryAgain | Exhausted | Gone
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """It can never be delivered: the order was cancelled while it was paid."""
+
+
+type Outcome = Delivered | TryAgain | Exhausted | Gone | Conflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,16 +110,16 @@ class DeliveryAttempt:
 async def hosts_of(connection: AsyncConnection, refs: Sequence[Ref]) -> list[tuple[Ref, str]]:
     """Those of `refs` that are still open under their attempt, each with `scheme://host:port` of its receiver.
 
-    Only reads: whoever claims looks again.
+    The order service, whose address is a setting, goes by the name of its kind. Only reads: whoever claims looks again.
     """
     if not refs:
         return []
     found = await connection.execute(
-        select(deliveries.c.id, deliveries.c.attempt, _URL)
+        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.kind, _URL)
         .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
         .where(deliveries.c.id.in_([ref.id for ref in refs]), deliveries.c.status.in_(OPEN_DELIVERY))
     )
-    hosts = {Ref(row.id, row.attempt): origin(row.url or "") for row in found}
+    hosts = {Ref(row.id, row.attempt): origin(row.url or "") or row.kind for row in found}
     return [(ref, hosts[ref]) for ref in dict.fromkeys(refs) if ref in hosts]
 
 
@@ -241,7 +247,7 @@ class Delivery:
     endpoint_id: UUID | None
     endpoint_name: str | None
     endpoint_created_by: str | None  # for the API to judge by; in no document
-    url: str
+    url: str | None  # None: the order service
     status: DeliveryStatus
     tries: int
     due_at: datetime | None
@@ -335,6 +341,7 @@ _WITH_RECEIVERS = (
         _URL,
         events.c.body,
         payments.c.created_by.label("owner"),
+        payments.c.order_id,
         webhook_endpoints.c.secret.label("encrypted_secret"),
         webhook_endpoints.c.enabled,
         webhook_endpoints.c.deleted_at,
@@ -366,7 +373,7 @@ async def _with_receivers(connection: AsyncConnection, ids: Sequence[UUID]) -> S
 
 
 def _why_unwanted(row: RowMapping) -> str | None:
-    if row["kind"] == DeliveryKind.CALLBACK:
+    if row["kind"] != DeliveryKind.ENDPOINT:
         return None
     if row["deleted_at"] is not None:
         return "the endpoint was deleted"
@@ -384,7 +391,8 @@ def _claimed(row: RowMapping, now: datetime, lease_until: datetime) -> ClaimedDe
         event_id=row["event_id"],
         endpoint_id=row["endpoint_id"],
         correlation_id=row["correlation_id"],
-        url=row["url"],
+        url=row["url"] or "",
+        order_id=row["order_id"],
         body=row["body"].encode(),
         encrypted_secret=row["encrypted_secret"],
         owner=row["owner"],
@@ -424,7 +432,7 @@ def _standing_after(outcome: Outcome, now: datetime) -> tuple[DeliveryStatus, da
             return DeliveryStatus.DELIVERED, None
         case TryAgain(wait_s):
             return DeliveryStatus.PENDING, now + timedelta(seconds=wait_s)
-        case Exhausted() | Gone():
+        case Exhausted() | Gone() | Conflict():
             return DeliveryStatus.EXHAUSTED, None
         case _:
             assert_never(outcome)

@@ -45,6 +45,8 @@ class Payment:
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None
+    order_checks: int = 0
+    order_check_until: datetime | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
@@ -84,12 +86,12 @@ class Payment:
         }
 
 
-def event_body(event: EventType, payment: Payment) -> str:
+def event_body(event: EventType, payment: Payment, *, happened_at: datetime) -> str:
     """The event's body, frozen: what is stored is what is signed and sent (Standard Webhooks' payload)."""
     return orjson.dumps(
         {
             "type": event.value,
-            "timestamp": rfc3339(payment.updated_at),
+            "timestamp": rfc3339(happened_at),
             "data": {"payment": payment.document(), "sequence": payment.sequence},
         }
     ).decode()

@@ -16,7 +16,8 @@ PaymentsError
 ├── Overloaded                  a bounded queue is full; nothing was written
 ├── DatabaseUnavailable         nothing was written; trying again later may work
 │   └── WriteConflict           deadlock or serialization failure: trying again now may work
-└── CommitUnknown               COMMIT was sent and its answer lost: ask again with the same key
+├── CommitUnknown               COMMIT was sent and its answer lost: ask again with the same key
+└── NeighbourUnreachable        a service of the platform gave no answer: nothing is decided
 """
 
 from uuid import UUID
@@ -96,3 +97,11 @@ class WriteConflict(DatabaseUnavailable):
 
 class CommitUnknown(PaymentsError):
     """The answer to COMMIT was lost: the transaction happened entirely or not at all, and nobody told us which."""
+
+
+class NeighbourUnreachable(PaymentsError):
+    """A service of the platform gave no answer that counts; nobody knows whether it did what it was asked to."""
+
+    def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s  # for how long it is not worth asking again

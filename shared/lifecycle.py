@@ -8,10 +8,12 @@
     ▼         └───────────┘            └────────────┘                     └───────────┘
  ┌───────────┐                          │  ▲      │    gateway_declined   ┌───────────┐
  │ CANCELLED │                          └──┘      └──────────────────────▶│  FAILED   │
- └───────────┘     lease_expired, retried, released   gateway_unreachable └───────────┘
+ └───────────┘  lease_expired, retried, released   gateway_unreachable    └───────────┘
+                order_unreachable                  order_refused, order_check_timed_out
 
 PENDING is left once, by the first claim or by a cancel; later claims are moves from PROCESSING to PROCESSING.
-`claims_exhausted` settles a payment by the gateway's own record, to either COMPLETED or FAILED.
+`claims_exhausted` settles a payment by the gateway's own record, to either COMPLETED or FAILED. The reasons that begin
+with `order` exist with an order service only; they too fail a payment only after the gateway has closed it.
 """
 
 from enum import StrEnum
@@ -49,6 +51,9 @@ class HistoryReason(StrEnum):
     GATEWAY_DECLINED = "gateway_declined"
     GATEWAY_UNREACHABLE = "gateway_unreachable"
     CLAIMS_EXHAUSTED = "claims_exhausted"
+    ORDER_UNREACHABLE = "order_unreachable"
+    ORDER_REFUSED = "order_refused"
+    ORDER_CHECK_TIMED_OUT = "order_check_timed_out"
     CANCELLED = "cancelled"
 
 
@@ -68,7 +73,7 @@ MAY_BE_CANCELLED = tuple(status for status in PaymentStatus if PaymentStatus.CAN
 
 
 class FailureCode(StrEnum):
-    """Why a payment failed, in the gateway's words; a closed set."""
+    """Why a payment failed: the gateway's words, and what its order says against it; a closed set."""
 
     CARD_DECLINED = "card_declined"
     INSUFFICIENT_FUNDS = "insufficient_funds"
@@ -83,6 +88,11 @@ class FailureCode(StrEnum):
     FRAUD_SUSPECTED = "fraud_suspected"
     PAYER_ACCOUNT_RESTRICTED = "payer_account_restricted"
     INSTRUMENT_DECLINED = "instrument_declined"
+    ORDER_NOT_FOUND = "order_not_found"
+    ORDER_NOT_OWNED = "order_not_owned"
+    ORDER_NOT_PAYABLE = "order_not_payable"
+    ORDER_AMOUNT_MISMATCH = "order_amount_mismatch"
+    ORDER_SERVICE_UNAVAILABLE = "order_service_unavailable"
 
 
 class MethodType(StrEnum):
@@ -111,6 +121,7 @@ class DeliveryKind(StrEnum):
 
     ENDPOINT = "endpoint"
     CALLBACK = "callback"
+    ORDER = "order"  # the order service, which is told in its own way
 
 
 class EventType(StrEnum):
@@ -120,6 +131,7 @@ class EventType(StrEnum):
     COMPLETED = "payment.completed"
     FAILED = "payment.failed"
     CANCELLED = "payment.cancelled"
+    ORDER_CONFLICT = "payment.order_conflict"  # charged, but its order was cancelled meanwhile: somebody must decide
 
 
 EVENT_OF_STATUS: dict[PaymentStatus, EventType | None] = {

@@ -23,7 +23,16 @@ deliveries = Counter("payments_delivery_attempts_total", "Attempts to deliver a 
 delivery_seconds = Histogram(
     "payments_delivery_attempt_seconds", "Duration of an attempt to deliver.", buckets=LATENCY_BUCKETS_S
 )
+neighbour_requests = Counter(
+    "payments_neighbour_requests_total", "Answers of the auth and the order service.", ["neighbour", "status"]
+)
 relayed = Counter("payments_relayed_total", "Due rows that the relay published.", ["queue"])
+queue_depth = Gauge("payments_pending", "Payments that no worker has claimed, in the whole installation.")
+in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.")
+oldest_pending_seconds = Gauge("payments_oldest_pending_seconds", "Age of the oldest payment that nobody has claimed.")
+webhook_backlog = Gauge("payments_webhook_backlog", "Deliveries that are still to be made, in the whole installation.")
+workers_alive = Gauge("payments_workers", "Workers that said within seconds that they are alive.")
+worker_slots = Gauge("payments_worker_slots", "Payments that all workers together may hold in the gateway.")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

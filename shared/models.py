@@ -117,6 +117,8 @@ payments = Table(
     _required("created_at", UtcDateTime),
     _required("updated_at", UtcDateTime),
     Column("processed_at", UtcDateTime),
+    _required("order_checks", Integer, server_default=text("0")),  # that found nobody: they do not count as claims
+    Column("order_check_until", UtcDateTime),  # when the last of them is; null = none has found nobody
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live_order", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),

@@ -1,8 +1,11 @@
-"""Currencies and how an amount is written for people. Amounts are integers in minor units: no float is ever made here.
+"""Currencies, and how an amount is written for people and for services that count in major units.
 
+Amounts are integers in minor units: no float is ever made here.
 The table is ISO 4217, list one, as of amendment 180 (Bulgaria's euro, 1 January 2026), without funds codes, precious
 metals, units of account and test codes: nobody pays an order in them.
 """
+
+from decimal import Decimal
 
 TWO_DECIMALS = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC CUP
@@ -29,6 +32,11 @@ def is_currency(code: str) -> bool:
 def exponent(code: str) -> int:
     """How many decimals the currency has: 100 minor units are 1 USD (2), 1 JPY (0). Raises KeyError if unknown."""
     return EXPONENTS[code]
+
+
+def in_major_units(amount: int, currency: str) -> Decimal:
+    """`amount` minor units as others count them, exactly: 1585 USD is 15.85. Raises KeyError if unknown."""
+    return Decimal((amount < 0, tuple(map(int, str(abs(amount)))), -exponent(currency)))
 
 
 def format_amount(amount: int, currency: str) -> str:

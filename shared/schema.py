@@ -29,6 +29,7 @@ async def migrate(settings: Settings) -> str:
     try:
         if database.is_sqlite:
             async with database.transaction() as connection:
+                await connection.begin()  # takes the lock before Alembic, whose state is global to the process
                 await connection.run_sync(_upgrade)
         else:
             async with database.transaction() as connection:

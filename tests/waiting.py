@@ -4,10 +4,15 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import overload
 
 POLL_S = 0.005
 
 
+@overload
+async def eventually[T](check: Callable[[], Awaitable[T]], timeout_s: float = 10) -> T: ...
+@overload
+async def eventually[T](check: Callable[[], T], timeout_s: float = 10) -> T: ...
 async def eventually[T](check: Callable[[], Awaitable[T] | T], timeout_s: float = 10) -> T:
     """The first true answer of `check` (a function or a coroutine function).
 

@@ -1,4 +1,6 @@
-"""Delivering webhooks: a bounded pool that holds tickets by receiver, and claims, sends and records each delivery.
+"""Delivering: a bounded pool that holds tickets by receiver, and claims, sends and records each delivery.
+
+A webhook is posted; the order service is told in its own way, by `worker.orders`, and everything else is the same.
 
 No claim waits in a queue and no transaction is open while a receiver is asked. A ticket that is dropped here is only
 late: its row stays due and the relay brings it again.
@@ -10,6 +12,7 @@ import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import lru_cache, partial
 from itertools import count
 from time import monotonic
@@ -20,13 +23,15 @@ import structlog
 from aiohttp import ClientSession
 from aiohttp.abc import AbstractResolver
 from cryptography.fernet import InvalidToken
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import metrics
+from shared import events, metrics
 from shared.addresses import AddressPolicy
 from shared.config import Settings
 from shared.db import Database
 from shared.deliveries import (
     ClaimedDelivery,
+    Conflict,
     Delivered,
     DeliveryAttempt,
     Exhausted,
@@ -41,8 +46,10 @@ from shared.deliveries import (
 from shared.errors import CommitUnknown, DatabaseUnavailable, PaymentsError
 from shared.group_commit import GroupCommit
 from shared.leases import Ref
+from shared.lifecycle import DeliveryKind
 from shared.vault import Vault
 from worker.guard import guarded_connector
+from worker.orders import Confirmation, OrderNotifier, OrderStatus
 from worker.webhooks import JITTER_MAX, Answer, decide, headers_of, open_session, parse_retry_after, post
 
 log = structlog.get_logger(__name__)
@@ -139,11 +146,13 @@ class Deliverer:
         settings: Settings,
         *,
         version: str,
+        orders: OrderNotifier | None = None,
         resolver: AbstractResolver | None = None,
         draw_jitter: Callable[[], float] = lambda: random.uniform(-JITTER_MAX, JITTER_MAX),  # noqa: S311 - no secret
     ) -> None:
         self._database = database
         self._vault = vault
+        self._orders = orders
         self._endpoint_secret = lru_cache(SECRETS_CACHED)(vault.decrypt)
         self._policy = AddressPolicy(settings.delivery_networks, settings.own_ports)
         self._resolver = resolver
@@ -161,7 +170,7 @@ class Deliverer:
             queue_max=self._slots,
         )
         self._records: GroupCommit[DeliveryAttempt, bool] = GroupCommit(
-            database, record_attempts, batch_max=COMMIT_MAX, queue_max=self._slots
+            database, _record_attempts, batch_max=COMMIT_MAX, queue_max=self._slots
         )
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._numbers = count()
@@ -261,13 +270,12 @@ class Deliverer:
         """Whether the receiver took long; None if it was not asked."""
         lease_ends = monotonic() + self._lease_s  # measured from before the claim: never later than the row says
         delivery = await self._claim(ref)
-        answer = await self._post(delivery) if delivery else None
-        if delivery is None or answer is None:
+        attempt = await self._attempt(delivery) if delivery else None
+        if attempt is None:
             return None
-        attempt = self._judge(delivery, answer)
         if await self._record(attempt, lease_ends):
             _tell(attempt)
-        return answer.duration_ms > self._timeout_s * 1000 * SLOW_SHARE
+        return attempt.duration_ms > self._timeout_s * 1000 * SLOW_SHARE
 
     async def _claim(self, ref: Ref) -> ClaimedDelivery | None:
         try:
@@ -275,6 +283,57 @@ class Deliverer:
         except PaymentsError as error:
             log.debug("delivery.ticket_dropped", delivery_id=str(ref.id), error=repr(error))  # it stays due
             return None
+
+    async def _attempt(self, delivery: ClaimedDelivery) -> DeliveryAttempt | None:
+        """What came of it; None, and the claim is to be released, if a shutdown comes first."""
+        if delivery.kind is DeliveryKind.ORDER:
+            return await self._confirm(delivery)
+        answer = await self._post(delivery)
+        return self._judge(delivery, answer) if answer else None
+
+    async def _confirm(self, delivery: ClaimedDelivery) -> DeliveryAttempt | None:
+        """Tell the order service that the order is paid."""
+        started = monotonic()
+        if self._orders is None:
+            confirmation = Confirmation(order_status=None, error="ORDER_SERVICE_URL is not set")
+        elif self._is_aborting:
+            self._unsent.append(delivery.ref)
+            return None
+        else:
+            try:
+                async with self._breakable():
+                    confirmation = await self._confirm_in_time(self._orders, delivery)
+            except TimeoutError:  # broken off: whoever comes next reads the order first
+                self._unsent.append(delivery.ref)
+                return None
+        return DeliveryAttempt(
+            delivery=delivery,
+            outcome=self._judge_confirmation(delivery, confirmation),
+            duration_ms=round((monotonic() - started) * 1000),
+            status_code=confirmation.status_code,
+            error=confirmation.error,
+            response_body=confirmation.body,
+        )
+
+    async def _confirm_in_time(self, orders: OrderNotifier, delivery: ClaimedDelivery) -> Confirmation:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await orders.confirm(
+                    delivery.order_id,
+                    notes=f"Paid: payment {delivery.payment_id}",
+                    correlation_id=delivery.correlation_id,
+                )
+        except TimeoutError:
+            return Confirmation(order_status=None, error="no answer in time")
+
+    def _judge_confirmation(self, delivery: ClaimedDelivery, confirmation: Confirmation) -> Outcome:
+        if confirmation.error is None:
+            return Delivered()
+        if confirmation.order_status is OrderStatus.CANCELLED:
+            return Conflict()
+        return decide(
+            None, retry_after_s=None, tries=delivery.tries, schedule=self._schedule, jitter=self._draw_jitter()
+        )
 
     async def _post(self, delivery: ClaimedDelivery) -> Answer | None:
         """The receiver's answer; None, and the claim is to be released, if a shutdown comes first."""
@@ -375,6 +434,20 @@ class Deliverer:
             log.info("delivery.released", count=released)
 
 
+async def _record_attempts(
+    connection: AsyncConnection, now: datetime, attempts: Sequence[DeliveryAttempt]
+) -> list[bool]:
+    """`record_attempts`, and in the same transaction the event for those whose order was cancelled meanwhile."""
+    recorded = await record_attempts(connection, now, attempts)
+    conflicts = {
+        attempt.delivery.payment_id
+        for attempt, is_recorded in zip(attempts, recorded, strict=True)
+        if is_recorded and attempt.outcome == Conflict()
+    }
+    await events.tell_of_conflicts(connection, conflicts, now=now)
+    return recorded
+
+
 def _names(delivery: ClaimedDelivery) -> dict[str, str | int | None]:
     """What every log line about a delivery says; never its body, secret or URL."""
     return {
@@ -409,5 +482,7 @@ def _event(outcome: Outcome) -> tuple[str, int]:
             return "delivery.exhausted", logging.WARNING
         case Gone():
             return "delivery.gone", logging.WARNING
+        case Conflict():
+            return "delivery.conflict", logging.ERROR
         case _:
             assert_never(outcome)

@@ -9,14 +9,20 @@ import structlog
 from aiohttp import web
 
 from shared import metrics
+from shared.breaker import Breaker
+from shared.config import Settings
+from shared.errors import ConfigurationError
 from shared.leases import Ref
+from shared.neighbour import Neighbour
 from shared.queue import Publisher, Queue
 from shared.runtime import Runtime
 from shared.version import VERSION
 from worker.deliver import Deliverer
 from worker.gateway.ledger import Ledger
 from worker.gateway.simulator import SimulatedGateway
+from worker.heartbeat import Heartbeat
 from worker.jobs import JOBS_MAX, JobLoop
+from worker.orders import OrderService
 from worker.process_payments import Processor, Rules
 from worker.relay import Relay
 
@@ -51,9 +57,13 @@ class WorkerProcess:
             gateway_tries_max=settings.gateway_tries_max,
             gateway_backoff_s=settings.gateway_backoff_s,
             is_seeded=settings.simulator_seed is not None,
+            order_check_timeout_s=settings.order_check_timeout,
+            order_backoff_s=settings.order_backoff_s,
         )
-        self.processor = Processor(database, gateway, self._publisher, rules)
-        self.deliverer = Deliverer(database, runtime.vault, settings, version=VERSION)
+        self._order_service, orders = _order_service(settings)
+        self.processor = Processor(database, gateway, self._publisher, rules, orders)
+        self.deliverer = Deliverer(database, runtime.vault, settings, version=VERSION, orders=orders)
+        self._heartbeat = Heartbeat(runtime.carrier, self.processor, self.deliverer, slots=settings.worker_concurrency)
         self._relay = Relay(
             database,
             runtime.carrier,
@@ -66,13 +76,18 @@ class WorkerProcess:
         """Work until `stop`, then drain: what is in the gateway is finished or released, and nothing is left behind."""
         settings = self._runtime.settings
         grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
-        async with _served(self, settings.host, settings.metrics_port), asyncio.TaskGroup() as parts:
+        async with (
+            _served(self, settings.host, settings.metrics_port),
+            self._order_service or contextlib.nullcontext(),
+            asyncio.TaskGroup() as parts,
+        ):
             carrying = [
                 parts.create_task(self._ledger.run()),
                 parts.create_task(self._publisher.run()),
             ]
             taking = [
                 parts.create_task(self._relay.run()),
+                parts.create_task(self._heartbeat.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops()),
             ]
             parts.create_task(self.processor.run())
@@ -116,9 +131,30 @@ class WorkerProcess:
         await self.deliverer.offer(refs)
 
 
+def _order_service(settings: Settings) -> tuple[Neighbour | None, OrderService | None]:
+    """The order service's connections and what is done over them, if there is one."""
+    if settings.order_service_url is None:
+        return None, None
+    name = "order_service"
+    service = Neighbour(
+        name,
+        settings.order_service_url,
+        timeout_s=settings.order_timeout_s,
+        connections_max=settings.order_connections_max,
+        breaker=Breaker(name, failures_max=settings.breaker_failures, open_s=settings.breaker_open_s),
+    )
+    return service, OrderService(
+        service,
+        secret=settings.jwt_secret_key.get_secret_value(),
+        algorithm=settings.jwt_algorithm,
+        not_found_after_s=settings.order_not_found_after_s,
+        check_max_s=settings.order_check_max_s,
+    )
+
+
 @contextlib.asynccontextmanager
 async def _served(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
-    """Serve /metrics and /health on METRICS_PORT, if it is set."""
+    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if somebody else has it."""
     if port == 0:
         yield
         return
@@ -134,7 +170,10 @@ async def _served(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigurationError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
         yield
     finally:
         await runner.cleanup()

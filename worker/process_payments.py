@@ -1,4 +1,7 @@
-"""Processing payments: claim what there are slots for, ask the gateway with no transaction open, record its answer.
+"""Processing payments: claim what there are slots for, check the order, ask the gateway, record its answer.
+
+The outside is asked with no transaction open, and the gateway only once the order (if there are any) has been found
+payable. A payment that fails because of its order is closed at the gateway first, whose record counts.
 
 Nothing here decides whether money moves: that is the gateway's word, and its ledger's.
 """
@@ -6,6 +9,7 @@ Nothing here decides whether money moves: that is the gateway's word, and its le
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -15,7 +19,7 @@ import structlog
 from shared import metrics
 from shared.db import Database
 from shared.documents import Payment
-from shared.errors import CommitUnknown, DatabaseUnavailable, Overloaded
+from shared.errors import CommitUnknown, DatabaseUnavailable, NeighbourUnreachable, Overloaded
 from shared.group_commit import GroupCommit
 from shared.leases import Ref
 from shared.lifecycle import FailureCode, HistoryReason, MethodType
@@ -23,6 +27,7 @@ from shared.payments.process import (
     Approval,
     Failure,
     Outcome,
+    Postpone,
     Record,
     Recorded,
     Release,
@@ -32,13 +37,24 @@ from shared.payments.process import (
     record,
 )
 from shared.queue import Publisher, Queue
-from worker.gateway.protocol import Answer, Approved, ChargeRequest, Gateway, GatewayUnavailable, OutcomeUnknown
+from worker.gateway.protocol import (
+    Answer,
+    Approved,
+    ChargeRequest,
+    Gateway,
+    GatewayUnavailable,
+    OutcomeUnknown,
+)
+from worker.orders import NotPayable, OrderBook
 
 log = structlog.get_logger(__name__)
 
 COMMIT_MAX = 200  # claims or records in one transaction
 ASK_AGAIN_S = 0.5  # between questions to a gateway whose answer was lost
 RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds
+ORDER_RULE = "order"  # the `outcome_rule` of a payment that its order decided
+BACKOFF_DOUBLINGS_MAX = 16
+ORDER_BACKOFF_MAX_S = 10.0  # between two looks at an order service that does not answer
 LEASE_MARGIN_S = 1.0  # what is left of a lease when nothing new is begun under it
 AFTERMATH_S = 5.0  # for claims and records that a shutdown meets half-way
 UNWRITTEN = (DatabaseUnavailable, CommitUnknown, Overloaded)  # after these a record is worth another try
@@ -54,22 +70,45 @@ class Rules:
     gateway_tries_max: int
     gateway_backoff_s: float
     is_seeded: bool  # SIMULATOR_SEED is set: outcomes hang on what a payment is to its client
+    order_check_timeout_s: float = 60
+    order_backoff_s: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a payment must not be charged."""
+
+    failure_code: FailureCode
+    reason: HistoryReason
 
 
 class Processor:
-    """At most `concurrency` payments at once, each in a task of its own."""
+    """At most `concurrency` payments at once, each in a task of its own; without `orders` every order is payable."""
 
-    def __init__(self, database: Database, gateway: Gateway, publisher: Publisher, rules: Rules) -> None:
+    def __init__(
+        self,
+        database: Database,
+        gateway: Gateway,
+        publisher: Publisher,
+        rules: Rules,
+        orders: OrderBook | None = None,
+    ) -> None:
         self._database = database
         self._gateway = gateway
+        self._orders = orders
         self._publisher = publisher
         self._rules = rules
         self._claims: GroupCommit[Ref, Payment | None] = GroupCommit(
             database, partial(claim, lease_s=rules.lease_s), batch_max=COMMIT_MAX, queue_max=rules.concurrency
         )
         self._records: GroupCommit[Record, Recorded | None] = GroupCommit(
-            database, record, batch_max=COMMIT_MAX, queue_max=2 * rules.concurrency, committed=self._recorded
+            database,
+            partial(record, confirms_orders=orders is not None),
+            batch_max=COMMIT_MAX,
+            queue_max=2 * rules.concurrency,
+            committed=self._recorded,
         )
+        self.settled = 0  # payments, since the start
         self._taken = 0  # slots: payments that are being claimed, asked about or recorded
         self._asking: dict[asyncio.Task[None], Payment] = {}
         self._idle = asyncio.Event()
@@ -170,31 +209,56 @@ class Processor:
         self._asking[task] = payment
         metrics.in_gateway.set(len(self._asking))
         try:
-            request = await self._request(payment)
+            objection = await self._check_order(payment)
+            if isinstance(objection, Postpone):
+                return objection
             while monotonic() < lease_ends:
                 if self._is_releasing:  # its claim was still being committed when the others were released
                     return Release()
                 try:
-                    return await self._ask_once(payment, request)
-                except OutcomeUnknown:
-                    log.warning("payment.outcome_unknown", attempt=payment.attempt)
-                    await asyncio.sleep(ASK_AGAIN_S)
+                    return await self._ask_once(payment, await self._request(payment), objection)
+                except (OutcomeUnknown, DatabaseUnavailable) as error:
+                    log.warning("payment.outcome_unknown", attempt=payment.attempt, error=str(error))
+                await asyncio.sleep(ASK_AGAIN_S)
+            log.warning("payment.left_to_its_lease", attempt=payment.attempt)
         except asyncio.CancelledError:
             if not self._is_releasing:  # the group fails: nobody would write a record any more
                 raise
             task.uncancel()
             return Release()
-        except DatabaseUnavailable as error:
-            log.warning("payment.left_to_its_lease", attempt=payment.attempt, error=str(error))
         finally:
             del self._asking[task]
             metrics.in_gateway.set(len(self._asking))
         return None
 
-    async def _ask_once(self, payment: Payment, request: ChargeRequest) -> Outcome:
-        if payment.attempt - payment.gateway_tries > self._rules.max_claims:
-            # It has taken its workers down with it, again and again: only the gateway's record counts now.
+    async def _check_order(self, payment: Payment) -> Refusal | Postpone | None:
+        """What the order says against the payment; None if nothing."""
+        if self._orders is None or self._is_worn_out(payment):
+            return None
+        try:
+            verdict = await self._orders.check(payment)
+        except NeighbourUnreachable as error:
+            claimed_at = payment.updated_at
+            until = payment.order_check_until or claimed_at + timedelta(seconds=self._rules.order_check_timeout_s)
+            log.warning("payment.order_unreachable", attempt=payment.attempt, error=str(error))
+            if claimed_at >= until:
+                return Refusal(FailureCode.ORDER_SERVICE_UNAVAILABLE, HistoryReason.ORDER_CHECK_TIMED_OUT)
+            wait_s = self._rules.order_backoff_s * 2 ** min(payment.order_checks, BACKOFF_DOUBLINGS_MAX)
+            return Postpone(min(wait_s, ORDER_BACKOFF_MAX_S), until)
+        if isinstance(verdict, NotPayable):
+            return Refusal(verdict.failure_code, HistoryReason.ORDER_REFUSED)
+        return None
+
+    def _is_worn_out(self, payment: Payment) -> bool:
+        """It has taken its workers down with it, again and again: only the gateway's record counts now."""
+        answered = payment.gateway_tries + payment.order_checks
+        return payment.attempt - answered > self._rules.max_claims
+
+    async def _ask_once(self, payment: Payment, request: ChargeRequest, refusal: Refusal | None) -> Outcome:
+        if self._is_worn_out(payment):
             return _settled(await self._gateway.close(request), HistoryReason.CLAIMS_EXHAUSTED)
+        if refusal is not None:
+            return await self._refuse(request, refusal)
         try:
             answer = await self._gateway.charge(request)
         except GatewayUnavailable as error:
@@ -206,6 +270,22 @@ class Processor:
             return _settled(replace(closed, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
         is_approved = isinstance(answer, Approved)
         return _settled(answer, HistoryReason.GATEWAY_APPROVED if is_approved else HistoryReason.GATEWAY_DECLINED)
+
+    async def _refuse(self, request: ChargeRequest, refusal: Refusal) -> Outcome:
+        """Fail the payment; what a worker before us has charged all the same was charged, and counts."""
+        closed = await self._gateway.close(request, refusal.failure_code)
+        if isinstance(closed, Approved):
+            return _settled(closed, HistoryReason.GATEWAY_APPROVED)
+        if closed.failure_code != refusal.failure_code:
+            return _settled(closed, HistoryReason.GATEWAY_DECLINED)
+        return Failure(
+            reason=refusal.reason,
+            gateway=None,
+            failure_code=closed.failure_code,
+            failure_reason=closed.failure_reason,
+            gateway_details=None,
+            outcome_rule=ORDER_RULE,
+        )
 
     async def _request(self, payment: Payment) -> ChargeRequest:
         scenario = payment.method["scenario"]
@@ -248,7 +328,9 @@ class Processor:
     def _recorded(self, batch: Sequence[Recorded | None]) -> None:
         """After each commit: deliveries go out, and whoever waits is woken, one message for all."""
         done = [recorded for recorded in batch if recorded is not None]
-        self._publisher.wake([item.payment.id for item in done if item.payment.status.is_terminal])
+        settled = [item.payment.id for item in done if item.payment.status.is_terminal]
+        self.settled += len(settled)
+        self._publisher.wake(settled)
         self._publisher.publish(Queue.DELIVER, [ref for item in done for ref in item.deliveries])
         # A payment that was released, or is due again at once, need not wait for the relay.
         released = [item.payment.ref for item in done if item.payment.due_reason == HistoryReason.RELEASED]
@@ -309,6 +391,8 @@ def _tell(item: Record, recorded: Recorded | None) -> None:
             log.info("payment.failed", **names, failure_code=failure.failure_code, outcome_rule=failure.outcome_rule)
         case Retry(wait_s):
             log.info("payment.postponed", **names, wait_s=wait_s, gateway_try=payment.gateway_tries)
+        case Postpone(wait_s):
+            log.info("payment.postponed", **names, wait_s=wait_s, order_check=payment.order_checks)
         case Release():
             log.info("payment.released", **names)
     if payment.processed_at is not None:

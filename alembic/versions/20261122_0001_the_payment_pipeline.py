@@ -148,7 +148,7 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
         sa.Column("processed_at", MOMENT, nullable=True),
-        sa.CheckConstraint("amount > 0", name="ck_payments_amount_is_positive"),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_payments_amount_is_positive")),
         sa.PrimaryKeyConstraint("id", name="pk_payments"),
     )
     op.create_index("ix_payments_due", "payments", ["due_at"], **_where("due_at IS NOT NULL"))

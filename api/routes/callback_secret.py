@@ -12,7 +12,7 @@ from api.responses import document
 router = APIRouter(prefix="/callback-secret", tags=["webhooks"])
 
 
-@router.get("", response_model=schemas.CallbackSecret, responses=problems())
+@router.get("", response_model=schemas.CallbackSecret, responses=problems(503))
 async def get_callback_secret(principal: Authenticated, api: ApiState) -> Response:
     """Verify deliveries to your `callback_url`s with this secret; it belongs to whoever created the payment."""
     secret = api.runtime.vault.callback_secret(principal.actor)

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from fastapi import APIRouter
@@ -10,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
-from api.neighbours import is_healthy
 from api.requests import ApiState
 from api.responses import document
 from api.state import Api
@@ -45,26 +45,32 @@ async def health(api: ApiState) -> Response:
 )
 async def ready(api: ApiState) -> Response:
     """What can be reached. Only the database makes it 503: without Redis, intents are accepted all the same."""
-    settings = api.runtime.settings
-    database, redis, auth_service, order_service = await asyncio.gather(
-        _database_answers(api),
-        api.runtime.carrier.ping(),
-        _neighbour(settings.auth_service_url),
-        _neighbour(settings.order_service_url),
+    database, redis, neighbours = await asyncio.gather(
+        _database_answers(api), api.runtime.carrier.ping(), api.neighbours.are_healthy()
     )
-    checks = {
-        "database": _word(database),
-        "redis": _word(redis),
-        "auth_service": auth_service,
-        "order_service": order_service,
-    }
+    checks = {"database": _word(database), "redis": _word(redis)}
+    checks |= {name: _word(answers) for name, answers in neighbours.items()}
     return document({"ready": database, "checks": checks}, status=200 if database else 503)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def prometheus() -> Response:
-    """This process's figures, for Prometheus."""
+async def prometheus(api: ApiState) -> Response:
+    """This process's figures, and those of the whole installation, for Prometheus."""
+    try:
+        _show(await api.stats.current())
+    except PaymentsError as error:
+        log.warning("metrics.database_failed", error=type(error).__name__)  # the process's own figures still help
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+
+def _show(figures: dict[str, Any]) -> None:
+    workers = figures["workers"] or []
+    metrics.queue_depth.set(figures["queue_depth"])
+    metrics.in_flight.set(figures["in_flight"])
+    metrics.oldest_pending_seconds.set(figures["oldest_pending_s"])
+    metrics.webhook_backlog.set(figures["webhook_backlog"])
+    metrics.workers_alive.set(len(workers))
+    metrics.worker_slots.set(sum(worker["slots"] for worker in workers))
 
 
 async def _database_answers(api: Api) -> bool:
@@ -77,9 +83,7 @@ async def _database_answers(api: Api) -> bool:
     return True
 
 
-async def _neighbour(url: str | None) -> str:
-    return _word(await is_healthy(url)) if url else "not_configured"
-
-
-def _word(answers: bool) -> str:
+def _word(answers: bool | None) -> str:
+    if answers is None:
+        return "not_configured"
     return "ready" if answers else "not_ready"

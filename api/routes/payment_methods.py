@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +13,7 @@ from api.auth import Authenticated, Principal, Role
 from api.errors import Code, Problem, invalid
 from api.openapi import also, problems
 from api.repeats import REPEATED, once
-from api.requests import ApiState, IdempotencyKey, claim_of, existing_id
+from api.requests import ApiState, IdempotencyKey, claim_of, existing_id, location
 from api.responses import document
 from api.state import Api
 from shared.cards import CardRefused, digits_of, expires_at, inspect_card, mask_address, scenario_of_address
@@ -29,7 +29,7 @@ from shared.payment_methods import (
     methods_of,
 )
 
-router = APIRouter(prefix="/payment-methods", tags=["payment methods"])
+router = APIRouter(tags=["payment methods"])  # mounted twice, at addresses that differ in more than a prefix
 
 
 @router.post(
@@ -39,7 +39,11 @@ router = APIRouter(prefix="/payment-methods", tags=["payment methods"])
     responses=problems(400, 413, 415, 422, 503) | also(200, schemas.Method, "You have this one already."),
 )
 async def create_payment_method(
-    body: Annotated[schemas.MethodRequest, Body()], principal: Authenticated, api: ApiState, key: IdempotencyKey
+    request: Request,
+    body: Annotated[schemas.MethodRequest, Body()],
+    principal: Authenticated,
+    api: ApiState,
+    key: IdempotencyKey,
 ) -> Response:
     """Add a card or a PayPal account. What is kept is its brand, its last four digits and its expiry."""
     try:
@@ -68,7 +72,7 @@ async def create_payment_method(
     return document(
         method.document(),
         status=201 if is_new else 200,
-        headers={"Location": f"/api/v1/payment-methods/{method.id}"} | (REPEATED if is_repeat else {}),
+        headers={"Location": location(request, method.id)} | (REPEATED if is_repeat else {}),
     )
 
 

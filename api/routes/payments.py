@@ -1,13 +1,14 @@
 """Payments: accept an intent, look at it, wait for it, cancel it."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +25,7 @@ from api.requests import (
     check_receiver,
     claim_of,
     existing_id,
+    location,
     open_cursor,
     seal_cursor,
 )
@@ -43,6 +45,8 @@ from shared.queue import Queue
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/payments", tags=["payments"])
 
+ORDER_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+
 IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", description="The ETag you have: 304 if it is still right.")
 ]
@@ -55,20 +59,25 @@ IfNoneMatch = Annotated[
     responses=problems(400, 403, 409, 413, 415, 422, 503) | also(201, schemas.Payment, "It ended while you waited."),
 )
 async def create_payment(
-    body: schemas.PaymentRequest, principal: Authenticated, api: ApiState, key: IdempotencyKey, wait: WishedWait
+    request: Request,
+    body: schemas.PaymentRequest,
+    principal: Authenticated,
+    api: ApiState,
+    key: IdempotencyKey,
+    wait: WishedWait,
 ) -> Response:
     """Accept a payment intent: it is written down and will be processed, whatever happens to this service."""
     intent = _intent(body, principal, api, key)
     if wait is None:
         accepted = await api.intents.submit(intent)
-        return _accepted(accepted.payment, is_replay=accepted.is_replay)
+        return _accepted(request, accepted.payment, is_replay=accepted.is_replay)
     async with api.waiting.seat(intent.id) as seat:
         accepted = await api.intents.submit(intent)
         if accepted.is_replay:
             payment = await _wait_for(api, accepted.payment, wait)
         else:
             payment = await _ended(seat, wait) or accepted.payment
-    return _accepted(payment, is_replay=accepted.is_replay, wait=wait)
+    return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
 
 
 @router.get("", response_model=schemas.PaymentList, responses=problems(403, 422, 503))
@@ -78,8 +87,8 @@ async def list_payments(
     status: PaymentStatus | None = None,
     order_id: Annotated[str | None, Query(pattern=schemas.ORDER_ID)] = None,
     user_id: Annotated[str | None, Query(description="Admins only.", pattern=schemas.USER_ID)] = None,
-    created_after: Annotated[datetime | None, Query(description="Inclusive.")] = None,
-    created_before: Annotated[datetime | None, Query(description="Exclusive.")] = None,
+    created_after: Annotated[schemas.Moment | None, Query(description="Inclusive.")] = None,
+    created_before: Annotated[schemas.Moment | None, Query(description="Exclusive.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[
         str | None, Query(description="`next_cursor` of the page before; it brings its filters along.", max_length=2000)
@@ -205,7 +214,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         raise invalid(
             "/amount", f"must be between {settings.min_payment_amount} and {settings.max_payment_amount} minor units"
         )
-    if settings.order_service_url and not (body.order_id.isdigit() and 0 < int(body.order_id) < 2**63):
+    if settings.order_service_url and not _is_order_number(body.order_id):
         raise invalid("/order_id", "must be a positive integer: the order service numbers its orders")
     if body.callback_url is not None:
         check_receiver(api, "/callback_url", body.callback_url)
@@ -231,6 +240,11 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
             object_id=intent_id,
         ),
     )
+
+
+def _is_order_number(order_id: str) -> bool:
+    """In its one decimal form: 7 and 007 would be two orders to us and one to the order service."""
+    return ORDER_NUMBER.fullmatch(order_id) is not None and int(order_id) < 2**63
 
 
 async def _found(api: Api, principal: Principal, text: str, wait: Wait | None) -> Payment:
@@ -274,8 +288,8 @@ async def _ended(seat: Any, wait: Wait) -> Payment | None:
     return ended
 
 
-def _accepted(payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:
-    headers = {"Location": f"/api/v1/payments/{payment.id}", "Retry-After": "1", "ETag": _etag(payment)}
+def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:
+    headers = {"Location": location(request, payment.id), "Retry-After": "1", "ETag": _etag(payment)}
     if is_replay:
         headers |= REPEATED
     if wait is not None:

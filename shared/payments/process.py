@@ -52,7 +52,15 @@ class Release:
     """This worker stops: whoever comes next may claim the payment at once."""
 
 
-type Outcome = Approval | Failure | Retry | Release
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Nobody could say whether the order may be paid: ask again after `wait_s` seconds, the last time at `until`."""
+
+    wait_s: float
+    until: datetime
+
+
+type Outcome = Approval | Failure | Retry | Postpone | Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +119,13 @@ async def claim(
     return [by_ref.pop(ref, None) for ref in refs]
 
 
-async def record(connection: AsyncConnection, now: datetime, records: Sequence[Record]) -> list[Recorded | None]:
+async def record(
+    connection: AsyncConnection, now: datetime, records: Sequence[Record], *, confirms_orders: bool = False
+) -> list[Recorded | None]:
     """Write down what became of each claim; None where the claim no longer holds the payment: nothing was changed.
 
-    A payment that is settled gets its history row, its event and the event's deliveries in this transaction.
+    A payment that is settled gets its history row, its event and the event's deliveries in this transaction; with
+    `confirms_orders` a completed one also that to the order service.
     """
     held = await lock(connection, payments, [item.payment.ref for item in records], payments.c.status)
     standing = {
@@ -130,7 +141,7 @@ async def record(connection: AsyncConnection, now: datetime, records: Sequence[R
         if item.payment.ref in standing and isinstance(item.outcome, (Approval, Failure))
     ]
     await append(connection, settled, now=now)
-    told = await events.tell(connection, [move.payment for move in settled], now=now)
+    told = await events.tell(connection, [move.payment for move in settled], now=now, confirms_orders=confirms_orders)
     return [
         Recorded(payment, told.get(payment.id, ())) if (payment := standing.get(item.payment.ref)) else None
         for item in records
@@ -170,6 +181,8 @@ _RECORDED_COLUMNS = (
     "failure_reason",
     "updated_at",
     "processed_at",
+    "order_checks",
+    "order_check_until",
 )
 _RECORD = (
     update(payments)
@@ -213,6 +226,14 @@ def _after(record: Record, now: datetime) -> Payment:
                 gateway_tries=payment.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
                 due_reason=HistoryReason.RETRIED,
+            )
+        case Postpone(wait_s, until):
+            return replace(
+                payment,
+                order_checks=payment.order_checks + 1,
+                order_check_until=until,
+                due_at=max(now, min(now + timedelta(seconds=wait_s), until)),
+                due_reason=HistoryReason.ORDER_UNREACHABLE,
             )
         case Release():
             return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED)

@@ -77,6 +77,12 @@ FAILURE_REASONS = {
     FailureCode.FRAUD_SUSPECTED: "The payment was blocked because it looks fraudulent.",
     FailureCode.PAYER_ACCOUNT_RESTRICTED: "The payer's PayPal account is restricted.",
     FailureCode.INSTRUMENT_DECLINED: "The card or bank account behind the PayPal account was declined.",
+    # With these the gateway is only told to close a payment: it never finds them by itself.
+    FailureCode.ORDER_NOT_FOUND: "There is no such order.",
+    FailureCode.ORDER_NOT_OWNED: "The order belongs to somebody else.",
+    FailureCode.ORDER_NOT_PAYABLE: "The order does not wait for a payment.",
+    FailureCode.ORDER_AMOUNT_MISMATCH: "The order's total is another amount or currency.",
+    FailureCode.ORDER_SERVICE_UNAVAILABLE: "The order could not be checked in time; nothing was charged.",
 }
 
 

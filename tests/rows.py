@@ -1,0 +1,166 @@
+"""Payments in the middle of their life, written straight into the tables, and what must hold of them at any moment."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+
+from shared.db import Database
+from shared.documents import Payment
+from shared.leases import PICK_UP_S, Ref
+from shared.lifecycle import TRANSITIONS, HistoryReason, PaymentStatus
+from shared.models import events, gateway_ledger, payment_history, payments
+from tests.receivers import a_payment
+
+
+def accepted(now: datetime, **changes: Any) -> Payment:
+    """A payment as the API leaves it: PENDING, due for the relay in a moment."""
+    pending = replace(
+        a_payment(now),
+        status=PaymentStatus.PENDING,
+        sequence=1,
+        attempt=0,
+        due_at=now + timedelta(seconds=PICK_UP_S),
+        due_reason=HistoryReason.CLAIMED,
+        gateway=None,
+        gateway_transaction_id=None,
+        gateway_details=None,
+        outcome_rule=None,
+        processed_at=None,
+    )
+    return replace(pending, **changes)
+
+
+def claimed(now: datetime, *, claims: int = 1, due_at: datetime | None = None, **changes: Any) -> Payment:
+    """A payment that a worker is, or was, working on; without `due_at` its lease is over at `now`."""
+    return accepted(
+        now,
+        **{
+            "status": PaymentStatus.PROCESSING,
+            "sequence": 1 + claims,
+            "attempt": claims,
+            "due_at": due_at or now,
+            "due_reason": HistoryReason.LEASE_EXPIRED,
+            **changes,
+        },
+    )
+
+
+async def write(database: Database, *written: Payment) -> list[Ref]:
+    """Insert payments with the history that belongs to them; their tickets."""
+    async with database.transaction() as connection:
+        await connection.execute(insert(payments), [asdict(payment) for payment in written])
+        await connection.execute(insert(payment_history), [move for payment in written for move in _moves(payment)])
+    return [payment.ref for payment in written]
+
+
+def _moves(payment: Payment) -> list[dict[str, Any]]:
+    statuses = [None, PaymentStatus.PENDING, *[PaymentStatus.PROCESSING] * payment.attempt]
+    reasons = [HistoryReason.ACCEPTED, HistoryReason.CLAIMED, *[HistoryReason.LEASE_EXPIRED] * payment.attempt]
+    return [
+        {
+            "payment_id": payment.id,
+            "sequence": number + 1,
+            "previous_status": statuses[number],
+            "new_status": statuses[number + 1],
+            "reason": reasons[number],
+            "metadata": {},
+            "created_at": payment.created_at,
+            "created_by": "worker" if number else payment.created_by,
+        }
+        for number in range(payment.sequence)
+    ]
+
+
+async def read(database: Database, payment_id: UUID) -> Payment:
+    """The payment as it is now."""
+    async with database.read() as connection:
+        found = await connection.execute(select(payments).where(payments.c.id == payment_id))
+    return Payment.of(found.mappings().one())
+
+
+async def read_all(database: Database) -> list[Payment]:
+    """Every payment, the oldest first."""
+    async with database.read() as connection:
+        found = await connection.execute(select(payments).order_by(payments.c.id))
+    return [Payment.of(row) for row in found.mappings()]
+
+
+async def are_settled(database: Database, count: int) -> bool:
+    """There are `count` payments and every one has ended."""
+    found = await read_all(database)
+    return len(found) == count and all(payment.status.is_terminal for payment in found)
+
+
+async def reasons(database: Database, payment_id: UUID) -> list[str]:
+    """Why the payment moved, each time."""
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(payment_history.c.reason)
+            .where(payment_history.c.payment_id == payment_id)
+            .order_by(payment_history.c.sequence)
+        )
+    return list(found.scalars())
+
+
+async def books(database: Database, payment_id: UUID) -> list[str]:
+    """What the gateway's own books say happened to the payment."""
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(gateway_ledger.c.kind)
+            .where(gateway_ledger.c.payment_id == payment_id)
+            .order_by(gateway_ledger.c.step)
+        )
+    return list(found.scalars())
+
+
+async def assert_sound(database: Database, *, with_books: bool = True) -> None:
+    """What must hold at every moment, whatever was killed: histories without gaps, and records that the books bear out.
+
+    A payment that has ended is COMPLETED if and only if the gateway finished exactly one charge for it.
+    """
+    histories: dict[UUID, list[Any]] = defaultdict(list)
+    charges: dict[UUID, list[Any]] = defaultdict(list)
+    told: dict[UUID, list[str]] = defaultdict(list)
+    async with database.read() as connection:
+        found = [Payment.of(row) for row in (await connection.execute(select(payments))).mappings()]
+        for row in await connection.execute(select(payment_history).order_by(payment_history.c.sequence)):
+            histories[row.payment_id].append(row)
+        for row in await connection.execute(select(gateway_ledger).order_by(gateway_ledger.c.step)):
+            charges[row.payment_id].append(row)
+        for row in await connection.execute(select(events).order_by(events.c.sequence)):
+            told[row.payment_id].append(row.type)
+    for payment in found:
+        _assert_history(payment, histories[payment.id])
+        if with_books:
+            _assert_books(payment, charges[payment.id])
+        if payment.status.is_terminal:
+            ends = [event for event in told[payment.id] if event != "payment.initiated"]
+            assert ends == [f"payment.{payment.status.lower()}"], f"{payment.id}: {told[payment.id]}"
+
+
+def _assert_history(payment: Payment, moves: Sequence[Any]) -> None:
+    assert [move.sequence for move in moves] == list(range(1, payment.sequence + 1)), f"{payment.id}: gaps"
+    standing = None
+    for move in moves:
+        assert move.previous_status == standing, f"{payment.id}: {moves}"
+        standing = PaymentStatus(move.new_status)
+        assert move.previous_status is None or standing in TRANSITIONS[PaymentStatus(move.previous_status)]
+    assert standing == payment.status
+    assert [move.reason for move in moves].count(HistoryReason.CLAIMED) <= 1
+
+
+def _assert_books(payment: Payment, entries: Sequence[Any]) -> None:
+    moved = [entry for entry in entries if entry.kind in {"sale", "capture"}]
+    assert len(moved) <= 1, f"{payment.id} was charged {len(moved)} times"
+    assert all((entry.amount, entry.currency) == (payment.amount, payment.currency) for entry in moved)
+    if payment.status is PaymentStatus.COMPLETED:
+        assert [entry.answer["transaction_id"] for entry in moved] == [payment.gateway_transaction_id]
+    elif payment.status.is_terminal:
+        assert moved == [], f"{payment.id} is {payment.status} and was charged"
+    if payment.status is PaymentStatus.FAILED:
+        assert entries, f"{payment.id} is FAILED, but a charge could still happen"

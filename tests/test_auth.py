@@ -1,0 +1,376 @@
+"""Who gets in: every token that is not exactly right is 401, and none of them reaches the database."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from api.auth import Authenticator, Principal, Role
+from api.errors import Code, Problem
+from cli.tokens import mint
+from shared.config import Settings
+from shared.db import Database
+from shared.errors import DatabaseUnavailable
+from shared.ids import new_id
+from shared.payments.find import Visible
+from shared.runtime import Runtime
+from tests.api_client import Door, opened, problem, token
+
+pytest_plugins = ["tests.api_fixtures"]
+
+SECRET = "secret-of-the-tests-with-more-than-32-bytes"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    return Authenticator(secret=SECRET, algorithm="HS256")
+
+
+def refused(authenticator: Authenticator, bearer: str) -> None:
+    with pytest.raises(Problem) as caught:
+        authenticator.principal(bearer)
+    assert caught.value.code == Code.INVALID_TOKEN
+    assert len(caught.value.detail or "") < 60  # no room for what was sent
+
+
+def forged(header: Any, payload: Any, key: bytes = SECRET.encode(), *, raw: bool = False) -> str:
+    """A token signed by hand, however wrong its parts are."""
+    parts = [part if raw else json.dumps(part).encode() for part in (header, payload)]
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = hmac.new(key, signed, hashlib.sha256).digest()
+    return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+# -- who it is
+
+
+@pytest.mark.parametrize(
+    ("claims", "user_id"),
+    [
+        ({"user_id": 1}, "1"),
+        ({"user_id": "1"}, "1"),
+        ({"sub": "1"}, "1"),
+        ({"sub": 1}, "1"),
+        ({"user_id": 1, "sub": "1"}, "1"),
+        ({"user_id": "shop"}, "shop"),
+        ({"user_id": "x" * 64}, "x" * 64),
+        ({"user_id": 2**63}, str(2**63)),
+        ({"user_id": 1, "type": None}, "1"),
+        ({"user_id": 1, "iat": 9_999_999_999}, "1"),  # the auth service's clock may be ahead
+        ({"user_id": 1, "aud": "shop", "iss": "auth", "jti": 7, "email": "a@b.example"}, "1"),
+    ],
+)
+def test_a_token_names_its_user_in_user_id_or_sub(
+    authenticator: Authenticator, claims: dict[str, Any], user_id: str
+) -> None:
+    assert authenticator.principal(token(SECRET, **claims)) == Principal(user_id, Role.USER)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"user_id": 1, "sub": "2"},
+        {"user_id": 1, "sub": ""},
+        {"user_id": 1, "sub": ["1"]},
+        {"user_id": True},
+        {"user_id": False},
+        {"user_id": 1.0},
+        {"user_id": 1.5},
+        {"user_id": []},
+        {"user_id": [1]},
+        {"user_id": {"id": 1}},
+        {"user_id": ""},
+        {"user_id": " "},
+        {"user_id": "a b"},
+        {"user_id": "x" * 65},
+        {"user_id": "ü"},
+        {"user_id": "1\n"},
+        {"user_id": "\0"},
+        {"user_id": 10**64},
+        {"sub": True},
+    ],
+)
+def test_a_token_that_does_not_name_one_user_is_refused(authenticator: Authenticator, claims: dict[str, Any]) -> None:
+    refused(authenticator, token(SECRET, **claims))
+
+
+@pytest.mark.parametrize(
+    ("claims", "role"),
+    [
+        ({}, Role.USER),
+        ({"role": "user"}, Role.USER),
+        ({"role": "ADMIN"}, Role.USER),
+        ({"role": "order_admin"}, Role.USER),
+        ({"role": ""}, Role.USER),
+        ({"role": 1}, Role.USER),
+        ({"role": ["admin"]}, Role.USER),
+        ({"roles": {"admin": True}}, Role.USER),
+        ({"roles": [["admin"], {"role": "admin"}, 1, True, None]}, Role.USER),
+        ({"is_admin": True, "scope": "admin", "permissions": ["admin"]}, Role.USER),
+        ({"role": "service"}, Role.SERVICE),
+        ({"roles": ["x", "service"]}, Role.SERVICE),
+        ({"roles": "service"}, Role.SERVICE),
+        ({"role": "admin"}, Role.ADMIN),
+        ({"role": "payment_admin"}, Role.ADMIN),
+        ({"role": "super_admin"}, Role.ADMIN),
+        ({"roles": ["service", "payment_admin"]}, Role.ADMIN),
+        ({"role": "user", "roles": ["admin"]}, Role.ADMIN),
+    ],
+)
+def test_only_signed_claims_grant_a_role(authenticator: Authenticator, claims: dict[str, Any], role: Role) -> None:
+    assert authenticator.principal(token(SECRET, user_id=1, **claims)).role == role
+
+
+def test_everybody_sees_what_their_role_lets_them() -> None:
+    assert Principal("1", Role.USER).visible == Visible(user_id="1")
+    assert Principal("shop", Role.SERVICE).visible == Visible(created_by="service:shop")
+    assert Principal("1", Role.ADMIN).visible == Visible()
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": datetime.now(UTC) - timedelta(seconds=1)},
+        {"exp": 0},
+        {"exp": -1},
+        {"exp": True},
+        {"exp": None},
+        {"exp": "soon"},
+        {"exp": []},
+        {"exp": {}},
+        {"exp": float("inf")},
+        {"exp": float("nan")},
+        {"nbf": 9_999_999_999},
+        {"nbf": "later"},
+        {"nbf": []},
+        {"type": "refresh"},
+        {"type": "Access"},
+        {"type": ""},
+        {"type": 1},
+        {"type": ["access"]},
+    ],
+)
+def test_only_access_tokens_that_are_valid_now_get_in(authenticator: Authenticator, claims: dict[str, Any]) -> None:
+    refused(authenticator, token(SECRET, **{"user_id": 1, **claims}))
+
+
+def test_other_keys_and_other_algorithms_are_refused(authenticator: Authenticator) -> None:
+    for key in ("", "another-secret-that-is-also-more-than-32-bytes", SECRET + " ", SECRET[:-1]):
+        refused(
+            authenticator, forged({"alg": "HS256", "typ": "JWT"}, {"user_id": 1, "exp": 9_999_999_999}, key.encode())
+        )
+    for algorithm in ("HS384", "HS512"):
+        refused(authenticator, token(SECRET, algorithm=algorithm, user_id=1))
+    long = SECRET * 2
+    strict = Authenticator(secret=long, algorithm="HS512")
+    assert strict.principal(token(long, algorithm="HS512", user_id=1)).user_id == "1"
+    refused(strict, token(long, user_id=1))
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["none", "None", "NONE", "nOnE", "", None, [], {}, ["HS256"], 1, "HS256 ", "hs256"]
+)
+def test_an_unsigned_or_strangely_signed_token_is_refused(authenticator: Authenticator, algorithm: Any) -> None:
+    header, claims = {"alg": algorithm, "typ": "JWT"}, {"user_id": 1, "exp": 9_999_999_999}
+    refused(authenticator, forged(header, claims))
+    refused(authenticator, forged(header, claims).rpartition(".")[0] + ".")
+    refused(authenticator, forged({"typ": "JWT"}, claims))
+
+
+def test_a_key_that_is_public_signs_nothing() -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    signed = jwt.encode(
+        {"user_id": 1, "exp": datetime.now(UTC) + HOUR},
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "RS256",
+    )
+    refused(Authenticator(secret=SECRET, algorithm="HS256"), signed)
+    refused(Authenticator(secret=public.decode(), algorithm="HS256"), signed)
+    by_public_key = forged({"alg": "HS256"}, {"user_id": 1, "exp": 9_999_999_999}, public)
+    refused(Authenticator(secret=SECRET, algorithm="HS256"), by_public_key)
+    refused(Authenticator(secret=public.decode(), algorithm="HS256"), by_public_key)
+
+
+GOOD_HEADER = {"alg": "HS256", "typ": "JWT"}
+GARBAGE = [
+    "x",
+    "null",
+    "a.b",
+    "a.b.c",
+    "..",
+    "....",
+    "eyJ.eyJ.eyJ",
+    "é.è.ê",
+    "=.=.=",
+    "\x7f",
+    "x" * 10_000,
+    "." * 10_000,
+    forged(GOOD_HEADER, []),
+    forged(GOOD_HEADER, "x"),
+    forged(GOOD_HEADER, 1),
+    forged(GOOD_HEADER, None),
+    forged([], {"user_id": 1}),
+    forged("x", {"user_id": 1}),
+    forged(None, {"user_id": 1}),
+    forged(b"{", b"{}", raw=True),
+    forged(b'{"alg":"HS256"}', b"{", raw=True),
+    forged(b'{"alg":"HS256"}', b"\xff", raw=True),
+    forged(b'{"alg":"HS256"}', b"", raw=True),
+    forged(b'{"alg":"HS256"}', b'{"user_id":1,"exp":' + b"9" * 5000 + b"}", raw=True),
+    forged(b'{"alg":"HS256"}', b'{"exp":9999999999,"user_id":' + b"9" * 5000 + b"}", raw=True),
+    forged(b'{"alg":"HS256"}', b'{"user_id":1,"exp":1e999}', raw=True),
+    forged(b'{"alg":"HS256"}', b'{"user_id":"\\ud800","exp":9999999999}', raw=True),
+    forged(b'{"alg":"HS256"}', b"[" * 5000, raw=True),
+    forged(b"[" * 5000, b"{}", raw=True),
+    forged(GOOD_HEADER | {"crit": ["x"]}, {"user_id": 1, "exp": 9_999_999_999}),
+    forged(GOOD_HEADER | {"crit": "x"}, {"user_id": 1, "exp": 9_999_999_999}),
+    forged(GOOD_HEADER | {"kid": ["x"]}, {"user_id": 1, "exp": 9_999_999_999}),
+    forged(GOOD_HEADER | {"b64": False}, {"user_id": 1, "exp": 9_999_999_999}),
+]
+
+
+@pytest.mark.parametrize("bearer", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_refused(authenticator: Authenticator, bearer: str) -> None:
+    refused(authenticator, bearer)
+
+
+def test_a_token_with_any_character_changed_is_refused(authenticator: Authenticator) -> None:
+    good = token(SECRET, user_id=1, role="service")
+    for place, character in enumerate(good[:-1]):  # the last one has bits that mean nothing
+        refused(authenticator, good[:place] + ("A" if character != "A" else "B") + good[place + 1 :])
+
+
+# -- at the door
+
+
+class Untouchable(Database):
+    """A database that nobody may ask."""
+
+    def __init__(self, inner: Database) -> None:
+        self.clock = inner.clock
+        self.is_sqlite = inner.is_sqlite
+        self.asked = 0
+
+    def transaction(self) -> NoReturn:
+        self.asked += 1
+        raise DatabaseUnavailable("nobody should ask")
+
+    def read(self) -> NoReturn:
+        self.asked += 1
+        raise DatabaseUnavailable("nobody should ask")
+
+
+@asynccontextmanager
+async def guarded(runtime: Runtime) -> AsyncIterator[tuple[Door, Untouchable]]:
+    database = Untouchable(runtime.database)
+    async with opened(Runtime(runtime.settings, database, runtime.carrier, runtime.vault)) as door:
+        yield door, database
+
+
+OPERATIONS = [
+    ("POST", "/payments"),
+    ("GET", "/payments"),
+    ("GET", "/payments/{id}"),
+    ("GET", "/payments/{id}/status"),
+    ("GET", "/payments/{id}/history"),
+    ("GET", "/payments/{id}/deliveries"),
+    ("POST", "/payments/{id}/cancel"),
+    ("POST", "/payment-methods"),
+    ("GET", "/payment-methods"),
+    ("GET", "/payment-methods/{id}"),
+    ("PATCH", "/payment-methods/{id}"),
+    ("DELETE", "/payment-methods/{id}"),
+    ("POST", "/webhook-endpoints"),
+    ("GET", "/webhook-endpoints"),
+    ("GET", "/webhook-endpoints/{id}"),
+    ("PATCH", "/webhook-endpoints/{id}"),
+    ("DELETE", "/webhook-endpoints/{id}"),
+    ("GET", "/webhook-endpoints/{id}/deliveries"),
+    ("POST", "/webhook-deliveries/{id}/resend"),
+    ("GET", "/callback-secret"),
+]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_without_a_valid_token_no_operation_reaches_the_database(runtime: Runtime, backend: str) -> None:
+    expired = token(SECRET, user_id=1, exp=datetime.now(UTC) - HOUR)
+    refresh = token(SECRET, user_id=1, type="refresh", role="admin")
+    unsigned = forged({"alg": "none"}, {"user_id": 1, "role": "admin"})
+    good = token(SECRET, user_id=1)
+    headers = [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": good},
+        {"Authorization": f"Basic {good}"},
+        {"Authorization": f"Token {good}"},
+        {"Authorization": f"Bearer {good}, Bearer {good}"},
+        {"Authorization": f"Bearer {good} {good}"},
+        {"Cookie": f"token={good}"},
+        {"X-User-Id": "1", "X-Role": "admin"},
+        *({"Authorization": f"Bearer {bearer}"} for bearer in (expired, refresh, unsigned, "x", "a.b.c")),
+    ]
+    async with guarded(runtime) as (door, database):
+        for method, path in OPERATIONS:
+            for header in headers:
+                answer = await door.client(headers=header).request(method, path.format(id=new_id()))
+                body = problem(answer, 401, "invalid_token")
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert not any(bearer in answer.text for bearer in (good, expired, refresh))
+                assert body["correlation_id"]
+        assert database.asked == 0
+        answer = await door.user().get("/payments")  # and the good one does
+        problem(answer, 503, "unavailable")
+        assert database.asked == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_the_scheme_is_bearer_in_any_case(door: Door) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        answer = await door.client(headers={"Authorization": f"{scheme} {token(SECRET, user_id=1)}"}).get("/payments")
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_token_of_the_command_line_gets_in(door: Door) -> None:
+    settings = door.settings
+    for user, role, expected in (("7", None, 403), ("shop", "service", 200), ("root", "admin", 200)):
+        client = door.bearing(mint(settings, user=user, role=role, hours=1))
+        assert (await client.get("/payments")).status_code == 200
+        assert (await client.get("/webhook-endpoints")).status_code == expected
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+def test_the_platforms_short_secret_works() -> None:
+    short = "x" * 29
+    assert Authenticator(secret=short, algorithm="HS256").principal(token(short, user_id=1)).user_id == "1"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_token_of_the_auth_service_gets_in(door: Door, settings: Settings) -> None:
+    claims = {"user_id": 1, "type": "access", "exp": 9_999_999_999, "iat": 1, "jti": "a"}  # what it puts in, no more
+    client = door.bearing(jwt.encode(claims, settings.jwt_secret_key.get_secret_value(), "HS256"))
+    assert (await client.get("/payments")).status_code == 200
+
+
+async def test_health_and_documents_need_no_token(door: Door) -> None:
+    anybody: httpx.AsyncClient = door.client(base="")
+    for path in ("/health", "/health/ready", "/metrics", "/openapi.json", "/docs"):
+        assert (await anybody.get(path)).status_code == 200, path

@@ -1,0 +1,139 @@
+"""The OpenAPI description against the running service, by schemathesis: what it may be asked, it answers as described.
+
+Every operation gets requests that fit the description and requests that do not. No answer is a 5xx, every one is
+described with its status, type, headers and schema, and what does not fit is refused with a problem document.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.config import Settings
+from shared.db import Database
+from shared.runtime import open_runtime
+from tests.api_client import Door, added, held, order, served, working
+from tests.rows import assert_sound
+from tests.waiting import eventually
+
+type MakeSettings = Callable[..., Settings]
+
+# Left out: positive_data_acceptance. A description cannot say that a cursor is one of ours, that a card has not
+# expired, or which amounts the operator allows: what fits it may be refused all the same, with 422.
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,"
+    "allow_header_conformance,use_after_free,ignored_auth"
+)
+REAL_IDS = """
+[[operations]]
+include-path-regex = "^/api/v1/payments/"
+parameters = {{ "path.payment_id" = "{payment_id}" }}
+
+[[operations]]
+include-path-regex = "^/api/v1/payment-methods/"
+include-method = ["GET", "PATCH"]
+parameters = {{ "path.method_id" = "{method_id}" }}
+
+[[operations]]
+include-path-regex = "^/api/v1/webhook-endpoints/"
+include-method = ["GET", "PATCH"]
+parameters = {{ "path.endpoint_id" = "{endpoint_id}" }}
+
+[[operations]]
+include-path-regex = "^/api/v1/webhook-deliveries/"
+parameters = {{ "path.delivery_id" = "{delivery_id}" }}
+"""
+END_S = 600
+
+
+@pytest.fixture
+async def door(make_settings: MakeSettings) -> AsyncIterator[Door]:
+    """API and worker; of a description's example addresses none is looked up."""
+    settings = make_settings(payment_success_rate=1, waiters_max=0, webhook_timeout=0.1)
+    async with held(service(settings)) as door:
+        yield door
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Door]:
+    runtime = open_runtime(settings)
+    try:
+        async with served(runtime) as door, working(runtime):
+            yield door
+    finally:
+        await runtime.close()
+
+
+async def examine(door: Door, folder: Path, *options: str) -> None:
+    """Let schemathesis ask whatever it comes up with, as an admin: of one address it uses objects that exist."""
+    (folder / "schemathesis.toml").write_text(REAL_IDS.format(**await objects(door)))
+    admin = door.admin()
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{door.url}/openapi.json",
+        "--header", f"Authorization: {admin.headers['authorization']}",
+        "--checks", CHECKS, "--continue-on-failure", "--generation-database", "none", "--workers", "2",
+        "--warnings", "off", "--request-timeout", "30", "--no-shrink", *options,
+    ]  # fmt: skip
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(END_S):
+            output, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert child.returncode == 0, output.decode()[-20_000:]
+    await everything_ends(door.database)
+
+
+async def objects(door: Door) -> dict[str, str]:
+    """A payment that has ended, a method, an endpoint and a delivery to it."""
+    admin = door.admin()
+    endpoint = await admin.post("/webhook-endpoints", json={"name": "shop", "url": "http://127.0.0.1:9/hook"})
+    method_id = await added(admin)
+    payment = (await admin.post("/payments", json=order(method_id))).json()
+
+    async def delivery_id() -> str | None:
+        shown = (await admin.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
+        return shown[0]["id"] if shown else None
+
+    found = await eventually(delivery_id)
+    assert found is not None
+    return {
+        "payment_id": payment["id"],
+        "method_id": method_id,
+        "endpoint_id": endpoint.json()["id"],
+        "delivery_id": found,
+    }
+
+
+async def everything_ends(database: Database) -> None:
+    """What was accepted on the way is processed like any other payment."""
+
+    async def are_sound() -> bool:
+        await assert_sound(database)
+        return True
+
+    await eventually(are_sound)
+
+
+async def test_answers_to_random_requests_are_as_described(door: Door, tmp_path: Path) -> None:
+    await examine(door, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "5")
+
+
+async def test_answers_at_the_edges_are_as_described(door: Door, tmp_path: Path) -> None:
+    """Every constraint kept and broken in turn; at the platform's addresses, which are the same code, by chance only."""
+    await examine(door, tmp_path, "--phases", "coverage", "--exclude-path-regex", "^/api/payments")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(END_S)
+async def test_every_answer_is_as_described_however_long_one_looks(door: Door, tmp_path: Path) -> None:
+    await examine(door, tmp_path, "--max-examples", "100", "--max-time", "120")

@@ -1,0 +1,448 @@
+"""Many writers, one transaction: who shares it, who gets which answer, and what one that fails does to the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.main import create_app
+from api.state import Api
+from shared.config import Settings
+from shared.db import Database, open_database
+from shared.errors import (
+    CommitUnknown,
+    DatabaseUnavailable,
+    Overloaded,
+    PaymentInProgress,
+    ValueRefused,
+    WriteConflict,
+)
+from shared.group_commit import GroupCommit
+from shared.ids import new_id
+from shared.models import idempotency_keys
+from shared.payments.accept import Intent
+from shared.runtime import Runtime
+from tests.api_client import Door, Scripted, added, opened, order, problem, row_counts
+from tests.servers import PostgresServer
+from tests.waiting import eventually
+
+pytest_plugins = ["tests.api_fixtures"]
+
+
+async def write(connection: AsyncConnection, now: datetime, members: Sequence[str]) -> list[str | PaymentInProgress]:
+    """One row per member; `refused` is refused by us, `poison` by the database, and `defect` is one."""
+    answers: list[str | PaymentInProgress] = []
+    for member in members:
+        if member == "refused":
+            answers.append(PaymentInProgress(None))
+            continue
+        if member == "defect":
+            raise KeyError(member)
+        key = None if member == "poison" else member
+        row = {"scope": "s", "key": key, "fingerprint": "f", "object_id": new_id(), "created_at": now}
+        await connection.execute(insert(idempotency_keys), row)
+        answers.append(member.upper())
+    return answers
+
+
+async def written(database: Database) -> set[str]:
+    async with database.read() as connection:
+        return set((await connection.execute(select(idempotency_keys.c.key))).scalars())
+
+
+def commit_of(database: Database, **options: Any) -> GroupCommit[str, str]:
+    return GroupCommit(database, write, **({"batch_max": 100, "queue_max": 1000} | options))
+
+
+async def submitted(commit: GroupCommit[str, str], *members: str) -> list[asyncio.Task[str]]:
+    """The members, all of them queued."""
+    tasks = [asyncio.create_task(commit.submit(member)) for member in members]
+    await eventually(lambda: commit.queued == len(members))
+    return tasks
+
+
+async def outcomes(tasks: Sequence[asyncio.Task[str]]) -> list[Any]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# -- sharing
+
+
+async def test_members_that_wait_together_share_one_transaction(database: Database) -> None:
+    counting = Scripted(database)
+    commit = commit_of(counting)
+    names = [f"m{n}" for n in range(100)]
+    tasks = await submitted(commit, *names)
+    assert await commit.run_once() == 100
+    assert await outcomes(tasks) == [name.upper() for name in names]
+    assert counting.transactions == 1
+    assert await written(database) == set(names)
+
+
+async def test_what_arrives_while_a_commit_runs_shares_the_next_one(database: Database) -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def slowly(connection: AsyncConnection, now: datetime, members: Sequence[str]) -> list[str]:
+        entered.set()
+        await released.wait()
+        return [str(len(members))] * len(members)
+
+    counting = Scripted(database)
+    commit = GroupCommit(counting, slowly, batch_max=100, queue_max=100)
+    running = asyncio.create_task(commit.run())
+    first = asyncio.create_task(commit.submit("first"))
+    await entered.wait()
+    rest = await submitted(commit, *(f"m{n}" for n in range(30)))
+    released.set()
+    assert await first == "1"
+    assert set(await outcomes(rest)) == {"30"}
+    assert counting.transactions == 2
+    commit.close()
+    await running
+
+
+async def test_a_member_alone_waits_for_nobody(database: Database) -> None:
+    commit = commit_of(database)
+    running = asyncio.create_task(commit.run())
+    assert await asyncio.wait_for(commit.submit("alone"), 10) == "ALONE"
+    commit.close()
+    await running
+
+
+async def test_a_batch_has_a_limit(database: Database) -> None:
+    counting = Scripted(database)
+    commit = commit_of(counting, batch_max=40)
+    tasks = await submitted(commit, *(f"m{n}" for n in range(100)))
+    assert [await commit.run_once() for _ in range(3)] == [40, 40, 20]
+    assert counting.transactions == 3
+    assert all(isinstance(outcome, str) for outcome in await outcomes(tasks))
+
+
+async def test_a_full_queue_refuses_at_once_and_loses_nobody(database: Database) -> None:
+    commit = commit_of(database, queue_max=3)
+    tasks = await submitted(commit, "a", "b", "c")
+    with pytest.raises(Overloaded):
+        await commit.submit("d")
+    await commit.run_once()
+    assert await outcomes(tasks) == ["A", "B", "C"]
+    assert await written(database) == {"a", "b", "c"}
+
+
+async def test_after_the_close_what_is_queued_is_written_and_nothing_more_taken(database: Database) -> None:
+    commit = commit_of(database, batch_max=2)
+    tasks = await submitted(commit, "a", "b", "c")
+    commit.close()
+    with pytest.raises(Overloaded):
+        await commit.submit("late")
+    await commit.run()
+    assert await outcomes(tasks) == ["A", "B", "C"]
+    assert await written(database) == {"a", "b", "c"}
+
+
+async def test_one_who_leaves_does_not_withdraw_its_member(database: Database) -> None:
+    commit = commit_of(database)
+    stays, leaves, refused = await submitted(commit, "stays", "leaves", "refused")
+    leaves.cancel()
+    refused.cancel()
+    await commit.run_once()
+    assert await stays == "STAYS"
+    assert leaves.cancelled()
+    assert await written(database) == {"stays", "leaves"}
+
+
+async def test_only_what_is_committed_is_told_on(database: Database) -> None:
+    told: list[list[str]] = []
+    commit = commit_of(
+        Scripted(database, "lost", "unavailable", "ok"), committed=lambda results: told.append(list(results))
+    )
+    for members in (["a"], ["b"], ["c", "refused", "d"]):
+        tasks = await submitted(commit, *members)
+        await commit.run_once()
+        await outcomes(tasks)
+    assert told == [["C", "D"]]
+
+
+# -- failing
+
+
+async def test_an_error_that_is_answered_is_its_members_own(database: Database) -> None:
+    commit = commit_of(database)
+    tasks = await submitted(commit, "a", "refused", "b")
+    await commit.run_once()
+    first, refused, last = await outcomes(tasks)
+    assert (first, last) == ("A", "B")
+    assert isinstance(refused, PaymentInProgress)
+    assert await written(database) == {"a", "b"}
+
+
+async def test_what_the_database_refuses_fails_alone(database: Database) -> None:
+    counting = Scripted(database)
+    commit = commit_of(counting)
+    tasks = await submitted(commit, "a", "b", "poison", "c")
+    assert await commit.run_once() == 4
+    first, second, poisoned, last = await outcomes(tasks)
+    assert (first, second, last) == ("A", "B", "C")
+    assert isinstance(poisoned, ValueRefused)
+    assert counting.transactions == 1 + 4  # together, then one by one
+    assert await written(database) == {"a", "b", "c"}
+
+
+async def test_a_conflict_is_tried_again_once_then_one_by_one(database: Database) -> None:
+    counting = Scripted(database, "conflict")
+    commit = commit_of(counting)
+    tasks = await submitted(commit, "a", "b")
+    await commit.run_once()
+    assert await outcomes(tasks) == ["A", "B"]
+    assert counting.transactions == 2
+
+    counting = Scripted(database, "conflict", "conflict", "ok", "conflict", "conflict")
+    commit = commit_of(counting)
+    tasks = await submitted(commit, "c", "d", "e")
+    await commit.run_once()
+    third, fourth, fifth = await outcomes(tasks)
+    assert (third, fifth) == ("C", "E")
+    assert isinstance(fourth, WriteConflict)
+    assert counting.transactions == 6
+    assert await written(database) == {"a", "b", "c", "e"}
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "is_written"),
+    [("unavailable", DatabaseUnavailable, False), ("lost", CommitUnknown, True), ("rolled_back", CommitUnknown, False)],
+)
+async def test_what_nobody_knows_or_can_do_is_not_tried_again(
+    database: Database, word: str, error: type[Exception], is_written: bool
+) -> None:
+    counting = Scripted(database, word)
+    commit = commit_of(counting)
+    tasks = await submitted(commit, "a", "b")
+    await commit.run_once()
+    assert [type(outcome) for outcome in await outcomes(tasks)] == [error, error]
+    assert counting.transactions == 1
+    assert await written(database) == ({"a", "b"} if is_written else set())
+    again = await submitted(commit, "c")
+    await commit.run_once()
+    assert await outcomes(again) == ["C"]
+
+
+async def test_a_defect_ends_the_task_and_leaves_nobody_waiting(database: Database) -> None:
+    commit = commit_of(database)
+    tasks = await submitted(commit, "a", "defect")
+    with pytest.raises(KeyError):
+        await commit.run()
+    assert [type(outcome) for outcome in await outcomes(tasks)] == [DatabaseUnavailable] * 2
+    assert await written(database) == set()
+
+
+# -- accepting payments through it
+
+
+def intent(method_id: str, **changes: Any) -> Intent:
+    """An intent as if it had passed the checks of HTTP."""
+    valid = Intent(
+        id=new_id(),
+        user_id="1",
+        created_by="user:1",
+        order_id="poisoned",
+        payment_method_id=UUID(method_id),
+        amount=1585,
+        currency="USD",
+        description=None,
+        metadata={},
+        callback_url=None,
+        correlation_id=None,
+        idempotency=None,
+    )
+    return replace(valid, **changes)
+
+
+POISON: dict[str, dict[str, Any]] = {
+    "check": {"amount": 0},
+    "overflow": {"amount": 2**63},
+    "surrogate": {"description": "\ud800"},
+    "json": {"metadata": {"a": "\ud800"}},
+}
+POISON_OF_POSTGRESQL = {
+    "nul": {"description": "a\0b"},
+    "json nul": {"metadata": {"a": "\0"}},
+    "long": {"order_id": "x" * 65},
+}
+
+
+async def test_one_that_the_database_refuses_leaves_49_others_accepted(door: Door, backend: str) -> None:
+    user = door.user()
+    method_id = await added(user)
+    poisons: dict[str, Any] = POISON | POISON_OF_POSTGRESQL if backend == "postgresql" else POISON
+    written = 0
+    for name, changes in poisons.items():
+        others = 49 if name == "check" else 3
+        posts = [asyncio.create_task(user.post("/payments", json=order(method_id))) for _ in range(others)]
+        poisoned = asyncio.create_task(door.intents.submit(intent(method_id, **changes)))
+        answers = await asyncio.gather(*posts)
+        assert {answer.status_code for answer in answers} == {202}, name
+        with pytest.raises(ValueRefused):
+            await poisoned
+        written += others
+        counts = await row_counts(door.database)
+        assert {counts["payments"], counts["payment_history"], counts["events"]} == {written}, name
+
+
+async def test_fifty_payments_at_once_take_few_transactions(runtime: Runtime) -> None:
+    counting = Scripted(runtime.database)
+    async with opened(Runtime(runtime.settings, counting, runtime.carrier, runtime.vault)) as door:
+        user = door.user()
+        method_id = await added(user)
+        before = counting.transactions
+        answers = await asyncio.gather(*(user.post("/payments", json=order(method_id)) for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {202}
+        assert counting.transactions - before <= 10
+    assert (await row_counts(runtime.database))["payments"] == 50
+
+
+@asynccontextmanager
+async def closed_door(runtime: Runtime) -> AsyncIterator[tuple[httpx.AsyncClient, Api]]:
+    """An API whose accept queue nobody works on, until `api.running()`."""
+    api = Api(runtime)
+    door = Door(runtime=runtime, transport=httpx.ASGITransport(create_app(api)), api=api)
+    yield door.user(), api
+
+
+async def test_a_full_accept_queue_is_503_overloaded_and_what_waits_is_accepted(
+    runtime: Runtime, settings: Settings
+) -> None:
+    small = Runtime(
+        settings.model_copy(update={"accept_queue_max": 2}), runtime.database, runtime.carrier, runtime.vault
+    )
+    async with closed_door(small) as (user, api):
+        method_id = await added(user)
+        waiting = [asyncio.create_task(user.post("/payments", json=order(method_id))) for _ in range(2)]
+        await eventually(lambda: api.intents.queued == 2)
+        for _ in range(3):
+            answer = await user.post("/payments", json=order(method_id))
+            problem(answer, 503, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+        async with api.running():
+            assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202, 202]
+    assert (await row_counts(runtime.database))["payments"] == 2
+
+
+async def test_a_client_that_leaves_has_its_payment_all_the_same(runtime: Runtime) -> None:
+    async with closed_door(runtime) as (user, api):
+        method_id = await added(user)
+        leaving = asyncio.create_task(user.post("/payments", json=order(method_id)))
+        await eventually(lambda: api.intents.queued == 1)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        async with api.running():
+            pass
+    assert (await row_counts(runtime.database))["payments"] == 1
+
+
+async def test_what_is_queued_at_shutdown_is_accepted(runtime: Runtime) -> None:
+    async with closed_door(runtime) as (user, api):
+        method_id = await added(user)
+        waiting = asyncio.create_task(user.post("/payments", json=order(method_id)))
+        await eventually(lambda: api.intents.queued == 1)
+        async with api.running():
+            pass
+        assert (await waiting).status_code == 202
+        problem(await user.post("/payments", json=order(method_id)), 503, "overloaded")
+
+
+@pytest.mark.parametrize(("word", "is_written"), [("lost", True), ("rolled_back", False)])
+async def test_where_the_answer_to_commit_was_lost_the_repeat_with_the_same_key_tells_the_truth(
+    runtime: Runtime, word: str, is_written: bool
+) -> None:
+    scripted = Scripted(runtime.database)
+    async with opened(Runtime(runtime.settings, scripted, runtime.carrier, runtime.vault)) as door:
+        user = door.user()
+        body, key = order(await added(user)), {"Idempotency-Key": "k1"}
+        scripted.script.append(word)
+        answer = await user.post("/payments", json=body, headers=key)
+        problem(answer, 503, "outcome_unknown")
+        assert answer.headers["retry-after"] == "1"
+        again = await user.post("/payments", json=body, headers=key)
+        assert again.status_code == 202
+        assert ("idempotent-replayed" in again.headers) == is_written
+        assert (await row_counts(runtime.database))["payments"] == 1
+
+
+async def test_other_operations_answer_a_lost_commit_and_a_conflict_the_same_way(runtime: Runtime) -> None:
+    scripted = Scripted(runtime.database)
+    async with opened(Runtime(runtime.settings, scripted, runtime.carrier, runtime.vault)) as door:
+        key = {"Idempotency-Key": "k1"}
+        body = {"type": "PAYPAL", "payment_details": {"email": "a@example.com"}}
+        scripted.script.append("lost")
+        problem(await door.user().post("/payment-methods", json=body, headers=key), 503, "outcome_unknown")
+        again = await door.user().post("/payment-methods", json=body, headers=key)
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+        scripted.script += ["conflict", "ok"]  # tried a second time
+        assert (await door.user(2).post("/payment-methods", json=body, headers=key)).status_code == 201
+        scripted.script += ["conflict", "conflict"]
+        problem(await door.user(3).post("/payment-methods", json=body, headers=key), 503, "unavailable")
+
+
+# -- a COMMIT whose answer really is lost
+
+
+class CuttingProxy:
+    """Between us and PostgreSQL; once armed, it cuts the connection after a COMMIT and keeps the answer."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.is_armed = False
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        cut = asyncio.Event()
+
+        async def upwards() -> None:
+            while data := await reader.read(65_536):
+                if self.is_armed and b"COMMIT" in data:
+                    self.is_armed = False
+                    cut.set()
+                up_writer.write(data)
+
+        async def downwards() -> None:
+            while data := await up_reader.read(65_536):
+                if cut.is_set():
+                    break
+                writer.write(data)
+
+        pumps = [asyncio.create_task(upwards()), asyncio.create_task(downwards())]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.wait(pumps)
+        writer.close()
+        up_writer.close()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+async def test_a_connection_cut_while_committing_is_outcome_unknown(
+    runtime: Runtime, postgres: PostgresServer, settings: Settings, backend: str
+) -> None:
+    proxy = CuttingProxy(postgres.port)
+    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = settings.database_url.replace(f":{postgres.port}/", f":{port}/")
+    database = open_database(settings.model_copy(update={"database_url": url}))
+    async with server, opened(Runtime(settings, database, runtime.carrier, runtime.vault)) as door:
+        user = door.user()
+        body, key = order(await added(user)), {"Idempotency-Key": "k1"}
+        proxy.is_armed = True
+        problem(await user.post("/payments", json=body, headers=key), 503, "outcome_unknown")
+        assert not proxy.is_armed
+        again = await user.post("/payments", json=body, headers=key)
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+        async with runtime.database.read() as connection:
+            assert (await connection.execute(select(func.count()).select_from(idempotency_keys))).scalar_one() == 1
+        await database.dispose()  # or the proxy would wait for its connections

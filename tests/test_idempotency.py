@@ -1,0 +1,334 @@
+"""Repeating a POST with the same Idempotency-Key, on both databases: it is done once, whoever asks how often."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import func, select, update
+
+from shared.config import Settings
+from shared.db import Database
+from shared.errors import IdempotencyKeyReused
+from shared.idempotency import Claim, bind, purge, replayed, unbind
+from shared.ids import new_id
+from shared.models import idempotency_keys, payments
+from shared.runtime import open_runtime
+from tests.api_client import (
+    APPROVED,
+    DECLINED,
+    Door,
+    accepted,
+    added,
+    card,
+    claimed,
+    opened,
+    order,
+    paypal,
+    pointers,
+    problem,
+    row_counts,
+    settled,
+)
+
+pytest_plugins = ["tests.api_fixtures"]
+
+KEY = {"Idempotency-Key": "k1"}
+
+
+async def keys(database: Database) -> list[tuple[str, str]]:
+    async with database.read() as connection:
+        found = await connection.execute(select(idempotency_keys.c.scope, idempotency_keys.c.key))
+        return [(row.scope, row.key) for row in found]
+
+
+# -- payments
+
+
+async def test_the_same_request_again_is_the_same_payment(door: Door, user: httpx.AsyncClient) -> None:
+    body = order(await added(user), metadata={"a": "1", "b": "2"})
+    first = await user.post("/payments", json=body, headers=KEY)
+    shuffled = dict(reversed(body.items())) | {"metadata": {"b": "2", "a": "1"}, "currency": "USD", "description": None}
+    for again in (body, shuffled):
+        answer = await user.post("/payments", json=again, headers=KEY)
+        assert (answer.status_code, answer.json()) == (202, first.json())
+        assert answer.headers["idempotent-replayed"] == "true"
+        assert answer.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+    assert (await row_counts(door.database))["payments"] == 1
+
+
+async def test_a_repeat_shows_the_payment_as_it_is_now(door: Door, user: httpx.AsyncClient) -> None:
+    body = order(await added(user))
+    payment = (await user.post("/payments", json=body, headers=KEY)).json()
+    await claimed(door.database, payment["id"])
+    answer = await user.post("/payments", json=body, headers=KEY)
+    assert (answer.status_code, answer.json()["status"], answer.headers["etag"]) == (202, "PROCESSING", '"2"')
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("outcome", [APPROVED, DECLINED])
+async def test_the_repeat_of_a_payment_that_has_ended_starts_no_new_one(
+    door: Door, user: httpx.AsyncClient, outcome: Any
+) -> None:
+    body = order(await added(user))
+    payment = (await user.post("/payments", json=body, headers=KEY)).json()
+    await settled(door.database, payment["id"], outcome)
+    answer = await user.post("/payments", json=body, headers=KEY)
+    assert (answer.status_code, answer.json()["id"]) == (202, payment["id"])
+    assert answer.json()["status"] in {"COMPLETED", "FAILED"}
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount": 1586},
+        {"currency": "EUR"},
+        {"order_id": "another"},
+        {"description": "x"},
+        {"metadata": {"a": "1"}},
+        {"callback_url": "https://shop.example/"},
+        {"payment_method_id": str(new_id())},
+    ],
+)
+async def test_another_request_under_the_same_key_is_422(
+    door: Door, user: httpx.AsyncClient, changes: dict[str, Any]
+) -> None:
+    body = order(await added(user))
+    await user.post("/payments", json=body, headers=KEY)
+    answer = await user.post("/payments", json=body | changes, headers=KEY)
+    [error] = problem(answer, 422, "idempotency_key_reused")["errors"]
+    assert error["pointer"] == "/header/Idempotency-Key"
+    assert (await row_counts(door.database))["payments"] == 1
+
+
+async def test_fifty_equal_requests_at_once_are_one_payment(door: Door, user: httpx.AsyncClient) -> None:
+    body = order(await added(user))
+    answers = await asyncio.gather(*(user.post("/payments", json=body, headers=KEY) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 49
+    counts = await row_counts(door.database)
+    assert (counts["payments"], counts["payment_history"], counts["events"]) == (1, 1, 1)
+
+
+async def test_the_key_is_looked_at_before_the_order(door: Door, user: httpx.AsyncClient) -> None:
+    body = order(await added(user))
+    payment = (await user.post("/payments", json=body, headers=KEY)).json()
+    assert (await user.post("/payments", json=body, headers=KEY)).json() == payment  # not 409
+    answer = await user.post("/payments", json=body, headers={"Idempotency-Key": "k2"})
+    problem(answer, 409, "payment_in_progress")
+    answer = await user.post("/payments", json=body | {"amount": 99}, headers=KEY)
+    problem(answer, 422, "idempotency_key_reused")  # not 409 either
+    await user.delete(f"/payment-methods/{body['payment_method_id']}")
+    assert (await user.post("/payments", json=body, headers=KEY)).json() == payment  # nor 422
+
+
+async def test_a_refusal_never_binds_a_key(door: Door, user: httpx.AsyncClient) -> None:
+    method_id = await added(user)
+    blocked = order(method_id, order_id="o1")
+    first = await accepted(user, blocked)
+    refused: list[tuple[dict[str, Any], int]] = [
+        (order(method_id, amount=0), 422),
+        (order(method_id, amount=1), 422),
+        (order(method_id, user_id=1), 403),
+        (order(method_id, callback_url="http://10.0.0.1/"), 422),
+        (order(str(new_id())), 422),
+        (blocked, 409),
+    ]
+    for body, status in refused:
+        assert (await user.post("/payments", json=body, headers=KEY)).status_code == status
+        assert await keys(door.database) == []
+    await user.post(f"/payments/{first['id']}/cancel")
+    answer = await user.post("/payments", json=blocked, headers=KEY)
+    assert (answer.status_code, "idempotent-replayed" in answer.headers) == (202, False)
+
+
+async def test_equal_requests_that_are_refused_together_are_all_refused(door: Door, user: httpx.AsyncClient) -> None:
+    method_id = await added(user)
+    first = await accepted(user, order(method_id, order_id="o1"))
+    body = order(method_id, order_id="o1")
+    answers = await asyncio.gather(*(user.post("/payments", json=body, headers=KEY) for _ in range(10)))
+    for answer in answers:
+        assert problem(answer, 409, "payment_in_progress")["payment_id"] == first["id"]
+        assert "idempotent-replayed" not in answer.headers
+    assert await keys(door.database) == []
+
+
+async def test_a_key_belongs_to_its_subject_and_its_operation(door: Door) -> None:
+    clients = [door.user(1), door.user(2), door.service("1"), door.admin("1")]
+    made: set[str] = set()
+    for client in clients:
+        method_id = (await client.post("/payment-methods", json=card(), headers=KEY)).json()["id"]
+        body = order(method_id, order_id=f"o-{len(made)}")
+        payment = (await client.post("/payments", json=body, headers=KEY)).json()
+        assert (await client.post(f"/payments/{payment['id']}/cancel", headers=KEY)).status_code == 200
+        made.add(payment["id"])
+    assert len(made) == len(clients)
+    assert len(await keys(door.database)) == 3 * len(clients)
+
+
+async def test_a_key_may_come_quoted(user: httpx.AsyncClient) -> None:
+    body = order(await added(user))
+    first = await user.post("/payments", json=body, headers={"Idempotency-Key": '"ab"'})
+    again = await user.post("/payments", json=body, headers={"Idempotency-Key": "ab"})
+    assert first.json() == again.json()
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+@pytest.mark.parametrize("key", ["x", "x" * 255, '"' + "x" * 255 + '"', "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", '"', 'a"b'])
+async def test_a_key_is_up_to_255_visible_characters(user: httpx.AsyncClient, key: str) -> None:
+    assert (await user.post("/payments", json=order(await added(user)), headers={"Idempotency-Key": key})).is_success
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no database is asked
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, '"' + "x" * 256 + '"', "a b", "ü", "a\tb", "\x7f", "x" * 3000])
+async def test_a_key_that_is_none_is_422_and_nothing_is_done(door: Door, user: httpx.AsyncClient, key: str) -> None:
+    method_id = await added(user)
+    headers = {b"Idempotency-Key": key.encode("latin-1")}
+    for path, body in (
+        ("/payments", order(method_id)),
+        ("/payment-methods", paypal()),
+        (f"/payments/{new_id()}/cancel", None),
+    ):
+        assert pointers(await user.post(path, json=body, headers=headers)) == ["/header/Idempotency-Key"]
+    assert await row_counts(door.database) == {"payment_methods": 1}
+
+
+async def test_what_is_stored_of_a_request_cannot_be_searched_for(door: Door, user: httpx.AsyncClient) -> None:
+    body = card("4000056655665556", cvv="987")
+    await user.post("/payment-methods", json=body, headers=KEY)
+    async with door.database.read() as connection:
+        row = (await connection.execute(select(idempotency_keys))).one()
+    assert (row.scope, row.key) == ("user:1 POST /payment-methods", "k1")
+    assert len(row.fingerprint) == 64
+    assert "4000056655665556" not in repr(row)
+
+
+async def test_a_repeated_cancel_is_done_once(door: Door, user: httpx.AsyncClient) -> None:
+    payment = await accepted(user, order(await added(user)))
+    path = f"/payments/{payment['id']}/cancel"
+    answers = await asyncio.gather(*(user.post(path, headers=KEY) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 9
+    assert len((await user.get(f"/payments/{payment['id']}/history")).json()["history"]) == 2
+
+
+async def test_a_cancel_that_came_too_late_does_not_bind_its_key(door: Door, user: httpx.AsyncClient) -> None:
+    payment = await accepted(user, order(await added(user)))
+    await claimed(door.database, payment["id"])
+    answer = await user.post(f"/payments/{payment['id']}/cancel", headers=KEY)
+    problem(answer, 409, "payment_not_cancellable")
+    assert await keys(door.database) == []
+
+
+async def test_twenty_equal_new_methods_at_once_are_one(door: Door, user: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(user.post("/payment-methods", json=paypal(), headers=KEY) for _ in range(20)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 19
+    assert (await row_counts(door.database))["payment_methods"] == 1
+
+
+# -- over two processes
+
+
+@asynccontextmanager
+async def two_doors(settings: Settings) -> AsyncIterator[tuple[Door, Door]]:
+    """Two APIs on the same database, each with its own connections and its own group commit."""
+    async with AsyncExitStack() as stack:
+        doors = []
+        for _ in range(2):
+            runtime = open_runtime(settings)
+            stack.push_async_callback(runtime.close)
+            doors.append(await stack.enter_async_context(opened(runtime)))
+        yield doors[0], doors[1]
+
+
+async def test_duplicates_over_two_apis_are_one_payment_per_key(settings: Settings) -> None:
+    async with two_doors(settings) as (one, two):
+        clients = itertools.cycle([one.user(), two.user()])
+        method_id = await added(one.user())
+        requests = [
+            (order(method_id, order_id=f"o-{n}"), {"Idempotency-Key": f"key-{n}"}) for n in range(15) for _ in range(4)
+        ]
+        answers = await asyncio.gather(
+            *(next(clients).post("/payments", json=body, headers=headers) for body, headers in requests)
+        )
+        assert {answer.status_code for answer in answers} == {202}
+        for n in range(15):
+            same = answers[4 * n : 4 * n + 4]
+            assert len({answer.content for answer in same}) == 1
+            assert sum("idempotent-replayed" in answer.headers for answer in same) == 3
+        counts = await row_counts(one.database)
+        assert (counts["payments"], counts["payment_history"], counts["events"]) == (15, 15, 15)
+        assert counts["idempotency_keys"] == 15
+
+
+async def test_an_order_paid_over_two_apis_at_once_is_paid_once(settings: Settings) -> None:
+    async with two_doors(settings) as (one, two):
+        method_id = await added(one.user())
+        for n in range(10):
+            body = order(method_id, order_id=f"o-{n}")
+            answers = await asyncio.gather(
+                one.user().post("/payments", json=body), two.user().post("/payments", json=body)
+            )
+            assert sorted(answer.status_code for answer in answers) == [202, 409]
+
+
+async def test_batches_with_crossing_keys_and_orders_over_two_apis_all_end(settings: Settings) -> None:
+    async with two_doors(settings) as (one, two):
+        method_id = await added(one.user())
+        requests = []
+        for n in range(40):
+            client = (one, two)[n % 2].user()
+            body = order(method_id, order_id=f"o-{n * 7 % 10}")
+            requests.append(client.post("/payments", json=body, headers={"Idempotency-Key": f"k-{n * 3 % 10}"}))
+        answers = await asyncio.gather(*requests)
+        assert {answer.status_code for answer in answers} <= {202, 409, 422}
+        async with one.database.read() as connection:
+            live = (await connection.execute(select(func.count()).select_from(payments))).scalar_one()
+        assert 1 <= live <= 10
+
+
+# -- the table
+
+
+async def test_bound_keys_are_answered_with_who_holds_them(database: Database) -> None:
+    first = Claim("s", "k", "f1", new_id())
+    second = Claim("s", "k", "f1", new_id())
+    other = Claim("s", "k", "f2", new_id())
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        assert await bind(connection, [], now=now) == {}
+        assert (await bind(connection, [first, second], now=now))[first.name] is first
+    async with database.transaction() as connection:
+        holder = (await bind(connection, [second], now=now))[second.name]
+        assert replayed(first, first) is None
+        assert replayed(second, holder) == first.object_id
+        with pytest.raises(IdempotencyKeyReused):
+            replayed(other, holder)
+        await unbind(connection, [first])
+        assert (await bind(connection, [other], now=now))[other.name] is other
+
+
+async def test_keys_are_forgotten_after_their_retention_in_bounded_batches(database: Database) -> None:
+    claims = [Claim("s", f"k{n}", "f", new_id()) for n in range(1100)]
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        await bind(connection, claims, now=now)
+        await connection.execute(
+            update(idempotency_keys)
+            .where(idempotency_keys.c.key != "k0")
+            .values(created_at=now - timedelta(hours=24, milliseconds=1))
+        )
+    gone = []
+    for _ in range(3):
+        async with database.transaction() as connection:
+            gone.append(await purge(connection, now=now, retention_h=24))
+    assert gone == [1000, 99, 0]
+    assert await keys(database) == [("s", "k0")]
