@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 DATA_FOLDER = Path("var")
 DATABASE_WAIT_S = 60  # how long a start waits for a database that is not there yet
 DATABASE_PAUSE_S = 1.0
+NAME_LOOKUPS_MAX = 32  # receivers' names are resolved in threads: a few name servers that hang hold up nobody else
 
 type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 
@@ -137,6 +139,7 @@ def _prepared(settings: Settings) -> Settings:
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(NAME_LOOKUPS_MAX))
         try:
             runner.run(main)
         except ExceptionGroup as group:

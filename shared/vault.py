@@ -6,7 +6,7 @@ No key, and nothing that was hashed or encrypted, is ever logged here.
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,10 +22,10 @@ WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix of Standard W
 class Vault:
     """Does what needs a key, so that nobody else holds one."""
 
-    fingerprint_key: bytes
-    cursor_key: bytes
-    callback_key: bytes
-    cipher: Fernet
+    fingerprint_key: bytes = field(repr=False)
+    cursor_key: bytes = field(repr=False)
+    callback_key: bytes = field(repr=False)
+    cipher: Fernet = field(repr=False)
 
     def fingerprint(self, *parts: str | bytes) -> str:
         """A keyed hash (hex, 64 characters): equal parts are recognised again, but cannot be searched for."""

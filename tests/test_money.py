@@ -1,8 +1,19 @@
 """Currencies and how amounts are written."""
 
+from decimal import Decimal
+
 import pytest
 
-from shared.money import EXPONENTS, NO_DECIMALS, THREE_DECIMALS, TWO_DECIMALS, exponent, format_amount, is_currency
+from shared.money import (
+    EXPONENTS,
+    NO_DECIMALS,
+    THREE_DECIMALS,
+    TWO_DECIMALS,
+    exponent,
+    format_amount,
+    in_major_units,
+    is_currency,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +74,25 @@ def test_funds_metals_and_test_codes_are_no_currency(code: str) -> None:
 def test_an_unknown_currency_is_never_written() -> None:
     with pytest.raises(KeyError):
         format_amount(100, "XXX")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "written"),
+    [
+        (1585, "USD", "15.85"),
+        (1585, "JPY", "1585"),
+        (1585, "BHD", "1.585"),
+        (5, "USD", "0.05"),
+        (0, "USD", "0"),
+        (-1585, "USD", "-15.85"),
+        (2**63 - 1, "USD", "92233720368547758.07"),
+        (10**40 + 1, "USD", "100000000000000000000000000000000000000.01"),
+    ],
+)
+def test_an_amount_in_major_units_is_exact(amount: int, currency: str, written: str) -> None:
+    assert in_major_units(amount, currency) == Decimal(written)
+
+
+def test_an_amount_of_an_unknown_currency_is_nothing_in_major_units() -> None:
+    with pytest.raises(KeyError):
+        in_major_units(1, "XXX")

@@ -1,0 +1,183 @@
+"""What a load found out: as a page for people and as a document for programs, with the same figures."""
+
+import os
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cli.load_book import Book, settled_per_s
+from cli.load_run import Progress, Sample
+from cli.load_tally import Spread, spread
+from cli.load_view import STATUS_STYLES
+from shared.version import VERSION
+
+SHORT_WINDOW_S = 1.0  # over less than this no rate is told
+EXIT_CLEAN, EXIT_BROKEN = 0, 1
+
+type Document = dict[str, Any]
+
+
+def exit_code(progress: Progress) -> int:
+    """1 if a promise was broken, or if nothing was accepted: then nothing was shown."""
+    return EXIT_CLEAN if progress.verdict.is_clean and progress.book.known else EXIT_BROKEN
+
+
+def settled_while_sending(progress: Progress, *, after_s: float | None = None) -> float | None:
+    """Payments ended per second while payments arrived, from `after_s` on (else as soon as half of them end)."""
+    between = progress.book.created_between()
+    times = spread(progress.book.settle_times_ms())
+    if between is None or times is None:
+        return None
+    begin, end = between[0] + (times.p50 / 1000 if after_s is None else after_s), between[1]
+    if end - begin < SHORT_WINDOW_S:
+        return None
+    return settled_per_s(progress.book.ended_at, begin, end)
+
+
+def settled_by_second(book: Book) -> list[int]:
+    """How many payments ended in each second after the first was accepted, by the service's own clock."""
+    between = book.created_between()
+    if between is None:
+        return []
+    seconds = [int(moment - between[0]) for moment in book.ended_at]
+    counts = [0] * (max(seconds, default=-1) + 1)
+    for second in seconds:
+        counts[max(0, second)] += 1
+    return counts
+
+
+def document(progress: Progress) -> Document:
+    """All of it, for `--json`."""
+    tally, book, verdict = progress.tally, progress.book, progress.verdict
+    plan = progress.plan
+    return {
+        "version": VERSION,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "target": {"url": progress.stage.url, "kind": progress.stage.words},
+        "plan": {
+            "rate_per_s": plan.rate,
+            "duration_s": plan.duration_s,
+            "shape": plan.shape,
+            "mix": {method.value: weight for method, weight in plan.mix.items()},
+            "seed": plan.seed,
+        },
+        "interrupted": progress.is_interrupted,
+        "took_s": round(progress.took_s, 1),
+        "requests": {
+            "offered": tally.offered,
+            "sent": tally.sent,
+            "accepted": tally.accepted,
+            "repeated": tally.repeated,
+            "unanswered": tally.unanswered,
+            "unanswered_and_found": book.found_after_all(),
+            "refused": dict(tally.refused),
+            "not_sent": dict(tally.not_sent),
+        },
+        "per_s": {
+            "offered": _per_s(tally.offered, progress.sent_for_s),
+            "accepted": _per_s(tally.accepted, progress.sent_for_s),
+            "settled": settled_while_sending(progress),
+        },
+        "accepted_after_ms": _figures(tally.latency),
+        "settled_after_ms": _figures(spread(book.settle_times_ms())),
+        "outcomes": [
+            {"status": status.value, "failure_code": code or None, "payments": count}
+            for (status, code), count in book.ends.most_common()
+        ],
+        "webhooks_received": progress.webhooks,
+        "verdict": {
+            "clean": verdict.is_clean,
+            "compared": verdict.compared,
+            "broken": [asdict(broken) for broken in verdict.broken],
+        },
+        "seconds": [_second(sample) for sample in progress.samples],
+        "settled_by_second": settled_by_second(book),
+    }
+
+
+def page(progress: Progress) -> RenderableType:
+    """All of it for people, without the verdict."""
+    tally, book = progress.tally, progress.book
+    counts = _table("requests", "payments", "per second")
+    for name, count, is_shown in (
+        ("offered", tally.offered, True),
+        ("accepted", tally.accepted, True),
+        ("settled", book.settled, True),
+        *((f"refused: {words}", count, True) for words, count in tally.refused.most_common()),
+        *((f"not sent: {words}", count, True) for words, count in tally.not_sent.most_common()),
+        ("unanswered, asked twice", tally.unanswered, tally.unanswered > 0),
+        ("repeated with the same key", tally.repeated, tally.repeated > 0),
+        ("webhooks received", progress.webhooks or 0, progress.webhooks is not None),
+    ):
+        rate = settled_while_sending(progress) if name == "settled" else _per_s(count, progress.sent_for_s)
+        has_rate = name in {"offered", "accepted", "settled"} and rate is not None
+        if is_shown:
+            counts.add_row(name, Text(f"{count:,}", "bold"), f"{rate:,.1f}" if has_rate else "")
+    outcomes = _table("outcome", "payments", "share")
+    for (status, code), count in book.ends.most_common():
+        words = Text.assemble((status.value, STATUS_STYLES.get(status, "")), f"  {code}" if code else "")
+        outcomes.add_row(words, Text(f"{count:,}", "bold"), f"{count / book.settled:.1%}")
+    times = _table("time in ms", "p50", "p95", "p99", "longest")
+    for name, found in (
+        ("from arrival to the 202", tally.latency),
+        ("from acceptance to the end", spread(book.settle_times_ms())),
+    ):
+        cells = ("-",) * 4 if found is None else (f"{value:,.0f}" for value in _values(found))
+        times.add_row(name, *cells)
+    return Group(counts, outcomes, times) if book.ends else Group(counts, times)
+
+
+def verdict_lines(progress: Progress) -> list[tuple[str, str]]:
+    """What was compared and what is wrong, with a style for each line."""
+    verdict = progress.verdict
+    if not progress.book.known:
+        return [("Nothing was accepted, so nothing was shown.", "bold red")]
+    if verdict.is_clean:
+        lines = [("Nothing lost, nothing charged twice.", "bold green")]
+    else:
+        lines = [("Promises broken:", "bold red"), *((f"  {broken.text}", "red") for broken in verdict.broken)]
+    return [*lines, *((f"  compared: {words}", "dim") for words in verdict.compared)]
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.ROUNDED, border_style="dim", header_style="dim")
+    table.add_column(headings[0], min_width=30)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", min_width=8)
+    return table
+
+
+def _second(sample: Sample) -> Document:
+    figures = sample.figures
+    return {
+        "at_s": sample.at_s,
+        "offered": sample.second.offered,
+        "accepted": sample.second.accepted,
+        "refused": sample.second.refused,
+        "not_sent": sample.second.not_sent,
+        "accepted_after_ms": _figures(sample.latency),
+        "queue_depth": figures.queue_depth if figures else None,
+        "in_gateway": figures.in_gateway if figures else None,
+        "webhook_backlog": figures.webhook_backlog if figures else None,
+        "workers": [asdict(worker) for worker in figures.workers or ()] if figures else None,
+        "webhooks_received": sample.webhooks,
+    }
+
+
+def _figures(found: Spread | None) -> dict[str, float] | None:
+    return {name: round(value, 1) for name, value in asdict(found).items()} if found is not None else None
+
+
+def _values(found: Spread) -> tuple[float, ...]:
+    return found.p50, found.p95, found.p99, found.longest
+
+
+def _per_s(count: int, duration_s: float) -> float | None:
+    return round(count / duration_s, 1) if duration_s >= SHORT_WINDOW_S else None
