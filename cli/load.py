@@ -17,14 +17,16 @@ import uvloop
 
 from cli import load_scaling as scaling
 from cli.load_client import Api, NoAnswer, Unusable, open_api
+from cli.load_frame import WIDTH_MAX
 from cli.load_picture import photograph
 from cli.load_plan import Plan, Refused, parse_mix, parse_shape, refuse_absurd
 from cli.load_plot import BLUE, GREEN, ORANGE, Line, Plot, check_plot_name, svg
+from cli.load_progress import Progress
 from cli.load_report import document, exit_code, page, settled_by_second, verdict_lines
-from cli.load_run import Bounds, Progress, Run, prepare
+from cli.load_run import Bounds, Run, prepare
 from cli.load_sink import Sink
 from cli.load_stage import Stage, Workers, embedded, stack, target, until_ready
-from cli.load_view import WIDTH_MAX, View
+from cli.load_view import View
 from cli.local_postgres import CannotStart, is_installed
 from shared.errors import ConfigurationError
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.load_book import Book, settled_per_s
-from cli.load_run import Progress, Sample
+from cli.load_frame import STATUS_STYLES
+from cli.load_progress import Progress, Sample
 from cli.load_tally import Spread, spread
-from cli.load_view import STATUS_STYLES
 from shared.version import VERSION
 
 SHORT_WINDOW_S = 1.0  # over less than this no rate is told

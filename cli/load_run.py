@@ -6,16 +6,16 @@ Arrivals come by the clock alone. What cannot be sent when it arrives is counted
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, time
 
 from cli.load_book import Book
-from cli.load_checks import Verdict, judge_book, judge_histories, judge_ledger
-from cli.load_client import Answer, Api, Document, Figures, NoAnswer, Unusable
+from cli.load_checks import judge_book, judge_histories, judge_ledger
+from cli.load_client import Answer, Api, Document, NoAnswer, Unusable
 from cli.load_follow import Follower
 from cli.load_plan import Intent, Plan
+from cli.load_progress import Progress, Sample
 from cli.load_stage import Stage
-from cli.load_tally import Second, Spread, Tally
 from shared.lifecycle import MethodType
 
 BREATHE_EVERY = 50  # arrivals between two looks at the network when they all are late
@@ -46,44 +46,6 @@ class Payer:
     token: str
     user_id: str
     methods: dict[MethodType, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What could be seen at the end of one second."""
-
-    at_s: int
-    second: Second
-    latency: Spread | None  # of the last seconds
-    settled: int  # known to have ended, since the start
-    figures: Figures | None
-    webhooks: int | None
-
-
-@dataclass(slots=True)
-class Progress:
-    """All there is to see of a run; it changes while one looks."""
-
-    plan: Plan
-    stage: Stage
-    title: str = ""
-    phase: str = "preparing"
-    began: float = field(default_factory=monotonic)
-    sent_for_s: float = 0.0  # how long arrivals came
-    took_s: float = 0.0  # with the wait for the ends and the checks
-    tally: Tally = field(default_factory=Tally)
-    book: Book = field(default_factory=lambda: Book("-"))
-    figures: Figures | None = None
-    samples: list[Sample] = field(default_factory=list)  # one per second
-    trouble: str = ""  # the last thing that went wrong with a question of ours
-    webhooks: int | None = None  # payments told of; None: nobody listens
-    verdict: Verdict = field(default_factory=Verdict)
-    is_interrupted: bool = False
-
-    @property
-    def elapsed_s(self) -> float:
-        """Since the first arrival was due."""
-        return monotonic() - self.began
 
 
 class Run:
@@ -118,14 +80,15 @@ class Run:
         await self._see_who_asks(payers)
         async with asyncio.TaskGroup() as group:
             progress.began, progress.phase = monotonic(), "sending"
-            aside = [group.create_task(duty()) for duty in (self._watch, self._sample, self._follow)]
+            following = group.create_task(self._follow())
+            aside = [group.create_task(self._watch()), group.create_task(self._sample())]
             await self._send_all(payers, stop)
             progress.sent_for_s = min(progress.elapsed_s, self._plan.duration_s)
             progress.is_interrupted = stop.is_set()
             progress.phase = "draining"
             if self._helpers is not None:
                 await self._helpers()
-            aside.pop().cancel()
+            following.cancel()  # from here on the drain reads by itself
             open_words = await self._drain()
             progress.phase = "checking"
             await self._judge(open_words)

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from cli.load_plan import Plan, Refused
 from cli.load_plot import GREEN, GREY, Line, Plot
+from cli.load_progress import Progress
 from cli.load_report import exit_code, settled_while_sending
-from cli.load_run import Progress
 from shared.config import Settings
 
 WORKERS_MAX = 16  # processes; each takes 100 MB and, at the start, a second of a core

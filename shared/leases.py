@@ -30,10 +30,12 @@ async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, 
 
     Relays beside each other take different rows. A row that was taken and then forgotten is only late.
     """
-    due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
+    longest_due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
+    # Materialized: PostgreSQL may run a plain subquery once per row of a join, and each run locks `limit` rows more.
+    due = longest_due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED", dialect="postgresql")
     taken = await connection.execute(
         update(table)
-        .where(table.c.id.in_(due.with_for_update(skip_locked=True)), table.c.due_at <= now)
+        .where(table.c.id.in_(select(due.c.id)), table.c.due_at <= now)
         .values(due_at=now + timedelta(seconds=REPUBLISHED_AFTER_S))
         .returning(table.c.id, table.c.attempt)
     )

@@ -60,6 +60,17 @@ async def test_the_longest_due_come_first_and_never_more_than_the_limit(database
     assert await take(database, limit=2) == []
 
 
+async def test_the_limit_holds_whatever_plan_postgresql_makes(database: Database) -> None:
+    """A join that runs its inner side once per row is what the planner takes when it believes the table to be tiny."""
+    if database.is_sqlite:
+        return
+    await write(database, *(due_in(-1) for _ in range(20)))
+    async with database.transaction() as connection:
+        for other in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize"):
+            await connection.execute(text(f"SET LOCAL enable_{other} = off"))
+        assert len(await take_due(connection, payments, now=NOW, limit=3)) == 3
+
+
 async def test_a_taken_row_that_nobody_claims_is_due_again_after_a_while(database: Database) -> None:
     [ref] = await write(database, due_in(0))
     assert await take(database) == [ref]

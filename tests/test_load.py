@@ -30,6 +30,7 @@ from cli.load import Options, run_load
 from cli.load_book import Book, settled_per_s
 from cli.load_checks import HISTORIES_MAX, Verdict, choose_histories, judge_ledger, tells_one_end
 from cli.load_client import Figures, WorkerFigures, open_api
+from cli.load_frame import Look, frame
 from cli.load_picture import photograph
 from cli.load_plan import (
     AMOUNT_MAX,
@@ -44,14 +45,15 @@ from cli.load_plan import (
     refuse_absurd,
 )
 from cli.load_plot import Line, Plot, check_plot_name, svg
+from cli.load_progress import Progress, Sample
 from cli.load_report import document, exit_code, settled_by_second
-from cli.load_run import Bounds, Progress, Run, Sample, prepare
+from cli.load_run import Bounds, Run, prepare
 from cli.load_scaling import measured, parse_workers, possible_per_s, saturating_rate
 from cli.load_scaling import plot as scaling_plot
 from cli.load_scaling import table as scaling_table
 from cli.load_stage import Stage, target
 from cli.load_tally import Second, Spread, Tally, spread
-from cli.load_view import Look, frame, plain_line
+from cli.load_view import plain_line
 from shared.config import Settings
 from shared.db import Database
 from shared.ids import new_id

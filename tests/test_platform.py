@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +14,17 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from shared.config import Settings
-from shared.db import Database
+from shared.config import Settings, load_settings
+from shared.db import Database, open_database
 from shared.lifecycle import DeliveryStatus
 from shared.models import deliveries, delivery_attempts
 from shared.runtime import Runtime, open_runtime
 from tests.api_client import Door, card, held, opened, problem, served, token, working
 from tests.neighbours import AuthService, Order, OrderService, running
+from tests.processes import PaymentsProcess, processes
 from tests.receivers import receiver
 from tests.rows import assert_sound, books
+from tests.servers import free_port
 from tests.waiting import eventually
 
 type MakeSettings = Callable[..., Settings]
@@ -259,6 +263,61 @@ async def test_with_several_workers_and_lost_answers_every_order_is_confirmed_on
             await shop.told(payment)
         assert [order.moves for order in orders] == [["CONFIRMED"]] * 30
         await assert_sound(shop.database)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+async def test_one_container_on_the_platform_that_is_killed_again_and_again_confirms_every_order_once(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """`payments up` with the variables that the platform sets: its PostgreSQL, no Redis, a secret of 29 bytes."""
+    async with running(AuthService(secret=SECRET)) as auth, running(OrderService(secret=SECRET)) as orders:
+        settings = load_settings(
+            port=free_port(),
+            database_url=empty_database_url,
+            jwt_secret_key=SECRET,
+            auth_service_url=auth.url,
+            order_service_url=orders.url,
+            payment_success_rate=1,
+            payment_processing_delay_min=100,
+            payment_processing_delay_max=300,
+            lease_s=20,
+            webhook_timeout=2,
+            webhook_lease_s=13,
+            webhook_retry_schedule=(1,) * 50,
+        )
+        placed = [orders.place() for _ in range(40)]
+        orders.updates_to_lose = 15
+        up = PaymentsProcess("up", tmp_path / "up", settings)
+        with processes(up):
+            await up.ready()
+            bearer = auth.token(1)
+            base = f"http://127.0.0.1:{settings.port}/api"
+            headers = {"Authorization": f"Bearer {bearer}"}
+            async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=30) as user:
+                method_id = (await user.post("/payments/methods", json=card())).json()["id"]
+                for number, order in enumerate(placed):
+                    body = {"order_id": order.id, "payment_method_id": method_id, "amount": 1585}
+                    assert (await user.post("/payments", json=body)).status_code == 202
+                    if number in {15, 30}:
+                        await eventually(partial(is_confirmed, placed, number // 5), 60)
+                        up.kill()
+                        up.start()
+                        await up.ready()
+                await eventually(partial(is_confirmed, placed, len(placed)), 90)
+                listed = (await user.get("/payments", params={"status": "COMPLETED", "limit": 100})).json()["payments"]
+                assert len(listed) == len(placed)
+            up.terminate()
+            assert await up.ended() == 0
+            assert "eyJ" not in up.output
+        assert [order.moves for order in placed] == [["CONFIRMED"]] * len(placed)
+        database = open_database(settings)
+        await assert_sound(database)
+        await database.dispose()
+
+
+def is_confirmed(placed: list[Order], least: int) -> bool:
+    return len([order for order in placed if order.moves]) >= least
 
 
 # -- orders that must not be paid
