@@ -19,6 +19,8 @@ from shared.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
+ACCEPT_REST = 0.5  # times the last commit, before the next one: see GroupCommit
+
 
 class Api:
     """The parts of the door. `running` gives them their tasks; a task that dies takes the process with it."""
@@ -37,6 +39,7 @@ class Api:
             accept,
             batch_max=settings.accept_batch_max,
             queue_max=settings.accept_queue_max,
+            rest=ACCEPT_REST,
             committed=self._accepted,
         )
 

@@ -25,6 +25,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, Update, bindparam, fun
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.addresses import origin
+from shared.any_of import any_of
 from shared.clock import rfc3339
 from shared.errors import DeliveryInProgress, EndpointDisabled
 from shared.leases import REPUBLISHED_AFTER_S, Ref, claim, lock
@@ -117,7 +118,7 @@ async def hosts_of(connection: AsyncConnection, refs: Sequence[Ref]) -> list[tup
     found = await connection.execute(
         select(deliveries.c.id, deliveries.c.attempt, deliveries.c.kind, _URL)
         .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-        .where(deliveries.c.id.in_([ref.id for ref in refs]), deliveries.c.status.in_(OPEN_DELIVERY))
+        .where(any_of(deliveries.c.id, [ref.id for ref in refs]), deliveries.c.status.in_(OPEN_DELIVERY))
     )
     hosts = {Ref(row.id, row.attempt): origin(row.url or "") or row.kind for row in found}
     return [(ref, hosts[ref]) for ref in dict.fromkeys(refs) if ref in hosts]
@@ -149,7 +150,7 @@ async def claim_deliveries(
         else:
             claimed[Ref(row["id"], row["attempt"] - 1)] = _claimed(row, now, lease_until)
     for reason, ended in unwanted.items():
-        await connection.execute(_ending(now, reason).where(deliveries.c.id.in_(ended)))
+        await connection.execute(_ending(now, reason).where(any_of(deliveries.c.id, ended)))
     return [claimed.pop(ref, None) for ref in refs]
 
 
@@ -188,7 +189,7 @@ async def release(connection: AsyncConnection, now: datetime, refs: Sequence[Ref
     ids = [ref.id for ref, row in held.items() if row["status"] == DeliveryStatus.SENDING]
     await connection.execute(
         update(deliveries)
-        .where(deliveries.c.id.in_(ids))
+        .where(any_of(deliveries.c.id, ids))
         .values(status=DeliveryStatus.PENDING, due_at=now, updated_at=now)
     )
     return len(ids)
@@ -349,7 +350,7 @@ _WITH_RECEIVERS = (
     .join(events, events.c.id == deliveries.c.event_id)
     .join(payments, payments.c.id == deliveries.c.payment_id)
     .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+    .where(any_of(deliveries.c.id, "ids"))
 )
 
 _RECORD = (
@@ -539,7 +540,7 @@ async def _attempts_of(
             body.label("response_body"),
         )
         .join(deliveries, deliveries.c.id == delivery_attempts.c.delivery_id)
-        .where(delivery_attempts.c.delivery_id.in_(ids))
+        .where(any_of(delivery_attempts.c.delivery_id, ids))
         .where(delivery_attempts.c.number > deliveries.c.attempts_made - ATTEMPTS_SHOWN_MAX)
         .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
     )

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert  # without a target it compiles on SQLite too
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.any_of import any_of
 from shared.documents import Payment, event_body
 from shared.ids import new_id
 from shared.leases import PICK_UP_S, Ref
@@ -56,7 +57,7 @@ async def tell_of_conflicts(connection: AsyncConnection, payment_ids: Collection
     """
     if not payment_ids:
         return
-    found = await connection.execute(select(moved).where(moved.c.id.in_(payment_ids)).order_by(moved.c.id))
+    found = await connection.execute(select(moved).where(any_of(moved.c.id, payment_ids)).order_by(moved.c.id))
     charged = {new_id(): Payment.of(row) for row in found.mappings()}
     rows = [_event(event_id, EventType.ORDER_CONFLICT, charged[event_id], happened_at=now) for event_id in charged]
     new = set((await connection.execute(INSERT_ONCE, rows)).scalars())

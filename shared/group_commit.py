@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
+from time import monotonic
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.db import Database
 from shared.errors import CommitUnknown, DatabaseUnavailable, Overloaded, PaymentsError, ValueRefused, WriteConflict
+
+REST_MAX_S = 0.1  # a database that hangs is no reason to rest longer
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +38,9 @@ class _Waiting[M, R]:
 class GroupCommit[M, R]:
     """A queue of members and the one task that commits them, at most `batch_max` per transaction.
 
-    A member handed over is never withdrawn, also if the one who waits for it leaves.
+    A member handed over is never withdrawn, also if the one who waits for it leaves. After a transaction
+    the next begins no sooner than `rest` times as long as that one took: a member that comes alone waits for nobody,
+    a stream makes few large commits, and the busier the machine the larger.
     """
 
     def __init__(
@@ -44,12 +50,15 @@ class GroupCommit[M, R]:
         *,
         batch_max: int,
         queue_max: int,
+        rest: float = 0.0,
         committed: Callable[[Sequence[R]], None] = lambda _results: None,
     ) -> None:
         self._database = database
         self._write = write
         self._batch_max = batch_max
         self._queue_max = queue_max
+        self._rest = rest
+        self._rests_until = -inf  # monotonic
         self._committed = committed
         self._queue: deque[_Waiting[M, R]] = deque()
         self._arrived = asyncio.Event()
@@ -83,9 +92,14 @@ class GroupCommit[M, R]:
         if not self._queue and not self._closing:
             self._arrived.clear()
             await self._arrived.wait()
+        if not self._closing and (early_s := self._rests_until - monotonic()) > 0:
+            await asyncio.sleep(early_s)
         batch = [self._queue.popleft() for _ in range(min(self._batch_max, len(self._queue)))]
         if batch:
+            began_at = monotonic()
             await self._settle(batch)
+            ended_at = monotonic()
+            self._rests_until = ended_at + min(REST_MAX_S, self._rest * (ended_at - began_at))
         return len(batch)
 
     def close(self) -> None:

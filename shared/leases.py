@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, RowMapping, Table, Update, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.any_of import any_of
+
 PICK_UP_S = 5  # the relay's first look at new work: the published message has nearly always won by then
 REPUBLISHED_AFTER_S = 30  # a published id that nobody claimed is published again after this long
 
@@ -49,7 +51,7 @@ async def give_back(connection: AsyncConnection, table: Table, refs: Sequence[Re
         await connection.execute(
             update(table)
             # The ids alone are for SQLite, which would scan the table for the pairs.
-            .where(table.c.id.in_([ref.id for ref in refs]), tuple_(table.c.id, table.c.attempt).in_(pairs))
+            .where(any_of(table.c.id, [ref.id for ref in refs]), tuple_(table.c.id, table.c.attempt).in_(pairs))
             .where(table.c.due_at.is_not(None))
             .values(due_at=now)
         )
@@ -73,7 +75,7 @@ async def claim_locked(
     if not ids:
         return []
     claimed = await connection.execute(
-        statement.where(table.c.id.in_(ids)).values(attempt=table.c.attempt + 1).returning(*table.c)
+        statement.where(any_of(table.c.id, ids)).values(attempt=table.c.attempt + 1).returning(*table.c)
     )
     return claimed.mappings().all()
 
@@ -91,7 +93,7 @@ async def lock(
         return {}
     found = await connection.execute(
         select(table.c.id, table.c.attempt, *columns)
-        .where(table.c.id.in_(sorted({ref.id for ref in wanted})))
+        .where(any_of(table.c.id, {ref.id for ref in wanted}))
         .order_by(table.c.id)
         .with_for_update()
     )

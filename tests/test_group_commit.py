@@ -87,6 +87,25 @@ async def test_members_that_wait_together_share_one_transaction(database: Databa
     assert await written(database) == set(names)
 
 
+async def test_after_a_commit_members_gather_while_it_rests(database: Database) -> None:
+    """A stream makes few large commits; one that comes alone waits for nobody."""
+    counting = Scripted(database)
+    commit = commit_of(counting, rest=1e9)  # that is, as long as it ever rests
+    running = asyncio.create_task(commit.run())
+    assert await commit.submit("alone") == "ALONE"
+    late = await asyncio.gather(*(_later(commit, turns) for turns in range(20)))
+    assert late == ["LATER"] * 20
+    assert counting.transactions == 2
+    commit.close()
+    await running
+
+
+async def _later(commit: GroupCommit[str, str], turns: int) -> str:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return (await commit.submit(f"later {turns}")).split()[0]
+
+
 async def test_what_arrives_while_a_commit_runs_shares_the_next_one(database: Database) -> None:
     entered, released = asyncio.Event(), asyncio.Event()
 

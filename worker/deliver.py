@@ -55,6 +55,7 @@ from worker.webhooks import JITTER_MAX, Answer, decide, headers_of, open_session
 log = structlog.get_logger(__name__)
 
 COMMIT_MAX = 200  # claims or records in one transaction
+CLAIM_REST, RECORD_REST = 1.0, 4.0  # times the last commit, before the next one: see GroupCommit
 TICKETS_MAX = 20_000  # held in memory, about 5 MB; what does not fit is the relay's
 TICKETS_PER_HOST_MAX = 2_000  # one receiver's backlog leaves room for the others'
 SLOW_SHARE = 0.5  # of the timeout: a receiver that took longer counts as slow until it answers sooner
@@ -168,9 +169,14 @@ class Deliverer:
             partial(claim_deliveries, lease_s=settings.webhook_lease_s),
             batch_max=COMMIT_MAX,
             queue_max=self._slots,
+            rest=CLAIM_REST,
         )
         self._records: GroupCommit[DeliveryAttempt, bool] = GroupCommit(
-            database, _record_attempts, batch_max=COMMIT_MAX, queue_max=self._slots
+            database,
+            _record_attempts,
+            batch_max=COMMIT_MAX,
+            queue_max=self._slots,
+            rest=RECORD_REST,
         )
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._numbers = count()
@@ -194,6 +200,22 @@ class Deliverer:
     def in_flight(self) -> int:
         """Deliveries that are being claimed, sent or recorded."""
         return len(self._sends)
+
+    @property
+    def has_room(self) -> bool:
+        """What waits here would be begun soon; beyond that another worker may be sooner."""
+        return self._group is not None and not self._stopping.is_set() and self.queued < 2 * self._slots
+
+    def hand_over(self, refs: Sequence[Ref]) -> None:
+        """`offer` in the background."""
+        if refs and self._group is not None:
+            self._group.create_task(self._take(refs))
+
+    async def _take(self, refs: Sequence[Ref]) -> None:
+        try:
+            await self.offer(refs)
+        except Exception:  # as in a job: what is dropped stays due, and the relay brings it
+            log.exception("delivery.tickets_dropped", count=len(refs))
 
     async def offer(self, refs: Sequence[Ref]) -> int:
         """Take tickets; returns how many found room. What has ended, is stale or does not fit is dropped.
@@ -254,27 +276,31 @@ class Deliverer:
 
     async def _send(self, number: int, host: str, ref: Ref) -> None:
         """One ticket from its claim to its record, in a slot."""
-        was_slow: bool | None = None
+        lease_ends = monotonic() + self._lease_s  # measured from before the claim: never later than the row says
         try:
-            was_slow = await self._deliver(ref)
+            attempt = await self._ask(host, ref)
+            if attempt is not None and await self._record(attempt, lease_ends):
+                _tell(attempt)
         except Exception:  # the job loop: one delivery's bug must not end the others; its lease will end
             log.exception("delivery.crashed", delivery_id=str(ref.id))
         finally:
             del self._sends[number]
-            self._lanes.finish(host, was_slow=was_slow)
             if not self._sends:
                 self._idle.set()
         self._start_sends()
 
-    async def _deliver(self, ref: Ref) -> bool | None:
-        """Whether the receiver took long; None if it was not asked."""
-        lease_ends = monotonic() + self._lease_s  # measured from before the claim: never later than the row says
-        delivery = await self._claim(ref)
-        attempt = await self._attempt(delivery) if delivery else None
-        if attempt is None:
-            return None
-        if await self._record(attempt, lease_ends):
-            _tell(attempt)
+    async def _ask(self, host: str, ref: Ref) -> DeliveryAttempt | None:
+        """Claim and send, in a slot of the host, which is free again before anything is recorded; None if not asked."""
+        attempt: DeliveryAttempt | None = None
+        try:
+            delivery = await self._claim(ref)
+            attempt = await self._attempt(delivery) if delivery else None
+        finally:
+            self._lanes.finish(host, was_slow=None if attempt is None else self._took_long(attempt))
+        self._start_sends()
+        return attempt
+
+    def _took_long(self, attempt: DeliveryAttempt) -> bool:
         return attempt.duration_ms > self._timeout_s * 1000 * SLOW_SHARE
 
     async def _claim(self, ref: Ref) -> ClaimedDelivery | None:

@@ -7,7 +7,7 @@ Nothing here decides whether money moves: that is the gateway's word, and its le
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -50,6 +50,7 @@ from worker.orders import NotPayable, OrderBook
 log = structlog.get_logger(__name__)
 
 COMMIT_MAX = 200  # claims or records in one transaction
+CLAIM_REST, RECORD_REST = 1.0, 2.0  # times the last commit, before the next one: see GroupCommit
 ASK_AGAIN_S = 0.5  # between questions to a gateway whose answer was lost
 RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds
 ORDER_RULE = "order"  # the `outcome_rule` of a payment that its order decided
@@ -83,7 +84,10 @@ class Refusal:
 
 
 class Processor:
-    """At most `concurrency` payments at once, each in a task of its own; without `orders` every order is payable."""
+    """At most `concurrency` payments at once, each in a task of its own.
+
+    Without `orders` every order is payable; `deliver` takes the tickets of new deliveries, by default to the queue.
+    """
 
     def __init__(
         self,
@@ -92,20 +96,28 @@ class Processor:
         publisher: Publisher,
         rules: Rules,
         orders: OrderBook | None = None,
+        *,
+        deliver: Callable[[Sequence[Ref]], None] | None = None,
     ) -> None:
         self._database = database
         self._gateway = gateway
         self._orders = orders
         self._publisher = publisher
+        self._deliver = deliver or partial(publisher.publish, Queue.DELIVER)
         self._rules = rules
         self._claims: GroupCommit[Ref, Payment | None] = GroupCommit(
-            database, partial(claim, lease_s=rules.lease_s), batch_max=COMMIT_MAX, queue_max=rules.concurrency
+            database,
+            partial(claim, lease_s=rules.lease_s),
+            batch_max=COMMIT_MAX,
+            queue_max=rules.concurrency,
+            rest=CLAIM_REST,
         )
         self._records: GroupCommit[Record, Recorded | None] = GroupCommit(
             database,
             partial(record, confirms_orders=orders is not None),
             batch_max=COMMIT_MAX,
             queue_max=2 * rules.concurrency,
+            rest=RECORD_REST,
             committed=self._recorded,
         )
         self.settled = 0  # payments, since the start
@@ -331,7 +343,7 @@ class Processor:
         settled = [item.payment.id for item in done if item.payment.status.is_terminal]
         self.settled += len(settled)
         self._publisher.wake(settled)
-        self._publisher.publish(Queue.DELIVER, [ref for item in done for ref in item.deliveries])
+        self._deliver([ref for item in done for ref in item.deliveries])
         # A payment that was released, or is due again at once, need not wait for the relay.
         released = [item.payment.ref for item in done if item.payment.due_reason == HistoryReason.RELEASED]
         self._publisher.publish(Queue.PROCESS, released)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert  # without a target it compile
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import events
+from shared.any_of import any_of
 from shared.documents import Payment
 from shared.errors import (
     IdempotencyKeyReused,
@@ -110,7 +111,7 @@ async def _with_usable_methods(
         return []
     found = await connection.execute(
         select(payment_methods).where(
-            payment_methods.c.id.in_({intent.payment_method_id for intent in intents}), payment_methods.c.is_active
+            any_of(payment_methods.c.id, {intent.payment_method_id for intent in intents}), payment_methods.c.is_active
         )
     )
     methods = {row["id"]: row for row in found.mappings()}
@@ -204,7 +205,9 @@ async def _answer_repeats(
     """Repeats get the object as it is now; a repeat of what this very batch refused gets the same refusal."""
     elsewhere = {payment_id for _, payment_id in repeats} - answers.keys()
     found = (
-        (await connection.execute(select(payments).where(payments.c.id.in_(elsewhere)))).mappings() if elsewhere else ()
+        (await connection.execute(select(payments).where(any_of(payments.c.id, elsewhere)))).mappings()
+        if elsewhere
+        else ()
     )
     known = {row["id"]: Payment.of(row) for row in found}
     for intent, payment_id in repeats:

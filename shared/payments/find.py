@@ -1,6 +1,6 @@
 """Looking payments up, always within what the asker may see."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.any_of import any_of
 from shared.documents import Payment
 from shared.lifecycle import PaymentStatus
 from shared.models import payments
@@ -50,9 +51,9 @@ async def find(connection: AsyncConnection, payment_id: UUID, visible: Visible) 
     return Payment.of(row) if row else None
 
 
-async def find_many(connection: AsyncConnection, payment_ids: Iterable[UUID]) -> list[Payment]:
+async def find_many(connection: AsyncConnection, payment_ids: Collection[UUID]) -> list[Payment]:
     """Those of the payments that exist, for answers to many who wait."""
-    found = await connection.execute(select(payments).where(payments.c.id.in_(list(payment_ids))))
+    found = await connection.execute(select(payments).where(any_of(payments.c.id, payment_ids)))
     return [Payment.of(row) for row in found.mappings()]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import events
+from shared.any_of import any_of
 from shared.documents import Payment
 from shared.leases import Ref, claim_locked, lock
 from shared.lifecycle import MAY_BE_CLAIMED, MAY_BE_SETTLED, FailureCode, HistoryReason, PaymentStatus
@@ -161,7 +162,7 @@ async def earlier_payments(connection: AsyncConnection, payment_ids: Sequence[UU
                 earlier.c.id < payments.c.id,
             ),
         )
-        .where(payments.c.id.in_(payment_ids))
+        .where(any_of(payments.c.id, payment_ids))
         .group_by(payments.c.id)
     )
     return {row[0]: row[1] for row in found}

@@ -15,11 +15,14 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.any_of import any_of
 from shared.db import Database
 from shared.group_commit import GroupCommit
 from shared.lifecycle import FailureCode
 from shared.models import gateway_ledger
 from worker.gateway.protocol import Answer, Approved, Declined
+
+BOOKING_REST = 4.0  # few large commits of the books: the wait disappears in the time that a gateway takes
 
 
 class EntryKind(StrEnum):
@@ -58,7 +61,7 @@ class Ledger:
 
     def __init__(self, database: Database, *, batch_max: int, queue_max: int) -> None:
         self._database = database
-        self._bookings = GroupCommit(database, write, batch_max=batch_max, queue_max=queue_max)
+        self._bookings = GroupCommit(database, write, batch_max=batch_max, queue_max=queue_max, rest=BOOKING_REST)
 
     async def book(self, entry: Entry) -> Entry:
         """Write `entry` unless its step is taken; the payment's latest entry after that, committed.
@@ -101,7 +104,7 @@ async def write(connection: AsyncConnection, now: datetime, entries: Sequence[En
 
 async def _latest(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> dict[UUID, Entry]:
     found = await connection.execute(
-        select(gateway_ledger).where(gateway_ledger.c.payment_id.in_(payment_ids)).order_by(gateway_ledger.c.step)
+        select(gateway_ledger).where(any_of(gateway_ledger.c.payment_id, payment_ids)).order_by(gateway_ledger.c.step)
     )
     return {row.payment_id: _entry(row) for row in found}  # the second step overwrites the first
 

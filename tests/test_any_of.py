@@ -1,0 +1,54 @@
+"""The condition that a column is one of some ids: right on both databases, and one statement for any number of them."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from sqlalchemy import make_url, select
+
+from shared.any_of import any_of
+from shared.db import Database
+from shared.ids import new_id
+from shared.models import payments
+from tests.rows import accepted, write
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MANY = 40_000  # more than the 32,767 parameters that PostgreSQL takes
+
+
+async def test_it_finds_those_and_no_others(database: Database) -> None:
+    refs = await write(database, *(accepted(NOW) for _ in range(5)))
+    ids = [ref.id for ref in refs]
+    async with database.read() as connection:
+
+        async def found(wanted: list[UUID]) -> list[UUID]:
+            rows = await connection.execute(select(payments.c.id).where(any_of(payments.c.id, wanted)))
+            return sorted(rows.scalars())
+
+        assert await found([]) == []
+        assert await found(ids[1:3]) == sorted(ids[1:3])
+        assert await found([ids[0], ids[0], new_id()]) == [ids[0]]
+        assert await found([*ids, *(new_id() for _ in range(MANY))]) == sorted(ids)
+
+
+async def test_the_ids_may_come_as_a_parameter(database: Database) -> None:
+    refs = await write(database, *(accepted(NOW) for _ in range(3)))
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(payments.c.id).where(any_of(payments.c.id, "ids")), {"ids": [ref.id for ref in refs[:2]]}
+        )
+        assert sorted(found.scalars()) == sorted(ref.id for ref in refs[:2])
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://", "sqlite+aiosqlite://"])
+def test_any_number_of_ids_is_the_same_statement(url: str) -> None:
+    dialect = make_url(url).get_dialect()()
+    texts = {
+        str(
+            select(payments.c.id)
+            .where(any_of(payments.c.id, [new_id() for _ in range(count)]))
+            .compile(dialect=dialect)
+        )
+        for count in (0, 1, 2, 100)
+    }
+    assert len(texts) == 1
