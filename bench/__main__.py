@@ -19,7 +19,7 @@ from bench.stack import Stack, bare_route, embedded, production, run_load, typic
 console = Console(highlight=False)
 
 CONNECTIONS = 100
-LATENCY_RATE = 100
+LATENCY_RATE = 200
 CATCH_UP_MAX_S = 120
 GATEWAY_LOAD = 2000
 PAIRS = 3

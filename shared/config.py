@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     )
     gateway_tries_max: int = Field(default=3, ge=1, le=20, description="tries at a gateway that says nothing happened")
     gateway_backoff_s: float = Field(default=1, gt=0, le=600, description="wait after the first such try; doubles")
-    poll_delay_ms: int = Field(default=20, ge=1, le=10_000, description="how often a worker looks into the queue")
+    poll_delay_ms: int = Field(default=20, ge=1, le=10_000, description="how often an idle worker looks into its queue")
     relay_interval_s: float = Field(default=1, gt=0, le=60)
     relay_batch_max: int = Field(default=500, ge=1, le=5000)
 

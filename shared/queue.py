@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 PUBLISH_TIMEOUT_S = 2.0  # no answer waits for it; less, and a burst that keeps our loop busy looks like a dead Redis
 BREAKER_S = 1.0  # how long a carrier that failed is left alone
 JOB_REFS_MAX = 100  # ids in one job: small enough to share among workers, large enough to be few
-JOB_SPACING_S = 0.01  # between the publisher's rounds: a stream of small commits becomes few jobs
+PUBLISH_REST = 1.0  # times as long as the last round took, before the next: a stream of small commits is few jobs
 PENDING_MAX = 20_000  # ids waiting for the publisher; what does not fit is the relay's
 CONNECTIONS_MAX = 20
 SOCKET_TIMEOUT_S = 2.0  # a hung server must look like a dead one
@@ -146,7 +146,7 @@ class Publisher:
             await self.run_once()
             if self._closing:
                 return
-            await asyncio.sleep(began_at + JOB_SPACING_S - monotonic())
+            await asyncio.sleep(PUBLISH_REST * (monotonic() - began_at))
 
     async def run_once(self) -> int:
         """Publish what has been handed over; returns how many ids that were, whether or not they got through."""

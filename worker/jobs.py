@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from math import inf
+from time import monotonic
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -17,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 JOBS_MAX = 10  # jobs at once from one queue; each only claims, or hands on, a batch of ids
 JOB_TIMEOUT_S = 60
+IDLE_STRIDE = 3  # a loop that had a job within BUSY_S looks into its queue this many times as often
+BUSY_S = 1.0
 RECONNECT_S, RECONNECT_MAX_S = 0.5, 5.0
 CLOSE_S = 15  # for running jobs to end: they wait for the database, whose own time-outs are shorter
 
@@ -36,8 +40,13 @@ class _GatedWorker(Worker):
     """arq's worker, picking only as many jobs as the gate lets in."""
 
     gate: Gate
+    is_idle: Callable[[], bool]
+    looks = 0
 
     async def _poll_iteration(self) -> None:
+        self.looks += 1
+        if self.is_idle() and self.looks % IDLE_STRIDE:
+            return
         allowed = self.gate()
         self.allow_pick_jobs = allowed > 0
         self.max_jobs = min(JOBS_MAX, max(1, allowed))
@@ -53,6 +62,7 @@ class JobLoop:
         self._job = job
         self._poll_delay_s = poll_delay_ms / 1000
         self._gate = gate
+        self._ran_at = -inf  # monotonic, the last job
 
     async def run(self) -> None:
         """Run arq's loop, and start a new one with growing pauses whenever it ends, until cancelled."""
@@ -78,7 +88,7 @@ class JobLoop:
             redis_pool=carrier.redis,
             handle_signals=False,
             max_jobs=JOBS_MAX,
-            poll_delay=self._poll_delay_s,
+            poll_delay=self._poll_delay_s / IDLE_STRIDE,
             keep_result=0,
             max_tries=1,
             retry_jobs=False,
@@ -87,9 +97,11 @@ class JobLoop:
             job_deserializer=orjson.loads,
         )
         worker.gate = self._gate
+        worker.is_idle = lambda: monotonic() - self._ran_at > BUSY_S
         return worker
 
     async def _run_job(self, ctx: dict[str, Any], payload: Any) -> None:
+        self._ran_at = monotonic()
         try:
             refs = [Ref(UUID(ref_id), int(attempt)) for ref_id, attempt in payload]
         except (AttributeError, TypeError, ValueError):
