@@ -17,13 +17,12 @@ from shared.config import Settings
 from shared.db import open_database
 from shared.lifecycle import PaymentStatus
 from shared.models import gateway_ledger, payments
-from worker.gateway.ledger import EntryKind
+from worker.gateway.ledger import MOVES_MONEY
 
 HISTORIES_MAX = 100  # that are read: one request each
 HISTORIES_AT_ONCE = 10
 EXAMPLES_MAX = 3
 LEDGER_TIMEOUT_S = 60  # it is read as a whole, which no request may do
-MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
 
 
 @dataclass(frozen=True, slots=True)
