@@ -18,7 +18,7 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from cli import verify_report
-from cli.verify_scan import MONEY, OPEN, SHOWN_MAX, TOLD, Found, Scan
+from cli.verify_scan import LEDGER, OPEN, RECORDS, SHOWN_MAX, TOLD, Found, Scan
 from shared.config import Settings, load_settings
 from shared.db import Database, open_database
 from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
@@ -99,7 +99,7 @@ async def verify(
 ) -> Found:
     """Check every invariant; that completed payments have an order update, only with `tells_orders`."""
     of_orders = await scan.of_order_updates(orders_since) if tells_orders else []
-    await scan.of_payments([*MONEY, *TOLD, *OPEN, *of_orders])
+    await scan.of_payments([*RECORDS, *LEDGER, *TOLD, *OPEN, *of_orders])
     await scan.of_keys()
     await scan.of_due(due_max_s)
     return scan.found

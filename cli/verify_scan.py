@@ -27,7 +27,8 @@ RANGE = 20_000  # payments, or keys, that one statement looks at: a fraction of 
 SHOWN_MAX = 100  # breaches of a kind that are kept with their ids
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-MONEY = (records.histories(), records.charges(), records.charges_of_nobody(), records.live_twice())
+LEDGER = (records.charges(), records.charges_of_nobody())
+RECORDS = (records.histories(), records.live_twice())
 TOLD = (
     telling.events_missing(),
     telling.events_uncalled(),
