@@ -9,8 +9,6 @@ from cli.verify_scan import Found
 from shared.clock import rfc3339
 from shared.version import VERSION
 
-LINES_MAX = 20  # of one kind on a terminal; the document has more
-
 
 def document(found: Found, *, started_at: datetime, finished_at: datetime) -> dict[str, Any]:
     """The report, as JSON may have it; its breaches are capped in number, their totals are not."""
@@ -49,10 +47,10 @@ def lines(found: Found, *, took_s: float) -> Iterator[tuple[str, str]]:
     for kind, total in _in_order(found):
         yield "", ""
         yield f"{total:,} {KINDS[kind].words} ({kind})", "bold red"
-        for ids in found.shown[kind][:LINES_MAX]:
+        for ids in found.shown[kind]:
             yield "  " + " ".join(f"{name}={value}" for name, value in ids.items()), ""
-        if total > LINES_MAX:
-            yield f"  and {total - LINES_MAX:,} more; --json writes down more of them", ""
+        if total > len(found.shown[kind]):
+            yield f"  and {total - len(found.shown[kind]):,} more; --show lists more", ""
         yield f"  What to do: {KINDS[kind].what_to_do}", "yellow"
     yield "", ""
     oldest = ", ".join(f"{table} {age_s:.1f} s" for table, age_s in found.oldest_due_s.items())

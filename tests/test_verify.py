@@ -13,7 +13,7 @@ from sqlalchemy import Index, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
-from api.schemas import VerifyReport
+from api.schemas import VERIFY_REPORT_EXAMPLE, VerifyReport
 from cli.main import app
 from cli.verify_kinds import KINDS, PROMISES, BreachKind
 from cli.verify_report import document, lines
@@ -464,7 +464,18 @@ async def test_a_report_lists_so_many_and_counts_all(database: Database, world: 
     told = "\n".join(line for line, _ in lines(few, took_s=1))
     assert str(breaches.shown[0]["payment_id"]) in told
     assert KINDS[BreachKind.EVENT_MISSING].what_to_do in told
+    assert "and 6 more" in told
     assert not report.is_sound
+
+
+def test_the_example_in_the_documentation_is_a_report() -> None:
+    example = VerifyReport.model_validate(VERIFY_REPORT_EXAMPLE)
+    [breaches] = example.breaches
+    known = KINDS[BreachKind(breaches.kind)]
+    assert (breaches.words, breaches.invariant) == (known.words, known.invariant)
+    assert [(invariant.name, invariant.promise) for invariant in example.invariants] == [
+        (known.invariant, PROMISES[known.invariant])
+    ]
 
 
 async def test_the_latest_reports_are_kept(database: Database) -> None:
