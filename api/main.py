@@ -11,7 +11,16 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.middleware import Envelope
-from api.routes import callback_secret, health, payment_methods, payments, stats, webhook_deliveries, webhook_endpoints
+from api.routes import (
+    callback_secret,
+    health,
+    payment_methods,
+    payments,
+    stats,
+    verify,
+    webhook_deliveries,
+    webhook_endpoints,
+)
 from api.state import Api
 from shared.errors import ConfigurationError
 from shared.runtime import Runtime
@@ -42,7 +51,7 @@ def create_app(api: Api) -> FastAPI:
     app.state.doorkeeper = api.doorkeeper
     app.include_router(health.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    for noun in (payments, webhook_endpoints, webhook_deliveries, callback_secret, stats):
+    for noun in (payments, webhook_endpoints, webhook_deliveries, callback_secret, stats, verify):
         app.include_router(noun.router, prefix=PREFIX)
     # The platform's gateway forwards /api/payments/* as it came. Methods first: "methods" is no payment's id.
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}/payments/methods")

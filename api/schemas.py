@@ -193,6 +193,37 @@ class EndpointChange(Request):
     enabled: bool | None = None
 
 
+VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
+    "version": "0.2.0",
+    "started_at": "2026-11-24T15:00:00.000Z",
+    "finished_at": "2026-11-24T15:00:21.417Z",
+    "is_sound": False,
+    "payments_checked": 1_000_000,
+    "idempotency_keys_checked": 1_000_000,
+    "oldest_due_s": {"payments": 0.2, "deliveries": 0.0},
+    "invariants": [
+        {"name": "event", "promise": "what a history entry calls for was told once, and nothing else", "breaches": 1}
+    ],
+    "breaches_total": 1,
+    "breaches": [
+        {
+            "kind": "event_missing",
+            "invariant": "event",
+            "words": "with a move that was not told",
+            "what_to_do": "Tell the receiver by hand: no delivery can be resent.",
+            "total": 1,
+            "shown": [
+                {
+                    "payment_id": "0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f00",
+                    "sequence": 3,
+                    "event_type": "payment.completed",
+                }
+            ],
+        }
+    ],
+}
+
+
 class MethodDetails(BaseModel):
     """How a payment was paid, as far as it may be shown."""
 
@@ -409,6 +440,42 @@ class Figures(BaseModel):
     accepted_per_s: float
     settled_per_s: float | None = Field(description="null: Redis does not answer.")
     workers: list[Worker] | None = Field(description="null: Redis does not answer.")
+
+
+class Invariant(BaseModel):
+    """What must hold, and how often it does not."""
+
+    name: str
+    promise: str
+    breaches: int
+
+
+class Breaches(BaseModel):
+    """The breaches of one kind."""
+
+    kind: str
+    invariant: str
+    words: str
+    what_to_do: str
+    total: int
+    shown: list[dict[str, Any]] = Field(description="The first of them, each with the ids that say where.")
+
+
+class VerifyReport(BaseModel):
+    """What `payments verify` found."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [VERIFY_REPORT_EXAMPLE]})
+
+    version: str = Field(description="Of the service that verified.")
+    started_at: datetime
+    finished_at: datetime
+    is_sound: bool = Field(description="There is no breach.")
+    payments_checked: int
+    idempotency_keys_checked: int
+    oldest_due_s: dict[str, float] = Field(description="By table: for how long the oldest row has been due; 0 = none.")
+    invariants: list[Invariant]
+    breaches_total: int
+    breaches: list[Breaches]
 
 
 class ProblemError(BaseModel):

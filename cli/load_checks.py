@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from cli.load_book import Book
 from cli.load_client import Api, Document, NoAnswer, Unusable
+from cli.verify_kinds import KINDS
+from cli.verify_scan import LEDGER, Found, Scan
 from shared.config import Settings
 from shared.db import open_database
 from shared.lifecycle import PaymentStatus
 from shared.models import gateway_ledger, payments
-from worker.gateway.ledger import EntryKind
+from worker.gateway.ledger import MOVES_MONEY
 
 HISTORIES_MAX = 100  # that are read: one request each
 HISTORIES_AT_ONCE = 10
 EXAMPLES_MAX = 3
-LEDGER_TIMEOUT_S = 60  # it is read as a whole, which no request may do
-MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
+LEDGER_TIMEOUT_S = 60  # it is counted as a whole, which no request may do
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,58 +113,17 @@ async def judge_ledger(settings: Settings, verdict: Verdict) -> None:
     database = open_database(patient)
     try:
         async with database.read() as connection:
-            charges = (await connection.execute(select(func.count()).where(_moves_money()))).scalar_one()
+            charges = (
+                await connection.execute(select(func.count()).where(gateway_ledger.c.kind.in_(MOVES_MONEY)))
+            ).scalar_one()
             completed = (
                 await connection.execute(select(func.count()).where(payments.c.status == PaymentStatus.COMPLETED))
             ).scalar_one()
-            for words, query in LEDGER_RULES.items():
-                found = [str(row[0]) for row in await connection.execute(query)]
-                verdict.note(words, found)
+        scan = Scan(database, Found(shown_max=EXAMPLES_MAX))
+        await scan.of_payments(LEDGER)
     finally:
         await database.dispose()
+    for kind, count in scan.found.totals.items():
+        examples = tuple(ids["payment_id"] for ids in scan.found.shown[kind])
+        verdict.broken.append(Broken(KINDS[kind].words, count, examples))
     verdict.compared.append(f"{charges:,} charges in the gateway's ledger with {completed:,} COMPLETED payments")
-
-
-def _moves_money() -> Any:
-    return gateway_ledger.c.kind.in_(MOVES_MONEY)
-
-
-_charged = (
-    select(
-        gateway_ledger.c.payment_id,
-        func.count().label("times"),
-        func.sum(gateway_ledger.c.amount).label("amount"),
-    )
-    .where(_moves_money())
-    .group_by(gateway_ledger.c.payment_id)
-    .subquery()
-)
-_ENDED_UNPAID = (PaymentStatus.FAILED, PaymentStatus.CANCELLED)
-
-LEDGER_RULES: dict[str, Select[Any]] = {  # each finds what must not be
-    "charged more than once, says the ledger": select(_charged.c.payment_id).where(_charged.c.times > 1),
-    "orders charged more than once, says the ledger": (
-        select(payments.c.order_id)
-        .join(_charged, _charged.c.payment_id == payments.c.id)
-        .group_by(payments.c.user_id, payments.c.order_id)
-        .having(func.count() > 1)
-    ),
-    "charged and yet not COMPLETED, says the ledger": (
-        select(payments.c.id)
-        .join(_charged, _charged.c.payment_id == payments.c.id)
-        .where(payments.c.status.in_(_ENDED_UNPAID))
-    ),
-    "COMPLETED without that charge in the ledger": (
-        select(payments.c.id)
-        .outerjoin(_charged, _charged.c.payment_id == payments.c.id)
-        .where(
-            payments.c.status == PaymentStatus.COMPLETED,
-            func.coalesce(_charged.c.amount, -1) != payments.c.amount,
-        )
-    ),
-    "charges for payments that do not exist": (
-        select(_charged.c.payment_id)
-        .outerjoin(payments, payments.c.id == _charged.c.payment_id)
-        .where(payments.c.id.is_(None))
-    ),
-}

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -180,6 +181,33 @@ def load(
         picture=picture,
     )
     raise typer.Exit(run_load(options))
+
+
+@app.command()
+def verify(
+    json: Annotated[Path | None, typer.Option(help="Write the report there as JSON, too.")] = None,
+    due_max: Annotated[
+        float, typer.Option(min=0, help="How long something may be due before that is a breach, s.")
+    ] = 60,
+    orders_since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%S%z"],
+            help="Since when all workers have ORDER_SERVICE_URL, such as 2026-11-24T15:00:00Z. "
+            "Default: since a minute after the first order update.",
+        ),
+    ] = None,
+    show: Annotated[int, typer.Option(min=1, max=10_000, help="How many breaches of a kind the report lists.")] = 100,
+) -> None:
+    """Check every payment against its history, its events and deliveries, and the gateway's ledger.
+
+    Reads DATABASE_URL while the service is at work, a range of payments at a time, and changes nothing. The report is
+    stored: GET /api/v1/verify/last. Exit code 1: there are breaches, listed with ids and what to do. 2: it cannot
+    run. More in docs/verify.md.
+    """
+    from cli.verify import Options, run_verify  # noqa: PLC0415 - it imports the worker's part, too
+
+    raise typer.Exit(run_verify(Options(json=json, due_max_s=due_max, orders_since=orders_since, shown_max=show)))
 
 
 @app.command()

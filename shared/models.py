@@ -237,3 +237,12 @@ delivery_attempts = Table(
     Column("error", String(255)),
     Column("response_body", Text),
 )
+
+verify_reports = Table(
+    "verify_reports",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("started_at", UtcDateTime),
+    _required("finished_at", UtcDateTime),
+    _required("report", Json),
+)

@@ -42,6 +42,7 @@ OPERATIONS = {
     ("delete", "/webhook-endpoints/{endpoint_id}"): {"204", "401", "403", "404", "503"},
     ("get", "/webhook-endpoints/{endpoint_id}/deliveries"): {"200", "401", "403", "404", "422", "503"},
     ("post", "/webhook-deliveries/{delivery_id}/resend"): {"202", "401", "404", "409", "422", "503"},
+    ("get", "/verify/last"): {"200", "401", "403", "404", "503"},
     ("get", "/callback-secret"): {"200", "401", "503"},
 }
 # The platform's gateway forwards /api/payments/*: payments and methods are there, too.

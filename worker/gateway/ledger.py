@@ -40,6 +40,9 @@ class EntryKind(StrEnum):
         return 2 if self in {EntryKind.CAPTURE, EntryKind.VOID} else 1
 
 
+MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the books; `answer` is what the asker is told, after an authorization once it is captured."""
