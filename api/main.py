@@ -57,7 +57,7 @@ def create_app(api: Api) -> FastAPI:
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}/payments/methods")
     app.include_router(payments.router, prefix=PLATFORM_PREFIX)
     errors.install(app)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, admission=api.admission)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -1,6 +1,7 @@
 """Around every request: its correlation id, a cap on its body, one log line, its metrics. Plain ASGI, for speed."""
 
 import re
+from math import inf
 from time import perf_counter
 
 import structlog
@@ -8,12 +9,14 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.admission import Admission
 from api.errors import Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
 
 log = structlog.get_logger("api.access")
 
+TELL_EVERY_S = 1.0
 BODY_BYTES_MAX = 64 * 1024
 CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
 QUIET_PATHS = frozenset({"/health", "/health/ready", "/metrics"})  # asked every few seconds by machines
@@ -22,8 +25,11 @@ QUIET_PATHS = frozenset({"/health", "/health/ready", "/metrics"})  # asked every
 class Envelope:
     """The one middleware."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app
+        self._admission = admission
+        self._turned_away = 0  # since the last line about it
+        self._told_at = -inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -36,6 +42,9 @@ class Envelope:
         if not CORRELATION_ID.fullmatch(correlation_id):
             correlation_id = str(new_id())
         scope["correlation_id"] = correlation_id
+        if not self._admission.enter(scope):
+            await self._turn_away(scope, receive, send)
+            return
         status = 0
 
         async def send_labelled(message: Message) -> None:
@@ -56,7 +65,20 @@ class Envelope:
                 log.exception("http.defect", method=scope["method"], path=scope["path"])
                 if not status:
                     await self._send_problem(Code.INTERNAL_ERROR, scope, receive, send_labelled)
+            finally:
+                self._admission.leave(scope)
             _note(scope, status, perf_counter() - started)
+
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """503 for as little work as can be: no line of its own in the log, but one a second that counts them."""
+        metrics.shed.inc()
+        self._turned_away += 1
+        if (now := perf_counter()) - self._told_at > TELL_EVERY_S:
+            log.warning("http.turned_away", count=self._turned_away)
+            self._turned_away, self._told_at = 0, now
+        answer = render(Problem(Code.OVERLOADED), path=scope["path"], correlation_id=scope["correlation_id"])
+        answer.headers["X-Correlation-ID"] = scope["correlation_id"]
+        await answer(scope, receive, send)
 
     async def _send_problem(self, code: Code, scope: Scope, receive: Receive, send: Send) -> None:
         answer = render(Problem(code), path=scope["path"], correlation_id=scope["correlation_id"])

@@ -7,6 +7,7 @@ from time import monotonic
 
 import structlog
 
+from api.admission import Admission
 from api.doorkeeper import Doorkeeper
 from api.neighbours import Neighbours
 from api.stats import Stats
@@ -19,6 +20,7 @@ from shared.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
+INTENT_PATHS = frozenset({"/api/v1/payments", "/api/payments"})
 ACCEPT_REST = 0.5  # times the last commit, before the next one: see GroupCommit
 
 
@@ -31,6 +33,7 @@ class Api:
         self._started = monotonic()
         self.doorkeeper = Doorkeeper(settings)
         self.neighbours = Neighbours(settings)
+        self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
         self.publisher = Publisher(runtime.carrier)
         self.stats = Stats(runtime.database, runtime.carrier)
         self.waiting = WaitingRoom(runtime.database, runtime.carrier, capacity=settings.waiters_max)

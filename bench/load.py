@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter, process_time, time
 from typing import Any
@@ -10,6 +11,7 @@ import aiohttp
 import orjson
 
 REQUEST_TIMEOUT_S = 30
+ACCEPTED, OVERLOADED = {"201", "202"}, 503
 RATE_MAX, DURATION_MAX_S, CONNECTIONS_MAX = 5000, 300, 2000
 
 
@@ -19,15 +21,21 @@ class Load:
     def __init__(self, plan: dict[str, Any]) -> None:
         self._url: str = plan["url"]
         self._headers: dict[str, str] = {"Authorization": f"Bearer {plan['token']}", "Content-Type": "application/json"}
+        if wait_s := plan.get("wait_s"):
+            self._headers["Prefer"] = f"wait={wait_s}"
         self._methods: list[str] = plan["methods"]
         self._run: str = plan["run"]
         self._connections = min(plan["connections"], CONNECTIONS_MAX)
         self._duration_s = min(plan["duration_s"], DURATION_MAX_S)
         self._rate = min(plan.get("rate") or 0, RATE_MAX)
         self._order = 0
+        self._without_retry_after = 0
         self.latencies_s: list[float] = []
         self.statuses: dict[str, int] = {}
         self.accepted: dict[str, float] = {}
+        self.answers: list[tuple[float, str, float]] = []  # when it was asked (s after the start), status, latency in s
+        self.held_s: list[float] = []  # from a payment's end, as its document says, to the answer that was held for it
+        self._started = 0.0
 
     async def run(self) -> dict[str, Any]:
         """The whole run; answers what happened."""
@@ -35,6 +43,7 @@ class Load:
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             started, cpu = perf_counter(), process_time()
+            self._started = started
             until = started + self._duration_s
             if self._rate:
                 await self._paced(session, until)
@@ -49,6 +58,9 @@ class Load:
             "statuses": self.statuses,
             "latencies_s": self.latencies_s,
             "accepted": self.accepted,
+            "answers": self.answers,
+            "held_s": self.held_s,
+            "without_retry_after": self._without_retry_after,
         }
 
     async def _client(self, session: aiohttp.ClientSession, until: float) -> None:
@@ -77,12 +89,18 @@ class Load:
             async with session.post(self._url, data=body, headers=self._headers) as answer:
                 content = await answer.read()
                 status = str(answer.status)
+                self._without_retry_after += answer.status == OVERLOADED and "Retry-After" not in answer.headers
         except (aiohttp.ClientError, TimeoutError) as error:
             status, content = type(error).__name__, b""
-        self.latencies_s.append(perf_counter() - started)
+        latency_s = perf_counter() - started
+        self.latencies_s.append(latency_s)
+        self.answers.append((started - self._started, status, latency_s))
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        if status == "202":
-            self.accepted[orjson.loads(content)["id"]] = time()
+        if status in ACCEPTED:
+            now, payment = time(), orjson.loads(content)
+            self.accepted[payment["id"]] = now
+            if payment.get("processed_at"):
+                self.held_s.append(now - datetime.fromisoformat(payment["processed_at"]).timestamp())
 
 
 def main() -> None:

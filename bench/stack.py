@@ -39,6 +39,10 @@ class Stack:
         """A client of the API as the user that pays."""
         return self._client(user="1", role=None)
 
+    def reader(self) -> httpx.Client:
+        """A client who may see everything."""
+        return self._client(user="bench", role="admin")
+
     def methods(self) -> list[str]:
         """Ids of one payment method of each type."""
         card = {"exp_month": 12, "exp_year": 2040, "cvv": "123"}

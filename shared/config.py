@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     min_payment_amount: int = Field(default=50, ge=1, description="minor units")
     max_payment_amount: int = Field(default=100_000_000, ge=1, le=2**63 - 1, description="minor units")
     max_payment_methods_per_user: int = Field(default=5, ge=1, le=100)
-    accept_queue_max: int = Field(default=2000, ge=1, description="intents waiting for a commit; beyond it 503")
+    accept_queue_max: int = Field(default=1000, ge=1, description="intents on their way to their commit; beyond it 503")
     accept_batch_max: int = Field(default=200, ge=1, le=1000, description="intents in one transaction")
     waiters_max: int = Field(default=5000, ge=0, description="requests held by Prefer: wait")
     idempotency_retention_h: int = Field(default=24, ge=24, le=24 * 365)

@@ -353,6 +353,23 @@ async def test_a_full_accept_queue_is_503_overloaded_and_what_waits_is_accepted(
     assert (await row_counts(runtime.database))["payments"] == 2
 
 
+async def test_an_answer_that_is_held_takes_no_place_among_those_that_come_in(
+    runtime: Runtime, settings: Settings
+) -> None:
+    small = Runtime(
+        settings.model_copy(update={"accept_queue_max": 1}), runtime.database, runtime.carrier, runtime.vault
+    )
+    async with closed_door(small) as (user, api), api.running():
+        method_id = await added(user)
+        held = asyncio.create_task(user.post("/payments", json=order(method_id), headers={"Prefer": "wait=25"}))
+        await eventually(lambda: api.intents.queued == 0 and api.admission.inside == 0 and api.waiting._seated == 1)
+        for _ in range(3):  # one after the other: each leaves its place, also one that is refused
+            assert (await user.post("/payments", json=order(method_id))).status_code == 202
+            problem(await user.post("/payments", json={}), 422, "validation_error")
+        held.cancel()
+        await asyncio.wait([held])
+
+
 async def test_a_client_that_leaves_has_its_payment_all_the_same(runtime: Runtime) -> None:
     async with closed_door(runtime) as (user, api):
         method_id = await added(user)

@@ -127,6 +127,7 @@ import asyncio, logging, sys, warnings
 import httpx, structlog
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from api.admission import Admission
 from api.middleware import Envelope
 from shared.logs import configure_logs
 
@@ -160,7 +161,7 @@ async def defective(scope, receive, send):
     raise RuntimeError(f"{card} {bearer}")
 
 async def ask():
-    transport = httpx.ASGITransport(Envelope(defective))
+    transport = httpx.ASGITransport(Envelope(defective, Admission(1, frozenset())))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/payments", headers={"X-Correlation-ID": "of-the-defect"})
         print(answer.status_code, answer.headers["x-correlation-id"], answer.text, file=sys.stderr)

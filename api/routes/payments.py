@@ -73,6 +73,7 @@ async def create_payment(
         return _accepted(request, accepted.payment, is_replay=accepted.is_replay)
     async with api.waiting.seat(intent.id) as seat:
         accepted = await api.intents.submit(intent)
+        api.admission.leave(request.scope)
         if accepted.is_replay:
             payment = await _wait_for(api, accepted.payment, wait)
         else:
