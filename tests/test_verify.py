@@ -131,6 +131,13 @@ async def it_was_voided(connection: AsyncConnection, world: World) -> None:
     await connection.execute(update(gateway_ledger).where(of_capture).values(kind="void"))
 
 
+@plants(BreachKind.COMPLETED_UNCHARGED)
+async def it_was_sold_and_voided(connection: AsyncConnection, world: World) -> None:
+    of_hold = (gateway_ledger.c.payment_id == world.completed) & (gateway_ledger.c.step == 1)
+    await connection.execute(update(gateway_ledger).where(of_hold).values(kind="sale"))
+    await it_was_voided(connection, world)
+
+
 def charged_otherwise(**changes: Any) -> Plant:
     async def plant(connection: AsyncConnection, world: World) -> None:
         of_capture = (gateway_ledger.c.payment_id == world.completed) & (gateway_ledger.c.step == 2)
@@ -395,10 +402,11 @@ async def test_an_order_update_that_was_delivered_or_failed_with_a_reason_is_no_
     assert (await look(database, orders_since=LONG_AGO)).totals == {}
 
 
-async def test_a_sale_that_was_voided_may_have_failed(database: Database, world: World) -> None:
+@pytest.mark.parametrize("kind", ["authorize", "sale"])
+async def test_what_was_voided_may_have_failed(database: Database, world: World, kind: str) -> None:
     of_failed = gateway_ledger.c.payment_id == world.failed
     async with database.transaction() as connection:
-        await connection.execute(update(gateway_ledger).where(of_failed).values(kind="authorize"))
+        await connection.execute(update(gateway_ledger).where(of_failed).values(kind=kind))
         await book(connection, world.failed, "void", 2)
     assert (await look(database)).totals == {}
 
