@@ -322,6 +322,12 @@ async def _first_round(shared: SharedCounts) -> int:
     return await shared.run_once()
 
 
+async def test_an_emptied_redis_gives_nobody_new_requests(scene: Scene) -> None:
+    assert [(await scene.hit("9/day", "1"))[0] for _ in range(3)] == [1, 2, 3]
+    await scene.shared._redis.flushall()
+    assert (await scene.hit("9/day", "1"))[0] == 3
+
+
 async def test_limits_that_differ_do_not_share_a_count(scene: Scene) -> None:
     assert (await scene.hit("2/minute", "1"))[0] == 1
     assert (await scene.hit("2/hour", "1"))[0] == 1
