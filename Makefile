@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself: `make demo` on a fresh machine is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-slow check bench lock clean
+.PHONY: help setup demo run test test-slow check audit bench lock clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -24,11 +24,17 @@ test: setup ## Run the tests, on SQLite and on a real PostgreSQL and Valkey that
 test-slow: setup ## Run the slow tests: kills, restarts and floods
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: setup ## Check format, lint, types and which room imports which
+check: setup ## Check format, lint, types, which room imports which, the Dockerfiles, and that no secret is in a file
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile.api Dockerfile.worker
+	@.ci/secrets
+
+audit: ## Look the locked packages up among known vulnerabilities; needs the network
+	@.ci/uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.txt || \
+		{ echo "Not clean, or not looked up: pip-audit and the list of vulnerabilities come over the network." >&2; exit 1; }
 
 bench: setup ## Measure throughput and latency
 	@$(BIN)/python -m bench $(ARGS)

@@ -180,6 +180,19 @@ class Door(Protocol):
         ...
 
 
+type Verdict = Principal | Problem
+
+VERDICT = "payments.verdict"  # where a request's scope has it
+
+
+async def decide(door: Door, token: str) -> Verdict:
+    """Whose token it is, or why nobody's."""
+    try:
+        return await door.principal(token)
+    except Problem as problem:
+        return problem
+
+
 bearer = HTTPBearer(auto_error=False, description="An access token of the auth service, or of `payments token`.")
 
 
@@ -189,8 +202,12 @@ async def authenticated(
     """The principal of a request; 401 without a valid token."""
     if credentials is None:
         raise refusal("Send the token as: Authorization: Bearer <token>.")
-    door: Door = request.app.state.doorkeeper
-    return await door.principal(credentials.credentials)
+    verdict: Verdict | None = request.scope.get(VERDICT)  # of who had to know before: nobody is asked twice
+    if verdict is None:
+        verdict = await decide(request.app.state.doorkeeper, credentials.credentials)
+    if isinstance(verdict, Problem):
+        raise verdict
+    return verdict
 
 
 async def privileged(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.middleware import Envelope
+from api.rate_limits import RateLimited
 from api.routes import (
     callback_secret,
     health,
@@ -57,6 +58,8 @@ def create_app(api: Api) -> FastAPI:
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}/payments/methods")
     app.include_router(payments.router, prefix=PLATFORM_PREFIX)
     errors.install(app)
+    if api.rate_limits is not None:
+        app.add_middleware(RateLimited, limits=api.rate_limits, doorkeeper=api.doorkeeper)
     app.add_middleware(Envelope, admission=api.admission)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -80,6 +83,7 @@ async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) 
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # uvicorn would believe X-Forwarded-For of whoever comes from loopback
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )

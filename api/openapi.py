@@ -9,13 +9,18 @@ from api.errors import KINDS, PROBLEM_TYPE, Code
 from api.schemas import ProblemDocument
 
 FIRST_ERROR = 400
+LIMIT_HEADERS = {
+    "Retry-After": ("integer", "Seconds until a request is let through again."),
+    "RateLimit": ("string", "For each limit the requests left (`r`) and the seconds until there are more (`t`)."),
+    "RateLimit-Policy": ("string", "For each limit the requests (`q`) in a window of so many seconds (`w`)."),
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these errors, besides 401."""
+    """The `responses` of an operation that may answer these errors, besides 401 and 429."""
     return {
         status: {"model": ProblemDocument, "description": "; ".join(KINDS[code].title for code in _codes(status))}
-        for status in (401, *statuses)
+        for status in (401, 429, *statuses)
     }
 
 
@@ -32,6 +37,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 _drop_unsent(operation["responses"])
                 _mark_problems(operation["responses"])
+                _name_headers(operation["responses"])
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of a 422, which we never send
             made["components"]["schemas"].pop(unused, None)
         app.openapi_schema = made
@@ -56,6 +62,13 @@ def _mark_problems(responses: dict[str, dict[str, Any]]) -> None:
                     "examples": {code.value: {"value": _example(code)} for code in codes},
                 }
             }
+
+
+def _name_headers(responses: dict[str, dict[str, Any]]) -> None:
+    if "429" in responses:
+        responses["429"]["headers"] = {
+            name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in LIMIT_HEADERS.items()
+        }
 
 
 def _codes(status: int) -> list[Code]:

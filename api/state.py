@@ -10,6 +10,7 @@ import structlog
 from api.admission import Admission
 from api.doorkeeper import Doorkeeper
 from api.neighbours import Neighbours
+from api.rate_limits import open_rate_limits
 from api.stats import Stats
 from api.waiting import WaitingRoom
 from shared import metrics
@@ -34,6 +35,7 @@ class Api:
         self.doorkeeper = Doorkeeper(settings)
         self.neighbours = Neighbours(settings)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
+        self.rate_limits = open_rate_limits(settings, runtime.carrier)
         self.publisher = Publisher(runtime.carrier)
         self.stats = Stats(runtime.database, runtime.carrier)
         self.waiting = WaitingRoom(runtime.database, runtime.carrier, capacity=settings.waiters_max)
@@ -57,6 +59,7 @@ class Api:
             waiting = tasks.create_task(self.waiting.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
+            counting = tasks.create_task(self.rate_limits.shared.run()) if self.rate_limits else None
             try:
                 yield
             finally:
@@ -66,6 +69,8 @@ class Api:
                 self.publisher.close()
                 await publisher
                 waiting.cancel()
+                if counting is not None:
+                    counting.cancel()
 
     def _accepted(self, answers: Sequence[Accepted]) -> None:
         new = [answer for answer in answers if not answer.is_replay]

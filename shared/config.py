@@ -1,12 +1,14 @@
 """Every setting, read once from the environment. Modules receive values; nobody else looks at the environment."""
 
 import ipaddress
+from contextlib import suppress
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 import structlog
+from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -27,6 +29,7 @@ DRIVERS = {
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
 ONE_DAY_S = 86_400
+RATE_LIMIT_MAX = 1_000_000_000
 PORTS = range(1, 65_536)
 
 
@@ -87,6 +90,15 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+def _rate(text: str) -> str:
+    found = []
+    with suppress(ValueError):  # whose words would repeat the value
+        found = parse_many(text)
+    if len(found) != 1 or not 1 <= found[0].amount <= RATE_LIMIT_MAX or found[0].get_expiry() > ONE_DAY_S:
+        raise ValueError("is not a number of requests in a time of up to a day, such as 600/minute")
+    return text
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -98,6 +110,7 @@ def _upper(value: Any) -> Any:
 type NeighbourUrl = Annotated[
     str | None, BeforeValidator(_empty_is_unset), AfterValidator(lambda u: u and _http_url(u))
 ]
+type Rate = Annotated[str | None, BeforeValidator(_empty_is_unset), AfterValidator(lambda r: r and _rate(r))]
 type Network = IPv4Network | IPv6Network
 
 
@@ -157,6 +170,11 @@ class Settings(BaseSettings):
     payment_processing_delay_max: int = Field(default=3000, ge=0, le=60_000, description="ms")
     payment_failure_scenarios: bool = False
     simulator_seed: str | None = Field(default=None, max_length=200)
+
+    # -- how often somebody may ask
+    rate_limit_user: Rate = Field(default=None, description="requests of one user, such as 600/minute; unset = off")
+    rate_limit_address: Rate = Field(default=None, description="requests from one address; unset = off")
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
 
     # -- what we accept
     min_payment_amount: int = Field(default=50, ge=1, description="minor units")

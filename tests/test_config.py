@@ -75,6 +75,7 @@ def test_without_a_variable_it_is_for_development_on_this_machine_only(environme
     assert settings.delivery_networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert (settings.log_level, settings.log_format, settings.environment) == ("INFO", "json", "development")
     assert settings.database_schema == "payments"
+    assert (settings.rate_limit_user, settings.rate_limit_address, settings.trusted_proxies) == (None, None, ())
 
 
 def test_the_platforms_variables_are_accepted_as_they_are(environment: Environment) -> None:
@@ -119,8 +120,16 @@ def test_lists_are_separated_by_commas(environment: Environment) -> None:
     )
     assert settings.webhook_retry_schedule == (5, 0.5, 300)
     assert settings.delivery_networks == (ip_network("10.80.9.0/24"), ip_network("::1/128"))
+    settings = environment(TRUSTED_PROXIES="10.0.0.1, 10.80.9.0/24 ,::1")
+    assert settings.trusted_proxies == (ip_network("10.0.0.1"), ip_network("10.80.9.0/24"), ip_network("::1"))
     assert environment(WEBHOOK_ALLOWED_NETWORKS=",").delivery_networks == ()
     assert environment(WEBHOOK_RETRY_SCHEDULE=",").webhook_retry_schedule == ()
+
+
+@pytest.mark.parametrize("rate", ["1/second", "600/minute", "600 per 2 hours", "5 per minute", "1000/day"])
+def test_a_rate_is_a_number_in_a_time(environment: Environment, rate: str) -> None:
+    settings = environment(RATE_LIMIT_USER=rate, RATE_LIMIT_ADDRESS=rate)
+    assert (settings.rate_limit_user, settings.rate_limit_address) == (rate, rate)
 
 
 def test_an_empty_variable_is_like_none(environment: Environment) -> None:
@@ -161,6 +170,9 @@ WRONG: dict[str, list[str]] = {
     "PAYMENT_PROCESSING_DELAY_MIN": ["-1", "4000", "1.5", "x"],
     "PAYMENT_PROCESSING_DELAY_MAX": ["-1", "60001"],
     "PAYMENT_FAILURE_SCENARIOS": ["maybe", "2"],
+    "RATE_LIMIT_USER": ["x", "600", "600/fortnight", "0/minute", "-1/minute", "1.5/minute", "1/month", "9/2day"],
+    "RATE_LIMIT_ADDRESS": ["per minute", "5/second;6/minute", f"{10**10}/second", "600 minutes"],
+    "TRUSTED_PROXIES": ["x", "10.0.0.1/8", "*", "10.0.0.0/33", "proxy.example", "10.0.0.1:80"],
     "MIN_PAYMENT_AMOUNT": ["0", "-1", "0.5", "100000001"],
     "MAX_PAYMENT_AMOUNT": ["0", str(2**63), "1e3"],
     "MAX_PAYMENT_METHODS_PER_USER": ["0", "101"],
@@ -208,6 +220,8 @@ def test_values_are_not_repeated_they_may_be_secrets(environment: Environment) -
         "PORT": secret,
         "WEBHOOK_RETRY_SCHEDULE": f"5,{secret}",
         "WEBHOOK_ALLOWED_NETWORKS": secret,
+        "RATE_LIMIT_USER": secret,
+        "TRUSTED_PROXIES": secret,
         "ENVIRONMENT": secret,
         "DATABASE_SCHEMA": f"{secret};",
     }.items():

@@ -107,6 +107,12 @@ def test_every_variable_is_a_setting_and_together_they_are_accepted(name: str) -
     assert settings.redis_url == "redis://redis:6379/0"
 
 
+def test_the_api_is_limited_and_trusts_no_proxy_unless_told() -> None:
+    environment = SERVICES["api"]["environment"]
+    assert (environment["RATE_LIMIT_USER"], environment["RATE_LIMIT_ADDRESS"]) == ("600/minute", "6000/minute")
+    assert not environment["TRUSTED_PROXIES"]
+
+
 def test_all_of_ours_share_their_secrets() -> None:
     for variable in ("DATABASE_URL", "JWT_SECRET_KEY", "DATA_KEY"):
         assert len({SERVICES[name]["environment"][variable] for name in OURS}) == 1

@@ -12,7 +12,7 @@ from shared.config import Settings
 from shared.lifecycle import HistoryReason, PaymentStatus
 from tests.test_repository import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://)([^)#]+)\)")
 
 
@@ -49,6 +49,15 @@ def test_the_picture_of_the_lifecycle_names_every_status_and_reason() -> None:
 def test_every_link_leads_somewhere(document: Path) -> None:
     linked = LINK.findall(document.read_text())
     assert [link for link in linked if not (document.parent / link).exists()] == []
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 20
+    assert [
+        f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()
+    ] == []
 
 
 def test_the_readme_names_commands_that_exist() -> None:

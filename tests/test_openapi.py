@@ -20,7 +20,7 @@ from tests.api_client import APPROVED, DECLINED, Door, added, card, order, paid,
 
 pytest_plugins = ["tests.api_fixtures"]
 
-# What the contract promises, under /api/v1.
+# What the contract promises, under /api/v1, beside the 429 that each of them may answer.
 OPERATIONS = {
     ("post", "/payments"): {"202", "201", "400", "401", "403", "409", "413", "415", "422", "503"},
     ("get", "/payments"): {"200", "401", "403", "422", "503"},
@@ -98,7 +98,7 @@ def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
 
 def test_every_operation_of_the_contract_is_there_with_every_status_and_no_other(document: dict[str, Any]) -> None:
     expected = {(method, f"/api/v1{path}"): statuses for (method, path), statuses in OPERATIONS.items()}
-    expected |= ON_THE_PLATFORM | AT_THE_ROOT
+    expected = {key: statuses | {"429"} for key, statuses in (expected | ON_THE_PLATFORM).items()} | AT_THE_ROOT
     assert {key: set(operation["responses"]) for key, operation in operations(document).items()} == expected
 
 
@@ -126,6 +126,12 @@ def test_every_error_is_a_problem_document_with_an_example_for_each_code(documen
             for code, example in described["examples"].items():
                 shown = schemas.ProblemDocument.model_validate(example["value"])
                 assert (shown.code, shown.status) == (code, int(status))
+
+
+def test_a_refusal_for_asking_too_often_says_how_long_to_wait(document: dict[str, Any]) -> None:
+    for (_, path), operation in operations(document).items():
+        if path.startswith("/api/"):
+            assert set(operation["responses"]["429"]["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
 
 
 def test_every_success_has_a_schema_of_its_own(document: dict[str, Any]) -> None:

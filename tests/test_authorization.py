@@ -1,0 +1,216 @@
+"""Who may do what: every operation and everybody, in one table. An operation without a row fails."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+
+from api.main import PLATFORM_PREFIX, PREFIX, create_app
+from api.state import Api
+from shared.config import load_settings
+from shared.runtime import open_runtime
+from tests.api_client import Door, added, card, order
+
+pytest_plugins = ["tests.api_fixtures"]
+
+# What everybody is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created by
+# them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object in
+# the list. 404 is the answer to whatever is not theirs: not even that it exists is told.
+TABLE = """
+operation                                    object           none user other service other_s admin
+
+GET    /health                               -                 200  200  200   200     200     200
+GET    /health/ready                         -                 200  200  200   200     200     200
+GET    /metrics                              -                 200  200  200   200     200     200
+GET    /openapi.json                         -                 200  200  200   200     200     200
+GET    /docs                                 -                 200  200  200   200     200     200
+GET    /docs/oauth2-redirect                 -                 200  200  200   200     200     200
+
+POST   /payments                             own_method        401  202  422   422     422     422
+POST   /payments                             named_user        401  403  403   202     202     202
+GET    /payments                             payment           401  sees not   not     not     sees
+GET    /payments                             ordered           401  sees not   sees    not     sees
+GET    /payments                             filtered          401  403  403   403     403     sees
+GET    /payments/{payment_id}                payment           401  200  404   404     404     200
+GET    /payments/{payment_id}                ordered           401  200  404   200     404     200
+GET    /payments/{payment_id}/status         payment           401  200  404   404     404     200
+GET    /payments/{payment_id}/status         ordered           401  200  404   200     404     200
+GET    /payments/{payment_id}/history        payment           401  200  404   404     404     200
+GET    /payments/{payment_id}/history        ordered           401  200  404   200     404     200
+GET    /payments/{payment_id}/deliveries     payment           401  200  404   404     404     200
+GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     404     200
+POST   /payments/{payment_id}/cancel         payment           401  200  404   404     404     200
+POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     404     200
+
+POST   /payment-methods                      -                 401  201  201   201     201     201
+GET    /payment-methods                      method            401  sees not   not     not     not
+GET    /payment-methods/{method_id}          method            401  200  404   404     404     200
+PATCH  /payment-methods/{method_id}          method            401  200  404   404     404     200
+DELETE /payment-methods/{method_id}          method            401  204  404   404     404     204
+
+POST   /webhook-endpoints                    -                 401  403  403   201     201     201
+GET    /webhook-endpoints                    endpoint          401  403  403   sees    not     sees
+GET    /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   200     404     200
+PATCH  /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   200     404     200
+DELETE /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   204     404     204
+GET    /webhook-endpoints/{endpoint_id}/deliveries  endpoint   401  403  403   200     404     200
+POST   /webhook-deliveries/{delivery_id}/resend     callback   401  202  404   404     404     202
+POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   202     404     202
+
+GET    /callback-secret                      -                 401  200  200   200     200     200
+GET    /stats                                -                 401  403  403   403     403     200
+"""
+ACTORS = ("none", "user", "other", "service", "other_s", "admin")
+ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
+ON_THE_PLATFORM = {"/payments": "/payments", "/payment-methods": "/payments/methods"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What everybody is answered to one operation on one object, at one of its addresses."""
+
+    method: str
+    path: str
+    thing: str
+    answers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.thing}"
+
+
+def rows() -> list[Row]:
+    """The table, with a row for every address that an operation has."""
+    found = []
+    for line in TABLE.strip().splitlines()[1:]:
+        if line:
+            method, path, thing, *answers = line.split()
+            found += [Row(method, address, thing, tuple(answers)) for address in addresses(path)]
+    return found
+
+
+def addresses(path: str) -> list[str]:
+    if path.startswith(ROOT):
+        return [path]
+    noun = "/" + path.split("/")[1]
+    platform = [PLATFORM_PREFIX + ON_THE_PLATFORM[noun] + path.removeprefix(noun)] if noun in ON_THE_PLATFORM else []
+    return [PREFIX + path, *platform]
+
+
+def everybody(door: Door) -> dict[str, httpx.AsyncClient]:
+    return {
+        "none": door.client(base=""),
+        "user": door.user(1),
+        "other": door.user(2),
+        "service": door.service("shop"),
+        "other_s": door.service("stall"),
+        "admin": door.admin("root"),
+    }
+
+
+class Things:
+    """Makes what an operation is tried on; every try gets a new one."""
+
+    def __init__(self, door: Door) -> None:
+        self.user = door.user(1)
+        self.service = door.service("shop")
+        self._number = 0
+
+    async def make(self, thing: str) -> dict[str, str]:
+        """The ids of a new thing."""
+        maker: Callable[[], Any] | None = getattr(self, thing, None)
+        return await maker() if maker else {}
+
+    async def method(self) -> dict[str, str]:
+        return {"method_id": await added(self.user)}
+
+    async def payment(self, **changes: Any) -> dict[str, str]:
+        answer = await self.user.post("/payments", json=order(await added(self.user), **changes))
+        return {"payment_id": answer.json()["id"]}
+
+    async def ordered(self) -> dict[str, str]:
+        body = order(await added(self.user), user_id="1")
+        return {"payment_id": (await self.service.post("/payments", json=body)).json()["id"]}
+
+    filtered = payment
+    own_method = named_user = method
+
+    async def endpoint(self) -> dict[str, str]:
+        answer = await self.service.post("/webhook-endpoints", json=self.endpoint_body())
+        return {"endpoint_id": answer.json()["id"]}
+
+    async def callback(self) -> dict[str, str]:
+        payment = await self.payment(callback_url="https://me.example/")
+        await self.user.post("/payments/{payment_id}/cancel".format(**payment))
+        return await self._delivery(payment["payment_id"])
+
+    async def delivery(self) -> dict[str, str]:
+        await self.endpoint()
+        return await self._delivery((await self.payment())["payment_id"])
+
+    async def _delivery(self, payment_id: str) -> dict[str, str]:
+        deliveries = (await self.user.get(f"/payments/{payment_id}/deliveries")).json()["deliveries"]
+        return {"delivery_id": deliveries[0]["id"]}
+
+    def endpoint_body(self) -> dict[str, Any]:
+        self._number += 1
+        url = f"https://o{self._number}.example/"
+        return {"name": "o", "url": url, "event_types": ["payment.initiated"]}
+
+    def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
+        """What is sent: right in everything but who sends it."""
+        if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend")):
+            return None
+        if row.method == "PATCH":
+            return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
+        if "endpoint" in row.path:
+            return self.endpoint_body()
+        if "method" in row.path:
+            return card()
+        return order(ids["method_id"], **({"user_id": "1"} if row.thing == "named_user" else {}))
+
+
+@pytest.mark.parametrize("row", rows(), ids=str)
+async def test_everybody_gets_what_the_table_says(door: Door, row: Row) -> None:
+    things = Things(door)
+    answered = []
+    for client in everybody(door).values():
+        ids = await things.make(row.thing)
+        client.base_url = httpx.URL(door.url)
+        answer = await client.request(
+            row.method,
+            row.path.format(**ids),
+            json=things.body(row, ids),
+            params={"user_id": "1"} if row.thing == "filtered" else None,
+        )
+        is_list = row.thing != "-" and "{" not in row.path and row.method == "GET" and answer.status_code == 200
+        [wanted] = ids.values() if is_list else [""]
+        answered.append(("sees" if wanted in answer.text else "not") if is_list else str(answer.status_code))
+    assert dict(zip(ACTORS, answered, strict=True)) == dict(zip(ACTORS, row.answers, strict=True))
+
+
+def test_every_operation_has_a_row() -> None:
+    runtime = open_runtime(load_settings(database_url="postgresql://127.0.0.1:1/x", redis_url="redis://127.0.0.1:1"))
+    app = create_app(Api(runtime))
+    served = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    for route in app.routes:
+        if isinstance(route, Route):
+            served |= {(method, route.path) for method in (route.methods or set()) - {"HEAD"}}
+        else:  # a router: all that it has must be in the document
+            inner = getattr(route, "original_router").routes  # noqa: B009 - of a private class
+            assert all(isinstance(each, APIRoute) and each.include_in_schema for each in inner), route
+    assert {(row.method, row.path) for row in rows()} == served
+
+
+def test_whoever_is_nobody_gets_401_everywhere_but_at_the_root() -> None:
+    assert {row.answers[0] for row in rows() if not row.path.startswith(ROOT)} == {"401"}
+
+
+async def test_everybody_has_a_callback_secret_of_their_own(door: Door) -> None:
+    people = [client for name, client in everybody(door).items() if name != "none"]
+    people += [door.service("1"), door.admin("1")]  # a machine with a user's number is not that user
+    secrets = [(await client.get("/callback-secret")).json()["secret"] for client in people]
+    assert len(set(secrets)) == len(people)
