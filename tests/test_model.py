@@ -52,7 +52,7 @@ from worker.process_payments import _settled as outcome_of
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 LEASE_S = 30.0
 METHOD_ID = UUID(int=1)
-METHOD = {"type": "CREDIT_CARD", "details": {}, "scenario": None}
+METHOD: dict[str, Any] = {"type": "CREDIT_CARD", "details": {}, "scenario": None}
 DECLINED_AMOUNT = 2  # of the two that are drawn, the one that the gateway declines
 TRIES = {  # what may become of an attempt to deliver, and where that leaves the delivery for how long
     Delivered(): (DeliveryStatus.DELIVERED, None),
@@ -432,7 +432,7 @@ def stage(settings: Settings) -> Iterator[Stage]:
 
 def examine(stage: Stage, *, examples: int, steps: int, **options: Any) -> None:
     run_state_machine_as_test(
-        lambda: Verbs(stage),
+        lambda: Verbs(stage),  # type: ignore[arg-type]  # hypothesis takes any factory of machines
         settings=settings_of(
             max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
             suppress_health_check=list(HealthCheck), **options,
