@@ -63,6 +63,7 @@ POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   2
 
 GET    /callback-secret                      -                 401  200  200   200     200     200
 GET    /stats                                -                 401  403  403   403     403     200
+GET    /verify/last                          -                 401  403  403   403     403     404
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")

@@ -26,8 +26,9 @@ from tests.api_client import APPROVED, DECLINED
 from tests.receivers import register
 from tests.rows import accepted, write
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-LONG_AGO = NOW - timedelta(hours=1)
+# Ahead of every clock that looks: what waits here for its moment stays on time however long the tests run.
+NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+LONG_AGO = NOW - timedelta(hours=2)
 CALLBACK = "https://shop.example/hook"
 
 
