@@ -19,7 +19,8 @@ pytest_plugins = ["tests.api_fixtures"]
 
 # What everybody is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created by
 # them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object in
-# the list. 404 is the answer to whatever is not theirs: not even that it exists is told.
+# the list. 404 is the answer to whatever is not theirs: not even that it exists is told. (An admin's 404 for the last
+# verification says that there was none.)
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -63,6 +64,7 @@ POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   2
 
 GET    /callback-secret                      -                 401  200  200   200     200     200
 GET    /stats                                -                 401  403  403   403     403     200
+GET    /verify/last                          -                 401  403  403   403     403     404
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
