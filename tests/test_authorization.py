@@ -19,7 +19,8 @@ pytest_plugins = ["tests.api_fixtures"]
 
 # What everybody is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created by
 # them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object in
-# the list. 404 is the answer to whatever is not theirs: not even that it exists is told.
+# the list. 404 is the answer to whatever is not theirs: not even that it exists is told. (An admin's 404 for the last
+# verification says that there was none.)
 TABLE = """
 operation                                    object           none user other service other_s admin
 
