@@ -106,9 +106,10 @@ def _capped(receive: Receive) -> Receive:
 
 
 def _note(scope: Scope, status: int, duration_s: float) -> None:
-    route = getattr(scope.get("route"), "path", "unknown")
-    metrics.http_requests.labels(scope["method"] if route != "unknown" else "other", route, status).inc()
-    metrics.http_request_seconds.labels(scope["method"] if route != "unknown" else "other", route).observe(duration_s)
+    route = _route(scope)
+    method = scope["method"] if route is not None else "other"
+    metrics.http_requests.labels(method, route or "unknown", status).inc()
+    metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
     if scope["path"] not in QUIET_PATHS:
         log.info(
             "http.answered",
@@ -117,3 +118,15 @@ def _note(scope: Scope, status: int, duration_s: float) -> None:
             status=status,
             duration_ms=round(duration_s * 1000, 1),
         )
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the address; None if no route has it.
+
+    A route knows itself without the prefix that it is mounted at, and prefixes have no parameters.
+    """
+    template: str | None = getattr(scope.get("route"), "path", None)
+    if template is None:
+        return None
+    parts = scope["path"].split("/")
+    return "/".join(parts[: len(parts) - template.count("/")]) + template

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from cli.tokens import mint
-from shared.config import Settings, load_settings
+from shared.config import DEVELOPMENT_SECRET, Settings, load_settings
 from shared.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
 from shared.version import VERSION
 
@@ -217,9 +217,13 @@ def version() -> None:
 
 
 def _announce(settings: Settings) -> None:
-    """Where it is, a token, and a request to paste. For people, so it goes to standard error, beside the logs."""
+    """Where it is, a token, and a request to paste. For people, so it goes to standard error, beside the logs.
+
+    A container's standard error is its log, so a token is only shown if anybody could have made it.
+    """
     where = f"http://{settings.host}:{settings.port}"
-    bearer = mint(settings, user="1", role=None, hours=12)
+    is_anybodys = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
+    bearer = mint(settings, user="1", role=None, hours=12) if is_anybodys else "$(payments token --user 1)"
     out = Console(stderr=True, highlight=False, soft_wrap=True)
     out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={where}]{where}[/link]")
     out.print(f"docs: {where}/docs\n")

@@ -34,6 +34,7 @@ oldest_pending_seconds = Gauge("payments_oldest_pending_seconds", "Age of the ol
 webhook_backlog = Gauge("payments_webhook_backlog", "Deliveries that are still to be made, in the whole installation.")
 workers_alive = Gauge("payments_workers", "Workers that said within seconds that they are alive.")
 worker_slots = Gauge("payments_worker_slots", "Payments that all workers together may hold in the gateway.")
+worker_slots_taken = Gauge("payments_worker_slots_taken", "Payments that all workers together hold in the gateway.")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

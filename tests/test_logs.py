@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.config import Settings
+from cli.main import _announce
+from shared.config import DEVELOPMENT_SECRET, Settings, load_settings
 from shared.logs import MASK, hidden, hide_secrets
 from tests.api_client import VISA, card, order, paypal, token
 from tests.processes import PaymentsProcess, processes
@@ -223,6 +224,19 @@ def told_no_secret(text: str) -> None:
 def test_ours_is_the_only_place_that_configures_logs() -> None:
     sources = [path for room in ("api", "worker", "shared", "cli") for path in (ROOT / room).rglob("*.py")]
     assert [path.name for path in sources if "structlog.configure(" in path.read_text()] == ["logs.py"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_shown"), [(DEVELOPMENT_SECRET, True), ("a real secret of 32 bytes or more", False)]
+)
+def test_up_shows_a_token_only_if_anybody_could_have_made_it(
+    secret: str, is_shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it says to people is in a container's log, and the platform runs us with ENVIRONMENT=development."""
+    _announce(load_settings(jwt_secret_key=secret, environment="development"))
+    said = capsys.readouterr().err
+    assert ("TOKEN=eyJ" in said) is is_shown
+    assert ("TOKEN=$(payments token" in said) is not is_shown
 
 
 # -- a whole service

@@ -258,6 +258,16 @@ async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: OrderSer
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("order_id", [".", ".."])
+async def test_an_id_that_would_lead_elsewhere_is_asked_about_nowhere(
+    service: OrderService, book: Book, order_id: str
+) -> None:
+    confirmation = await book.confirm(order_id, notes="", correlation_id=None)
+    assert confirmation.order_status is None
+    assert "no address" in (confirmation.error or "")
+    assert service.requests == []
+
+
 # -- it was paid
 
 

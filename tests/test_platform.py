@@ -309,7 +309,7 @@ async def test_one_container_on_the_platform_that_is_killed_again_and_again_conf
                 assert len(listed) == len(placed)
             up.terminate()
             assert await up.ended() == 0
-            assert "eyJ" not in up.output
+            assert "eyJ" not in up.output + up.errors
         assert [order.moves for order in placed] == [["CONFIRMED"]] * len(placed)
         database = open_database(settings)
         await assert_sound(database)

@@ -1,5 +1,8 @@
 """The live figures: what waits, what is claimed, who works; and the heartbeats behind them."""
 
+import math
+from typing import Any
+
 import httpx
 import pytest
 
@@ -69,8 +72,71 @@ async def test_without_redis_nobody_is_known_to_be_alive_and_the_rest_is_counted
     assert not await announce(runtime.carrier, BEAT)
 
 
-async def test_the_figures_are_in_the_metrics_too(door: Door, user: httpx.AsyncClient) -> None:
-    method = await added(user)
-    (await user.post("/payments", json=order(method))).raise_for_status()
+# -- the same for Prometheus
+
+IN_METRICS = {
+    "queue_depth": "payments_pending",
+    "in_flight": "payments_processing",
+    "oldest_pending_s": "payments_oldest_pending_seconds",
+    "webhook_backlog": "payments_webhook_backlog",
+}
+OF_WORKERS = {"payments_workers": 1, "payments_worker_slots": 50, "payments_worker_slots_taken": 7}
+
+
+async def scraped(door: Door) -> dict[str, float]:
+    """Every figure at /metrics, by its name and labels."""
     exposition = (await door.client(base="").get("/metrics")).text
-    assert "payments_pending 1.0" in exposition
+    lines = [line.rpartition(" ") for line in exposition.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+async def test_the_figures_are_in_the_metrics_too(
+    runtime: Runtime, door: Door, user: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    accepted = (await scraped(door))["payments_accepted_total"]
+    method = await added(user)
+    for _ in range(2):
+        (await user.post("/payments", json=order(method))).raise_for_status()
+    await announce(runtime.carrier, BEAT)
+
+    async def both() -> tuple[dict[str, Any], dict[str, float]] | None:
+        figures, found = (await admin.get("/stats")).json(), await scraped(door)
+        is_same_count = (await admin.get("/stats")).json() == figures
+        return (figures, found) if is_same_count and figures["workers"] else None
+
+    counted = await eventually(both)
+    assert counted is not None
+    figures, found = counted
+    assert {name: found[name] for name in OF_WORKERS} == OF_WORKERS
+    assert {name: found[there] for name, there in IN_METRICS.items()} == {name: figures[name] for name in IN_METRICS}
+    assert found["payments_pending"] == 2
+    assert found["payments_accepted_total"] == accepted + 2
+
+
+async def test_what_nobody_knows_is_no_number(door: Door, valkey: ValkeyServer) -> None:
+    valkey.kill()
+    found = await scraped(door)
+    assert all(math.isnan(found[name]) for name in OF_WORKERS)
+    assert found["payments_pending"] == 0
+
+
+async def test_requests_are_counted_by_the_address_that_was_asked(door: Door, user: httpx.AsyncClient) -> None:
+    asked = {
+        "/api/v1/payment-methods": "/api/v1/payment-methods",
+        "/api/v1/payment-methods/x": "/api/v1/payment-methods/{method_id}",
+        "/api/v1/payments": "/api/v1/payments",
+        "/api/v1/payments/x/history": "/api/v1/payments/{payment_id}/history",
+        "/api/payments": "/api/payments",
+        "/api/payments/methods": "/api/payments/methods",
+        "/api/payments/methods/x": "/api/payments/methods/{method_id}",
+        "/health": "/health",
+    }
+    client = door.client(base="", headers={"Authorization": user.headers["authorization"]})
+    names = {
+        path: f'payments_http_request_seconds_count{{method="GET",route="{route}"}}' for path, route in asked.items()
+    }
+    before = await scraped(door)
+    for path in asked:
+        await client.get(path)
+    after = await scraped(door)
+    assert {path: after.get(name, 0) - before.get(name, 0) for path, name in names.items()} == dict.fromkeys(asked, 1)

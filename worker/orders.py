@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 ORDER_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 NOT_FOUND_TRIES = 3  # 500s in a row, spread over some seconds, of a service that is healthy: there is no such order
 NO_SUCH_ORDER = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.UNPROCESSABLE_ENTITY})
+DOT_SEGMENTS = frozenset({".", ".."})  # steps in a path (RFC 3986, 3.3), however they are encoded
 TOKEN_LIVES_S = 300
 SERVICE_EMAIL = "payments@payment-service.internal"
 NOTES_CHARS_MAX = 500
@@ -199,9 +200,12 @@ class OrderService:
         of: str = "",
     ) -> Reply:
         """One request about one order, with a token minted for it."""
+        segment = quote(order_id, safe="")
+        if segment in DOT_SEGMENTS:
+            raise NeighbourUnreachable("no address leads to an order of that id")
         return await self._service.ask(
             method,
-            f"/orders/{quote(order_id, safe='')}{of}",
+            f"/orders/{segment}{of}",
             token=self._token(),
             content=content,
             correlation_id=correlation_id,

@@ -1,6 +1,7 @@
 """Is it alive, can it work, what has it counted."""
 
 import asyncio
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,20 +58,28 @@ async def ready(api: ApiState) -> Response:
 async def prometheus(api: ApiState) -> Response:
     """This process's figures, and those of the whole installation, for Prometheus."""
     try:
-        _show(await api.stats.current())
+        figures = await api.stats.current()
     except PaymentsError as error:
         log.warning("metrics.database_failed", error=type(error).__name__)  # the process's own figures still help
+        figures = {}
+    _show(figures)
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
 
 def _show(figures: dict[str, Any]) -> None:
-    workers = figures["workers"] or []
-    metrics.queue_depth.set(figures["queue_depth"])
-    metrics.in_flight.set(figures["in_flight"])
-    metrics.oldest_pending_seconds.set(figures["oldest_pending_s"])
-    metrics.webhook_backlog.set(figures["webhook_backlog"])
-    metrics.workers_alive.set(len(workers))
-    metrics.worker_slots.set(sum(worker["slots"] for worker in workers))
+    """What nobody knows right now is NaN: neither an old figure nor a nought that would raise an alarm."""
+    workers = figures.get("workers")
+    shown = {
+        metrics.queue_depth: figures.get("queue_depth"),
+        metrics.in_flight: figures.get("in_flight"),
+        metrics.oldest_pending_seconds: figures.get("oldest_pending_s"),
+        metrics.webhook_backlog: figures.get("webhook_backlog"),
+        metrics.workers_alive: None if workers is None else len(workers),
+        metrics.worker_slots: None if workers is None else sum(worker["slots"] for worker in workers),
+        metrics.worker_slots_taken: None if workers is None else sum(worker["in_gateway"] for worker in workers),
+    }
+    for gauge, value in shown.items():
+        gauge.set(math.nan if value is None else value)
 
 
 async def _database_answers(api: Api) -> bool:
