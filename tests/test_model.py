@@ -14,7 +14,14 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -52,7 +59,6 @@ from worker.process_payments import _settled as outcome_of
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 LEASE_S = 30.0
 METHOD_ID = UUID(int=1)
-METHOD: dict[str, Any] = {"type": "CREDIT_CARD", "details": {}, "scenario": None}
 DECLINED_AMOUNT = 2  # of the two that are drawn, the one that the gateway declines
 TRIES = {  # what may become of an attempt to deliver, and where that leaves the delivery for how long
     Delivered(): (DeliveryStatus.DELIVERED, None),
@@ -150,6 +156,12 @@ class Verbs(RuleBasedStateMachine):
         self.answers: list[Record] = []
         self.delivery_tickets: list[Ref] = []
         self.delivery_claims: list[ClaimedDelivery] = []
+
+    @initialize()
+    def begin_with_a_delivery(self) -> None:
+        """Else most runs end before there is one."""
+        self.accept([("A", None, 1)])
+        self.cancel(0)
 
     # -- clients
 
@@ -364,7 +376,8 @@ class Verbs(RuleBasedStateMachine):
 
 
 def _picked[T](items: Sequence[T], which: Sequence[int]) -> list[T]:
-    return [items[number % len(items)] for number in which]
+    """Counted from the newest: small numbers are drawn most, and long chains of steps need what came last."""
+    return [items[-1 - number % len(items)] for number in which]
 
 
 def _intent(order_id: str, key: str | None, amount: int) -> Intent:
@@ -441,7 +454,7 @@ def examine(stage: Stage, *, examples: int, steps: int, **options: Any) -> None:
 
 
 def test_verbs_in_any_order_do_what_the_model_says(stage: Stage) -> None:
-    examine(stage, examples=60, steps=40, derandomize=True)
+    examine(stage, examples=50, steps=40, derandomize=True)
 
 
 @pytest.mark.slow
