@@ -60,6 +60,11 @@ class Stack:
             endpoint = {"name": "bench", "url": f"{self.receiver_url}/hook"}
             client.post("/webhook-endpoints", json=endpoint).raise_for_status()
 
+    def delete_endpoint(self, endpoint_id: str) -> None:
+        """Have nothing delivered there any more."""
+        with self.reader() as client:
+            client.delete(f"/webhook-endpoints/{endpoint_id}").raise_for_status()
+
     def token(self) -> str:
         """A token of the user that pays."""
         return mint(self.settings, user="1", role=None, hours=1)

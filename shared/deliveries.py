@@ -1,4 +1,4 @@
-"""The life of a delivery from its claim to its end, and how clients see it.
+"""The life of a delivery from its claim to its end.
 
                   claimed            2xx      ┌───────────┐
     ┌─────────┐ ───────────▶ ┌─────────┐ ────▶│ delivered │
@@ -18,24 +18,21 @@ means is the worker's business.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self, assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, Update, bindparam, func, insert, null, select, update
+from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.addresses import origin
 from shared.any_of import any_of
-from shared.clock import rfc3339
 from shared.errors import DeliveryInProgress, EndpointDisabled
 from shared.leases import REPUBLISHED_AFTER_S, Ref, claim, lock
-from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus, EventType
+from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.models import UtcDateTime, deliveries, delivery_attempts, events, payments, webhook_endpoints
 
 RESPONSE_BYTES_MAX = 20_000  # of an answer's body: what Standard Webhooks' tools keep, enough to see what went wrong
 ERROR_CHARS_MAX = 255  # the columns' width
-ATTEMPTS_SHOWN_MAX = 50  # of one delivery, the latest: resending has no limit, an answer has
-DELIVERIES_OF_PAYMENT_MAX = 1000  # a payment's events times the endpoints: more than anybody has
 GONE = "the receiver answered 410 Gone"
 
 
@@ -116,7 +113,7 @@ async def hosts_of(connection: AsyncConnection, refs: Sequence[Ref]) -> list[tup
     if not refs:
         return []
     found = await connection.execute(
-        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.kind, _URL)
+        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.kind, RECEIVER_URL)
         .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
         .where(any_of(deliveries.c.id, [ref.id for ref in refs]), deliveries.c.status.in_(OPEN_DELIVERY))
     )
@@ -224,122 +221,13 @@ async def cancel_open(connection: AsyncConnection, now: datetime, endpoint_id: U
     return await _cancel(connection, now, reason, deliveries.c.endpoint_id == endpoint_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedAttempt:
-    """A row of `delivery_attempts`."""
-
-    number: int
-    started_at: datetime
-    duration_ms: int
-    status_code: int | None
-    error: str | None
-    response_body: str | None  # None also where it was not asked for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A delivery as clients may see it, with its latest attempts (at most 50) in order."""
-
-    id: UUID
-    event_id: UUID
-    event_type: EventType
-    payment_id: UUID
-    kind: DeliveryKind
-    endpoint_id: UUID | None
-    endpoint_name: str | None
-    endpoint_created_by: str | None  # for the API to judge by; in no document
-    url: str | None  # None: the order service
-    status: DeliveryStatus
-    tries: int
-    due_at: datetime | None
-    last_error: str | None
-    created_at: datetime
-    updated_at: datetime
-    delivered_at: datetime | None
-    has_bodies: bool  # the receiver's answers were asked for
-    attempts: tuple[LoggedAttempt, ...]
-
-    @classmethod
-    def of(cls, row: RowMapping, attempts: Iterable[LoggedAttempt], *, has_bodies: bool) -> Self:
-        """The delivery that a row of `_SEEN` holds."""
-        values = {**row, "kind": DeliveryKind(row["kind"]), "status": DeliveryStatus(row["status"])}
-        values["event_type"] = EventType(row["event_type"])
-        return cls(**values, attempts=tuple(attempts), has_bodies=has_bodies)
-
-    def document(self, *, with_url: bool = False) -> dict[str, Any]:
-        """The delivery for an answer: `with_url` for the endpoint's creator, others know an endpoint by its name."""
-        next_attempt_at = self.due_at if self.status == DeliveryStatus.PENDING else None
-        return {
-            "id": str(self.id),
-            "event_id": str(self.event_id),
-            "event_type": self.event_type.value,
-            "payment_id": str(self.payment_id),
-            "kind": self.kind.value,
-            "endpoint_id": str(self.endpoint_id) if self.endpoint_id else None,
-            "endpoint_name": self.endpoint_name,
-            **({"url": self.url} if with_url else {}),
-            "status": self.status.value,
-            "tries": self.tries,
-            "next_attempt_at": _text(next_attempt_at),
-            "last_error": self.last_error,
-            "created_at": rfc3339(self.created_at),
-            "updated_at": rfc3339(self.updated_at),
-            "delivered_at": _text(self.delivered_at),
-            "attempts": [self._attempt_document(attempt) for attempt in self.attempts],
-        }
-
-    def _attempt_document(self, attempt: LoggedAttempt) -> dict[str, Any]:
-        return {
-            "number": attempt.number,
-            "started_at": rfc3339(attempt.started_at),
-            "duration_ms": attempt.duration_ms,
-            "status_code": attempt.status_code,
-            "error": attempt.error,
-            **({"response_body": attempt.response_body} if self.has_bodies else {}),
-        }
-
-
-async def deliveries_of_payment(
-    connection: AsyncConnection, payment_id: UUID, *, with_bodies: bool = False
-) -> list[Delivery]:
-    """Every delivery of the payment's events, oldest first."""
-    wanted = _seen().where(deliveries.c.payment_id == payment_id)
-    return await _read(connection, wanted.order_by(deliveries.c.id).limit(DELIVERIES_OF_PAYMENT_MAX), with_bodies)
-
-
-async def deliveries_of_endpoint(
-    connection: AsyncConnection,
-    endpoint_id: UUID,
-    status: DeliveryStatus | None = None,
-    *,
-    limit: int,
-    before_id: UUID | None = None,
-    with_bodies: bool = False,
-) -> list[Delivery]:
-    """At most `limit` deliveries to the endpoint, newest first, older than the delivery `before_id`."""
-    wanted = _seen().where(deliveries.c.endpoint_id == endpoint_id)
-    if status is not None:
-        wanted = wanted.where(deliveries.c.status == status)
-    if before_id is not None:
-        wanted = wanted.where(deliveries.c.id < before_id)
-    return await _read(connection, wanted.order_by(deliveries.c.id.desc()).limit(limit), with_bodies)
-
-
-async def find_delivery(
-    connection: AsyncConnection, delivery_id: UUID, *, with_bodies: bool = False
-) -> Delivery | None:
-    """The delivery, whoever may see it."""
-    found = await _read(connection, _seen().where(deliveries.c.id == delivery_id), with_bodies)
-    return found[0] if found else None
-
-
-_URL = func.coalesce(deliveries.c.url, webhook_endpoints.c.url).label("url")
+RECEIVER_URL = func.coalesce(deliveries.c.url, webhook_endpoints.c.url).label("url")
 
 _WITH_RECEIVERS = (
     select(
         *deliveries.c["id", "attempt", "tries", "attempts_made", "kind", "payment_id", "event_id", "endpoint_id"],
         deliveries.c.correlation_id,
-        _URL,
+        RECEIVER_URL,
         events.c.body,
         payments.c.created_by.label("owner"),
         payments.c.order_id,
@@ -504,52 +392,3 @@ async def _is_wanted(connection: AsyncConnection, endpoint_id: UUID | None) -> b
     if not endpoint.enabled:
         raise EndpointDisabled("the endpoint is disabled")
     return True
-
-
-def _seen() -> Select[Any]:
-    """What `Delivery` is made of."""
-    of_delivery = ("id", "event_id", "payment_id", "kind", "endpoint_id", "status", "tries", "due_at", "last_error")
-    return (
-        select(
-            *deliveries.c[*of_delivery, "created_at", "updated_at", "delivered_at"],
-            _URL,
-            events.c.type.label("event_type"),
-            webhook_endpoints.c.name.label("endpoint_name"),
-            webhook_endpoints.c.created_by.label("endpoint_created_by"),
-        )
-        .join(events, events.c.id == deliveries.c.event_id)
-        .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-    )
-
-
-async def _read(connection: AsyncConnection, wanted: Select[Any], with_bodies: bool) -> list[Delivery]:
-    rows = (await connection.execute(wanted)).mappings().all()
-    attempts = await _attempts_of(connection, [row["id"] for row in rows], with_bodies)
-    return [Delivery.of(row, attempts.get(row["id"], ()), has_bodies=with_bodies) for row in rows]
-
-
-async def _attempts_of(
-    connection: AsyncConnection, ids: Sequence[UUID], with_bodies: bool
-) -> dict[UUID, list[LoggedAttempt]]:
-    if not ids:
-        return {}
-    body = delivery_attempts.c.response_body if with_bodies else null()
-    found = await connection.execute(
-        select(
-            *delivery_attempts.c["delivery_id", "number", "started_at", "duration_ms", "status_code", "error"],
-            body.label("response_body"),
-        )
-        .join(deliveries, deliveries.c.id == delivery_attempts.c.delivery_id)
-        .where(any_of(delivery_attempts.c.delivery_id, ids))
-        .where(delivery_attempts.c.number > deliveries.c.attempts_made - ATTEMPTS_SHOWN_MAX)
-        .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
-    )
-    attempts: dict[UUID, list[LoggedAttempt]] = {}
-    for row in found.mappings():
-        values = {name: row[name] for name in LoggedAttempt.__dataclass_fields__}
-        attempts.setdefault(row["delivery_id"], []).append(LoggedAttempt(**values))
-    return attempts
-
-
-def _text(moment: datetime | None) -> str | None:
-    return rfc3339(moment) if moment else None

@@ -40,8 +40,8 @@ from tests.receivers import (
 )
 from tests.servers import free_port
 from tests.waiting import eventually
-from worker import deliver
-from worker.deliver import Deliverer, Lanes
+from worker.deliver import Deliverer
+from worker.lanes import TICKETS_MAX, TICKETS_PER_HOST_MAX, Lanes
 
 type MakeSettings = Callable[..., Settings]
 
@@ -505,11 +505,11 @@ def test_a_newer_ticket_takes_the_place_of_an_older_one() -> None:
 
 def test_lanes_are_bounded_each_and_together() -> None:
     lanes = Lanes(slots_per_host=1)
-    assert [lanes.put("a", a_ticket()) for _ in range(deliver.TICKETS_PER_HOST_MAX + 1)].count(True) == len(lanes)
-    assert len(lanes) == deliver.TICKETS_PER_HOST_MAX
-    for number in range(deliver.TICKETS_MAX):
+    assert [lanes.put("a", a_ticket()) for _ in range(TICKETS_PER_HOST_MAX + 1)].count(True) == len(lanes)
+    assert len(lanes) == TICKETS_PER_HOST_MAX
+    for number in range(TICKETS_MAX):
         lanes.put(str(number), a_ticket())
-    assert len(lanes) == deliver.TICKETS_MAX
+    assert len(lanes) == TICKETS_MAX
     assert not lanes.put("z", a_ticket())
 
 

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.config import Settings
 from shared.db import Database
 from shared.deliveries import (
-    ATTEMPTS_SHOWN_MAX,
     ERROR_CHARS_MAX,
     RESPONSE_BYTES_MAX,
     ClaimedDelivery,
@@ -25,13 +24,16 @@ from shared.deliveries import (
     TryAgain,
     cancel_open,
     claim_deliveries,
-    deliveries_of_endpoint,
-    deliveries_of_payment,
-    find_delivery,
     hosts_of,
     record_attempts,
     release,
     resend,
+)
+from shared.delivery_log import (
+    ATTEMPTS_SHOWN_MAX,
+    deliveries_of_endpoint,
+    deliveries_of_payment,
+    find_delivery,
 )
 from shared.errors import DeliveryInProgress, EndpointDisabled
 from shared.ids import new_id

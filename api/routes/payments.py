@@ -32,7 +32,7 @@ from api.requests import (
 from api.responses import document
 from api.state import Api
 from shared.clock import rfc3339
-from shared.deliveries import Delivery, deliveries_of_payment
+from shared.delivery_log import Delivery, deliveries_of_payment
 from shared.documents import Payment
 from shared.ids import new_id, parse_id
 from shared.lifecycle import PaymentStatus

@@ -15,7 +15,8 @@ from api.openapi import problems
 from api.repeats import REPEATED, once
 from api.requests import ApiState, IdempotencyKey, claim_of, existing_id
 from api.responses import document
-from shared.deliveries import Delivery, find_delivery, resend
+from shared.deliveries import resend
+from shared.delivery_log import Delivery, find_delivery
 from shared.leases import Ref
 from shared.payments.find import find
 from shared.queue import Queue

@@ -23,7 +23,7 @@ from api.requests import (
     seal_cursor,
 )
 from api.responses import document
-from shared.deliveries import deliveries_of_endpoint
+from shared.delivery_log import deliveries_of_endpoint
 from shared.ids import new_id
 from shared.lifecycle import DeliveryStatus
 from shared.vault import new_webhook_secret
