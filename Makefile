@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself: `make demo` on a fresh machine is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-slow check bench lock clean
+.PHONY: help setup demo run test test-slow check bench chaos lock clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -32,6 +32,9 @@ check: setup ## Check format, lint, types and which room imports which
 
 bench: setup ## Measure throughput and latency
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: setup ## Break everything under load and judge it; ARGS="--seconds 600 --seed 7 --json FILE"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 LOCK := .ci/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 	--custom-compile-command "make lock" pyproject.toml --extra local --extra build

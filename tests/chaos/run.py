@@ -131,7 +131,8 @@ def say(outcome: Outcome, view: Console) -> None:
     verdict = outcome.verdict
     view.print(
         f"{outcome.counts.total()} faults; {outcome.accepted} payments accepted after {outcome.retries} retries, "
-        f"{_counted(verdict.statuses)}; {outcome.took} events taken; settled {verdict.settled_s:.1f} s after the last fault"
+        f"{_counted(verdict.statuses)}; {outcome.took} events taken; settled {verdict.settled_s:.1f} s "
+        "after the last fault"
     )
     for finding in verdict.findings[:SHOWN_MAX]:
         view.print(finding, style="red", markup=False)
