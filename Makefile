@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself: `make demo` on a fresh machine is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-slow check audit bench lock clean
+.PHONY: help setup demo run test test-slow check audit bench chaos lock clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -38,6 +38,9 @@ audit: ## Look the locked packages up among known vulnerabilities; needs the net
 
 bench: setup ## Measure throughput and latency
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: setup ## Break everything under load and judge it; ARGS="--seconds 600 --seed 7 --json FILE"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 LOCK := .ci/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 	--custom-compile-command "make lock" pyproject.toml --extra local --extra build

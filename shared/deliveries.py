@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.addresses import origin
 from shared.any_of import any_of
 from shared.errors import DeliveryInProgress, EndpointDisabled
-from shared.leases import REPUBLISHED_AFTER_S, Ref, claim, lock
+from shared.leases import CLOCKS_APART_S, REPUBLISHED_AFTER_S, Ref, claim, lock
 from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.models import UtcDateTime, deliveries, delivery_attempts, events, payments, webhook_endpoints
 
@@ -133,8 +133,9 @@ async def claim_deliveries(
     statement = (
         update(deliveries)
         # A ticket is written when its row is due, which the relay then puts off by 30 s: a row due later than that
-        # waits for its next try, and the ticket is older than the last one.
-        .where(deliveries.c.due_at <= now + timedelta(seconds=REPUBLISHED_AFTER_S))
+        # waits for its next try, and the ticket is older than the last one. By its own clock the relay may have put it
+        # off a little further: refused for that, it would wait for 30 s more, and then again.
+        .where(deliveries.c.due_at <= now + timedelta(seconds=REPUBLISHED_AFTER_S + CLOCKS_APART_S))
         .where(deliveries.c.status.in_(OPEN_DELIVERY))
         .values(status=DeliveryStatus.SENDING, due_at=lease_until, updated_at=now)
     )

@@ -17,6 +17,7 @@ from shared.any_of import any_of
 
 PICK_UP_S = 5  # the relay's first look at new work: the published message has nearly always won by then
 REPUBLISHED_AFTER_S = 30  # a published id that nobody claimed is published again after this long
+CLOCKS_APART_S = 10  # two workers' clocks, at most: each follows the database's, but a slow answer leaves it behind
 
 
 @dataclass(frozen=True, slots=True, order=True)

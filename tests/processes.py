@@ -48,8 +48,17 @@ def forked(target: Callable[..., None], *args: Any) -> ForkServerProcess:
 class PaymentsProcess:
     """One `payments COMMAND` in a folder of its own, with `settings` as its environment and its output in files."""
 
-    def __init__(self, command: str, folder: Path, settings: Settings, **environment: str) -> None:
+    def __init__(
+        self,
+        command: str,
+        folder: Path,
+        settings: Settings,
+        *,
+        program: Callable[[str], None] | None = None,
+        **environment: str,
+    ) -> None:
         self.command = command
+        self._program = program or _payments
         self.folder = folder
         self.settings = settings
         self._environment = {**environment_of(settings), **environment}
@@ -62,7 +71,7 @@ class PaymentsProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("stdout", "stderr"):
             (self.folder / name).write_bytes(b"")
-        self._process = forked(_main, self.command, self._environment, str(self.folder))
+        self._process = forked(_main, self._program, self.command, self._environment, str(self.folder))
         return self
 
     async def ready(self) -> Self:
@@ -188,7 +197,11 @@ def _as_text(value: Any) -> str:
             return str(value)
 
 
-def _main(command: str, environment: dict[str, str], folder: str) -> None:
+def _payments(command: str) -> None:
+    app([command], prog_name="payments")
+
+
+def _main(program: Callable[[str], None], command: str, environment: dict[str, str], folder: str) -> None:
     """What the forked process does: become a process like any other, then the program."""
     os.setpgid(0, 0)
     if sys.platform == "linux":
@@ -199,7 +212,7 @@ def _main(command: str, environment: dict[str, str], folder: str) -> None:
         os.dup2(file, number)
         os.close(file)
     os.environ.update(environment)
-    app([command], prog_name="payments")
+    program(command)
 
 
 class Shop:

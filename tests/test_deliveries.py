@@ -37,7 +37,7 @@ from shared.delivery_log import (
 )
 from shared.errors import DeliveryInProgress, EndpointDisabled
 from shared.ids import new_id
-from shared.leases import Ref, take_due
+from shared.leases import CLOCKS_APART_S, Ref, take_due
 from shared.lifecycle import DeliveryKind, DeliveryStatus, EventType
 from shared.models import deliveries, delivery_attempts, events, webhook_endpoints
 from shared.vault import Vault, open_vault
@@ -177,6 +177,15 @@ async def test_a_lease_that_ran_out_is_claimed_again_with_the_next_attempt(datab
         [again] = await take_due(connection, deliveries, now=after(LEASE_S), limit=10)
     assert again == Ref(ref.id, 1)
     assert (await claim_one(database, again, now=after(LEASE_S))).attempt == 2
+
+
+async def test_a_worker_whose_clock_is_behind_the_relays_claims_what_the_relay_brings(
+    database: Database, vault: Vault
+) -> None:
+    _, [ref] = await endpoint_with(database, vault, 1)
+    async with database.transaction() as connection:
+        assert await take_due(connection, deliveries, now=after(60), limit=1) == [ref]
+    await claim_one(database, ref, now=after(60 - CLOCKS_APART_S))
 
 
 async def test_a_late_ticket_does_not_bring_the_next_try_forward(database: Database, vault: Vault) -> None:

@@ -1,0 +1,146 @@
+"""The judge: the clients' journal against the tables, the gateway's books, the receiver and the order service.
+
+It begins when every fault is healed, and gives the service the time that its own leases and retries need.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from rich.console import Console
+from sqlalchemy import func, select
+
+from shared.db import Database, open_database
+from shared.documents import Payment
+from shared.lifecycle import EVENT_OF_STATUS, OPEN_DELIVERY, DeliveryStatus, EventType, PaymentStatus
+from shared.models import deliveries, payments
+from tests.chaos.clients import HOOK, Clients, Intent, callback_path
+from tests.chaos.stage import Stage
+from tests.processes import environment_of
+from tests.rows import assert_sound, read_all
+
+SETTLES_WITHIN_S = 180.0  # a message that was flushed is published again after 30 s, an unread order given up after 60
+LOOK_S = 5.0
+VERIFY_TIMEOUT_S = 300
+SHOWN_MAX = 20
+VERIFY = [sys.executable, "-c", "from cli.main import app; app()", "verify"]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found; nothing is good."""
+
+    settled_s: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+
+
+async def judge(stage: Stage, clients: Clients, view: Console) -> Verdict:
+    """Wait until all has ended, then compare."""
+    verdict = Verdict()
+    async with _opened(stage) as database:
+        began_at = monotonic()
+        while open_work := await _open_work(database):
+            if monotonic() - began_at > SETTLES_WITHIN_S:
+                verdict.findings.append(f"not settled within {SETTLES_WITHIN_S:.0f} s: {open_work}")
+                break
+            view.print(f"  still open: {open_work}")
+            await asyncio.sleep(LOOK_S)
+        verdict.settled_s = monotonic() - began_at
+        found = {payment.order_id: payment for payment in await read_all(database)}
+        verdict.statuses.update(payment.status for payment in found.values())
+        verdict.findings += [complaint for intent in clients.journal for complaint in _of_intent(stage, intent, found)]
+        verdict.findings += await _of_books(database, stage, count=len(found))
+        verdict.findings += await _of_deliveries(database)
+    verdict.findings += [f"a delivery that its secret has not signed: {each}" for each in stage.receiver.forged]
+    verdict.findings += await asyncio.to_thread(_of_verify, stage)
+    verdict.findings += stage.findings
+    return verdict
+
+
+@asynccontextmanager
+async def _opened(stage: Stage) -> AsyncIterator[Database]:
+    database = open_database(stage.settings)
+    try:
+        yield database
+    finally:
+        await database.dispose()
+
+
+async def _open_work(database: Database) -> dict[str, int]:
+    """How many payments and deliveries have not ended, by status."""
+    waiting = [status for status in PaymentStatus if not status.is_terminal]
+    async with database.read() as connection:
+        found = [
+            *await connection.execute(
+                select(payments.c.status, func.count()).where(payments.c.status.in_(waiting)).group_by("status")
+            ),
+            *await connection.execute(
+                select(deliveries.c.status, func.count())
+                .where(deliveries.c.status.in_(OPEN_DELIVERY))
+                .group_by("status")
+            ),
+        ]
+    return {row[0]: row[1] for row in found}
+
+
+def _of_intent(stage: Stage, intent: Intent, found: dict[str, Payment]) -> list[str]:
+    """What is wrong with one line of the journal."""
+    payment = found.get(str(intent.order_id))
+    if intent.payment_id is None:
+        return [f"order {intent.order_id} was never answered"]
+    if payment is None or str(payment.id) != intent.payment_id:
+        return [f"{intent.payment_id} was accepted and is lost; in its place: {payment and payment.id}"]
+    wrong = []
+    if (payment.amount, payment.user_id) != (intent.amount, intent.user):
+        wrong.append(f"is {payment.amount} of {payment.user_id}, not {intent.amount} of {intent.user}")
+    moves = stage.orders.orders[intent.order_id].moves
+    if moves != ["CONFIRMED"] * (payment.status is PaymentStatus.COMPLETED):
+        wrong.append(f"its order was moved: {moves}")
+    if (end := EVENT_OF_STATUS[payment.status]) is not None:
+        expected = [(HOOK, EventType.INITIATED), (HOOK, end), (callback_path(intent.user), end)]
+        missed = [each for each in expected if not stage.receiver.taken[each[0], intent.payment_id, each[1]]]
+        wrong += [f"{event} never came to {path}" for path, event in missed]
+    return [f"{intent.payment_id} ({payment.status}): {complaint}" for complaint in wrong]
+
+
+async def _of_books(database: Database, stage: Stage, *, count: int) -> list[str]:
+    """Every payment, journalled or not: histories, charges, events; and one payment per order."""
+    wrong = []
+    async with database.read() as connection:
+        rows = (await connection.execute(select(func.count()).select_from(payments))).scalar_one()
+    if rows != count or rows > len(stage.orders.orders):
+        wrong.append(f"{rows} payments for {count} orders of {len(stage.orders.orders)}")
+    try:
+        await assert_sound(database)
+    except AssertionError as error:
+        wrong.append(f"not sound: {error}")
+    return wrong
+
+
+async def _of_deliveries(database: Database) -> list[str]:
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(deliveries.c.status, func.count())
+            .where(deliveries.c.status.not_in([DeliveryStatus.DELIVERED, *OPEN_DELIVERY]))
+            .group_by(deliveries.c.status)
+        )
+        return [f"{count} deliveries {status}" for status, count in found]
+
+
+def _of_verify(stage: Stage) -> list[str]:
+    """`payments verify`, as an operator would."""
+    done = subprocess.run(
+        VERIFY,
+        env={"LOG_LEVEL": "WARNING", "COLUMNS": "200", **environment_of(stage.settings)},
+        capture_output=True,
+        text=True,
+        timeout=VERIFY_TIMEOUT_S,
+        check=False,
+    )
+    return [] if done.returncode == 0 else [f"payments verify: {done.returncode}\n{done.stdout}{done.stderr}"]
