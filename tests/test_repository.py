@@ -19,7 +19,7 @@ IGNORED = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split(
 FOREIGN = re.compile(
     r"(?<![\w.$}~-])/(root|work|home|Users)/|[i]ndex-url|[f]ind-links|[p]ypi\.org/simple|[p]ythonhosted"
 )
-TARGETS = {"help", "setup", "demo", "run", "test", "test-slow", "check", "audit", "bench", "lock", "clean"}
+TARGETS = {"help", "setup", "demo", "run", "test", "test-slow", "check", "audit", "bench", "chaos", "lock", "clean"}
 
 
 def files() -> list[Path]:
