@@ -705,6 +705,7 @@ async def test_log_lines_name_the_delivery_and_hold_no_secret_and_no_body(
         with capture_logs() as logs:
             await deliverer.offer([ref])
             [row] = await world.until("exhausted", [ref], deliverer)
+            await eventually(lambda: deliverer.in_flight == 0)  # the line follows the commit
     lines = [line for line in logs if line["event"].startswith("delivery.")]
     assert [line["event"] for line in lines] == ["delivery.failed", "delivery.exhausted"]
     for number, line in enumerate(lines, start=1):
