@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,8 +18,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.config import Settings
+from shared.deliveries import ClaimedDelivery
 from shared.leases import Ref
-from shared.queue import Publisher
+from shared.queue import Carrier, Publisher, Queue
 from shared.runtime import Runtime, open_runtime
 from tests.api_client import opened
 from tests.waiting import eventually
@@ -41,6 +42,7 @@ class Journey:
     settings: Settings
     body: dict[str, Any]  # of the intent
     key: str  # of its idempotency
+    sends_at_once: bool  # whoever records the payment sends its webhook, or somebody claims that
     dies_at: int = NEVER
 
 
@@ -90,38 +92,58 @@ async def _travel(journey: Journey, told: Connection) -> None:
         payment_id = UUID(answer.raise_for_status().json()["id"])
     told.send(str(payment_id))
     boundaries.step = "claim, charge, record"
-    tickets = await _process(runtime, Ref(payment_id, 0))
+    outbox = Outbox(runtime.carrier, has_room=journey.sends_at_once)
+    await _process(runtime, Ref(payment_id, 0), outbox)
     boundaries.step = "deliver"
-    await _deliver(runtime, tickets)
+    await _deliver(runtime, outbox)
     await runtime.close()
     told.send(boundaries.passed)
 
 
-async def _process(runtime: Runtime, ref: Ref) -> Sequence[Ref]:
-    """The tickets of the payment's deliveries, once it is recorded."""
-    recorded: asyncio.Future[Sequence[Ref]] = asyncio.get_running_loop().create_future()
+class Outbox(Publisher):
+    """Keeps the deliveries of the payment until their turn: claimed if it has room, else their tickets."""
+
+    lease_s = LEASE_S
+
+    def __init__(self, carrier: Carrier, *, has_room: bool) -> None:
+        super().__init__(carrier)
+        self.has_room = has_room
+        self.tickets: list[Ref] = []
+        self.claimed: list[ClaimedDelivery] = []
+        self.claimed_at = 0.0
+
+    def publish(self, queue: Queue, refs: Iterable[Ref]) -> None:
+        self.tickets += refs if queue is Queue.DELIVER else ()
+
+    def take_over(self, claimed: Sequence[ClaimedDelivery], claimed_at: float) -> None:
+        self.claimed += claimed
+        self.claimed_at = claimed_at
+
+
+async def _process(runtime: Runtime, ref: Ref, outbox: Outbox) -> None:
+    """Return when the payment is recorded and its deliveries are in the outbox."""
     ledger = Ledger(runtime.database, batch_max=10, queue_max=10)
     gateway = SimulatedGateway(ledger, success_rate=1, delay_min_ms=0, delay_max_ms=0)
     rules = Rules(
         concurrency=10, lease_s=LEASE_S, max_claims=5, gateway_tries_max=3, gateway_backoff_s=1, is_seeded=False
     )
-    publisher = Publisher(runtime.carrier)
-    processor = Processor(runtime.database, gateway, publisher, rules, deliver=recorded.set_result)
+    processor = Processor(runtime.database, gateway, outbox, rules, sender=outbox)
     async with asyncio.TaskGroup() as parts:
         parts.create_task(ledger.run())
         parts.create_task(processor.run())
         await eventually(lambda: processor.free)
         await processor.offer([ref])
-        tickets = await asyncio.wait_for(recorded, STEP_S)
+        await eventually(lambda: outbox.tickets or outbox.claimed, STEP_S)
         await processor.stop(STEP_S)
         ledger.close()
-    return tickets
 
 
-async def _deliver(runtime: Runtime, tickets: Sequence[Ref]) -> None:
+async def _deliver(runtime: Runtime, outbox: Outbox) -> None:
     deliverer = Deliverer(runtime.database, runtime.vault, runtime.settings, version="tests")
     async with asyncio.TaskGroup() as parts:
         parts.create_task(deliverer.run())
-        await deliverer.offer(tickets)
+        await eventually(lambda: deliverer.has_room)
+        await deliverer.offer(outbox.tickets)
+        deliverer.take_over(outbox.claimed, outbox.claimed_at)
         await eventually(lambda: deliverer.queued == deliverer.in_flight == 0)
         await deliverer.stop(STEP_S)

@@ -106,12 +106,14 @@ class Model:
     def accept(self, payment_id: UUID, order_id: str) -> None:
         self.payments[payment_id] = Payment(order_id, self.after(PICK_UP_S))
 
-    def tell(self, tickets: Iterable[Ref]) -> None:
+    def tell(self, tickets: Iterable[Ref], *, claimed_for_s: float | None) -> None:
         """A payment has ended, and these deliveries were written with it: one, to its callback."""
         [ticket] = tickets
-        assert ticket.attempt == 0
         assert ticket.id not in self.deliveries
-        self.deliveries[ticket.id] = Delivery(self.after(PICK_UP_S))
+        delivery = self.deliveries[ticket.id] = Delivery(self.after(PICK_UP_S))
+        if claimed_for_s is not None:
+            delivery.claim(self.after(claimed_for_s))
+        assert ticket.attempt == delivery.attempt
 
     def take[R: Due](self, rows: dict[UUID, R], taken: list[Ref], limit: int) -> None:
         """The relay took these: they must be those that are due the longest."""

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook
 
 from shared import events
+from shared.deliveries import ClaimedDelivery
 from shared.documents import Payment
 from shared.ids import new_id
 from shared.leases import Ref
@@ -193,10 +194,25 @@ async def complete_payments(
     connection: AsyncConnection, count: int, *, now: datetime, callback_url: str | None = None
 ) -> list[Ref]:
     """Payments that have just reached COMPLETED; the tickets of their deliveries, in order."""
+    told = await _completed(connection, count, now=now, callback_url=callback_url)
+    return [ref for each in told for ref in each.tickets]
+
+
+async def complete_and_claim(
+    connection: AsyncConnection, count: int, *, now: datetime, claim_for_s: float, **options: Any
+) -> list[ClaimedDelivery]:
+    """The same, their deliveries written down as claimed."""
+    told = await _completed(connection, count, now=now, claim_for_s=claim_for_s, **options)
+    return [delivery for each in told for delivery in each.claimed]
+
+
+async def _completed(
+    connection: AsyncConnection, count: int, *, now: datetime, callback_url: str | None = None, **options: Any
+) -> list[events.Told]:
     rows = [replace(a_payment(now), callback_url=callback_url) for _ in range(count)]
     await connection.execute(insert(payments), [asdict(payment) for payment in rows])
-    told = await events.tell(connection, rows, now=now)
-    return [ref for payment in rows for ref in told.get(payment.id, ())]
+    told = await events.tell(connection, rows, now=now, **options)
+    return [told[payment.id] for payment in rows]
 
 
 def a_payment(now: datetime) -> Payment:

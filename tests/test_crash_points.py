@@ -14,6 +14,7 @@ from multiprocessing import Pipe
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -80,18 +81,19 @@ async def later(settings: Settings) -> AsyncIterator[Runtime]:
     await runtime.close()
 
 
+@pytest.mark.parametrize("sends_at_once", [True, False])
 async def test_whatever_boundary_a_process_dies_at_the_payment_is_charged_and_told_once(
-    make_settings: MakeSettings, database: Database
+    make_settings: MakeSettings, database: Database, *, sends_at_once: bool
 ) -> None:
     settings = make_settings(payment_success_rate=1, lease_s=LEASE_S)
     async with receiver() as shop:
         async with later(settings) as runtime, opened(runtime) as door, door.user() as client:
             body = order(await added(client), callback_url=shop.url)
-        whole = await travelled(Journey(settings, {**body, "order_id": "whole"}, "whole"))
+        whole = await travelled(Journey(settings, {**body, "order_id": "whole"}, "whole", sends_at_once))
         assert (whole.exit_code, {name.split(":")[0] for name in whole.boundaries}) == (0, set(STEPS))
         assert len(whole.boundaries) >= BOUNDARIES_MIN, whole.boundaries
         journeys = [
-            Journey(settings, {**body, "order_id": f"{number}"}, f"dies-{number}", number)
+            Journey(settings, {**body, "order_id": f"{number}"}, f"dies-{number}", sends_at_once, number)
             for number in range(len(whole.boundaries))
         ]
         turns = asyncio.Semaphore(AT_ONCE)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from shared.config import Settings
 from shared.db import Database
-from shared.deliveries import RESPONSE_BYTES_MAX, claim_deliveries, resend
+from shared.deliveries import RESPONSE_BYTES_MAX, ClaimedDelivery, claim_deliveries, resend
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.leases import Ref, take_due
@@ -27,6 +28,7 @@ from shared.vault import Vault, new_webhook_secret, open_vault
 from tests.receivers import (
     Endpoint,
     answering,
+    complete_and_claim,
     complete_payments,
     delivery_rows,
     hanging,
@@ -40,7 +42,7 @@ from tests.receivers import (
 )
 from tests.servers import free_port
 from tests.waiting import eventually
-from worker.deliver import Deliverer
+from worker.deliver import FRESH_S, Deliverer
 from worker.lanes import TICKETS_MAX, TICKETS_PER_HOST_MAX, Lanes
 
 type MakeSettings = Callable[..., Settings]
@@ -67,6 +69,12 @@ class World:
         async with self.database.transaction() as connection:
             now = await self.database.clock.now(connection)
             return await complete_payments(connection, count, now=now, callback_url=callback_url)
+
+    async def pay_and_claim(self, count: int = 1, *, claim_for_s: float = 30) -> list[ClaimedDelivery]:
+        """Complete payments; their deliveries, claimed."""
+        async with self.database.transaction() as connection:
+            now = await self.database.clock.now(connection)
+            return await complete_and_claim(connection, count, now=now, claim_for_s=claim_for_s)
 
     async def relay(self, deliverer: Deliverer) -> None:
         """What the worker's relay does once: bring what is due."""
@@ -154,6 +162,41 @@ async def test_an_endpoint_gets_exactly_the_events_bytes_signed_with_its_secret(
     assert "accept-encoding" not in headers
     with pytest.raises(WebhookVerificationError):
         request.verified(new_webhook_secret())
+
+
+async def test_what_is_taken_over_is_sent_without_another_claim(world: World, settings: Settings) -> None:
+    async with receiver() as shop, running(world, settings) as deliverer:
+        endpoint = await world.endpoint(shop.url)
+        await eventually(lambda: deliverer.has_room)
+        claimed = await world.pay_and_claim(3)
+        deliverer.take_over(claimed, monotonic())
+        rows = await world.until("delivered", [delivery.ref for delivery in claimed])
+    assert [(row.attempt, row.tries, row.attempts_made) for row in rows] == [(1, 1, 1)] * 3
+    assert {request.headers["webhook-id"] for request in shop.requests} == {str(row.id) for row in rows}
+    for request in shop.requests:
+        assert request.verified(endpoint.secret)["type"] == "payment.completed"
+
+
+async def test_what_was_taken_over_too_long_ago_is_claimed_anew(world: World, settings: Settings) -> None:
+    """It would be signed with a moment that is over, and its lease might end while it is sent."""
+    async with receiver() as shop, running(world, settings) as deliverer:
+        await world.endpoint(shop.url)
+        await eventually(lambda: deliverer.has_room)
+        claimed = await world.pay_and_claim()
+        deliverer.take_over(claimed, monotonic() - FRESH_S)
+        [row] = await world.until("delivered", [delivery.ref for delivery in claimed])
+    assert (row.attempt, row.tries, row.attempts_made) == (2, 1, 1)
+    assert len(shop.requests) == 1
+
+
+async def test_what_is_taken_over_and_never_sent_comes_again_when_its_lease_is_over(
+    world: World, settings: Settings
+) -> None:
+    async with receiver() as shop, running(world, settings) as deliverer:
+        await world.endpoint(shop.url)
+        [claimed] = await world.pay_and_claim(claim_for_s=0)  # whoever claimed it is dead
+        [row] = await world.until("delivered", [claimed.ref], deliverer)
+    assert (row.attempt, row.attempts_made, len(shop.requests)) == (2, 1, 1)
 
 
 async def test_a_callback_is_signed_with_its_owners_secret(world: World, settings: Settings) -> None:
@@ -590,6 +633,24 @@ async def test_a_shutdown_releases_what_is_being_sent_uncounted(world: World, se
         shop.script[:] = [answering(200)]
         async with running(world, settings) as successor:
             await world.until("delivered", refs, successor)
+
+
+async def test_a_shutdown_releases_what_was_taken_over_and_waits(world: World, settings: Settings) -> None:
+    async with receiver(hanging()) as shop:
+        await world.endpoint(shop.url)
+        settings = settings.model_copy(update={"webhook_concurrency": 1})
+        async with running(world, settings) as deliverer:
+            await eventually(lambda: deliverer.has_room)
+            claimed = await world.pay_and_claim(3)
+            deliverer.take_over(claimed[:2], monotonic())
+            await eventually(lambda: len(shop.requests) == 1)
+            stopping = asyncio.create_task(deliverer.stop(grace_s=0.1))
+            await eventually(deliverer._stopping.is_set)
+            assert not deliverer.has_room
+            deliverer.take_over(claimed[2:], monotonic())  # was being recorded when the stop came
+            await stopping
+        rows = await world.rows([delivery.ref for delivery in claimed])
+        assert [(row.status, row.tries) for row in rows] == [("pending", 0)] * 3
 
 
 async def test_a_shutdown_lets_open_sends_finish_within_the_grace(world: World, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -41,7 +42,7 @@ from shared.leases import CLOCKS_APART_S, Ref, take_due
 from shared.lifecycle import DeliveryKind, DeliveryStatus, EventType
 from shared.models import deliveries, delivery_attempts, events, webhook_endpoints
 from shared.vault import Vault, open_vault
-from tests.receivers import Endpoint, complete_payments, delivery_rows, register
+from tests.receivers import Endpoint, complete_and_claim, complete_payments, delivery_rows, register
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 LEASE_S = 30
@@ -126,6 +127,26 @@ def success(delivery: ClaimedDelivery) -> DeliveryAttempt:
 
 
 # -- claiming
+
+
+async def test_a_delivery_that_is_written_as_claimed_is_what_a_claim_would_answer(
+    database: Database, vault: Vault
+) -> None:
+    """Endpoint, callback and order service: whoever records a payment may send at once under the same fence."""
+    kinds = {"callback_url": "https://shop.example/back", "confirms_orders": True}
+    async with database.transaction() as connection:
+        await register(connection, vault, URL, now=NOW)
+        written = await complete_and_claim(connection, 1, now=NOW, claim_for_s=LEASE_S, **kinds)
+    assert {delivery.kind for delivery in written} == set(DeliveryKind)
+    assert [(row.status, row.attempt, row.due_at) for row in await rows_of(database, [one.ref for one in written])] == [
+        ("sending", 1, after(LEASE_S))
+    ] * 3
+    later = after(LEASE_S)
+    claimed = await claim(database, [delivery.ref for delivery in written], now=later)
+    assert claimed == [
+        replace(delivery, attempt=2, claimed_at=later, lease_until=after(2 * LEASE_S)) for delivery in written
+    ]
+    assert await record(database, *(attempt(delivery, Delivered()) for delivery in written)) == [False] * 3
 
 
 async def test_a_claim_holds_everything_that_sending_takes(database: Database, vault: Vault) -> None:

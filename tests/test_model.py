@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared import events
 from shared.config import Settings
 from shared.db import Database, open_database
 from shared.deliveries import (
@@ -204,7 +205,7 @@ class Verbs(RuleBasedStateMachine):
         assert answer.is_new == (payment.status == PaymentStatus.PENDING)
         if answer.is_new:
             payment.end(PaymentStatus.CANCELLED)
-            self._tell(answer.deliveries)
+            self._tell(events.Told(tuple(answer.deliveries)))
 
     # -- workers
 
@@ -237,9 +238,10 @@ class Verbs(RuleBasedStateMachine):
         self.answers.append(Record(claimed, outcome_of(answer, reason)))
 
     @precondition(lambda self: self.answers)
-    @rule(which=picks)
-    def settle(self, which: list[int]) -> None:
-        self._record(list({item.payment.ref: item for item in _picked(self.answers, which)}.values()))
+    @rule(which=picks, sends_at_once=st.booleans())
+    def settle(self, which: list[int], *, sends_at_once: bool) -> None:
+        items = {item.payment.ref: item for item in _picked(self.answers, which)}
+        self._record(list(items.values()), claim_for_s=LEASE_S if sends_at_once else None)
 
     @precondition(lambda self: self.claims)
     @rule(which=pick, outcome=st.sampled_from([Retry(2.0), Release(), Postpone(1.0, NOW + timedelta(seconds=60))]))
@@ -247,8 +249,10 @@ class Verbs(RuleBasedStateMachine):
         [claimed] = _picked(self.claims, [which])
         self._record([Record(claimed, outcome)])
 
-    def _record(self, items: Sequence[Record]) -> None:
-        answers = self.stage.write(lambda connection: record(connection, self.model.now, items))
+    def _record(self, items: Sequence[Record], *, claim_for_s: float | None = None) -> None:
+        answers = self.stage.write(
+            lambda connection: record(connection, self.model.now, items, claim_deliveries_for_s=claim_for_s)
+        )
         for item, answer in zip(items, answers, strict=True):
             payment = self.model.payments[item.payment.id]
             assert (answer is not None) == payment.is_held(item.payment.attempt)
@@ -259,7 +263,7 @@ class Verbs(RuleBasedStateMachine):
                 case Approval() | Failure():
                     is_approved = isinstance(item.outcome, Approval)
                     payment.end(PaymentStatus.COMPLETED if is_approved else PaymentStatus.FAILED)
-                    self._tell(answer.deliveries)
+                    self._tell(answer.told)
                 case Retry(wait_s):
                     payment.due_at = self.model.after(wait_s)
                 case Postpone(wait_s, until):
@@ -267,9 +271,11 @@ class Verbs(RuleBasedStateMachine):
                 case Release():
                     payment.due_at = self.model.now
 
-    def _tell(self, tickets: Sequence[Ref]) -> None:
-        self.model.tell(tickets)
+    def _tell(self, told: events.Told) -> None:
+        tickets = [*told.tickets, *(claimed.ref for claimed in told.claimed)]
+        self.model.tell(tickets, claimed_for_s=LEASE_S if told.claimed else None)
         self.delivery_tickets += tickets
+        self.delivery_claims += told.claimed
 
     # -- the relay, and time
 

@@ -250,7 +250,7 @@ async def test_a_settlement_has_its_deliveries_in_the_same_transaction(database:
     assert recorded is not None
     async with database.read() as connection:
         [delivery] = await connection.execute(select(deliveries))
-    assert recorded.deliveries == (Ref(delivery.id, 0),)
+    assert recorded.told.tickets == (Ref(delivery.id, 0),)
     assert (delivery.payment_id, delivery.kind, delivery.correlation_id) == (row.id, "callback", "order-4711")
     assert delivery.due_at > after(2)
 

@@ -11,11 +11,13 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import count
 from time import monotonic
 from typing import assert_never
+from uuid import UUID
 
 import structlog
 from aiohttp import ClientSession
@@ -24,7 +26,7 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import events, metrics
-from shared.addresses import AddressPolicy
+from shared.addresses import AddressPolicy, origin
 from shared.config import Settings
 from shared.db import Database
 from shared.deliveries import (
@@ -58,7 +60,24 @@ CLAIM_REST, RECORD_REST = 1.0, 4.0  # times the last commit, before the next one
 SLOW_SHARE = 0.5  # of the timeout: a receiver that took longer counts as slow until it answers sooner
 SECRETS_CACHED = 1_000  # decrypting takes longer than signing
 RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds
+FRESH_S = 2.0  # after a claim it is signed and sent, with the claim's moment as its timestamp
 AFTERMATH_S = 5.0  # for claims and records that a shutdown meets half-way
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A claim of this worker."""
+
+    delivery: ClaimedDelivery
+    claimed_at: float  # monotonic, s
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An attempt that is to be recorded."""
+
+    attempt: DeliveryAttempt
+    claimed_at: float  # monotonic, s
 
 
 class Deliverer:
@@ -104,6 +123,7 @@ class Deliverer:
         )
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._numbers = count()
+        self._held: dict[UUID, _Held] = {}  # claims that came with their tickets and wait in the lanes
         self._posting: set[asyncio.Timeout] = set()  # each breaks its POST off when it is rescheduled to now
         self._unsent: list[Ref] = []
         self._idle = asyncio.Event()
@@ -130,16 +150,20 @@ class Deliverer:
         """What waits here would be begun soon; beyond that another worker may be sooner."""
         return self._group is not None and not self._stopping.is_set() and self.queued < 2 * self._slots
 
-    def hand_over(self, refs: Sequence[Ref]) -> None:
-        """`offer` in the background."""
-        if refs and self._group is not None:
-            self._group.create_task(self._take(refs))
+    @property
+    def lease_s(self) -> float:
+        """How long a claim holds."""
+        return self._lease_s
 
-    async def _take(self, refs: Sequence[Ref]) -> None:
-        try:
-            await self.offer(refs)
-        except Exception:  # as in a job: what is dropped stays due, and the relay brings it
-            log.exception("delivery.tickets_dropped", count=len(refs))
+    def take_over(self, claimed: Sequence[ClaimedDelivery], claimed_at: float) -> None:
+        """Send what was written down as claimed for this worker; `claimed_at` (monotonic) is from before that."""
+        if self._stopping.is_set():  # the stop came between: released, or left to their leases
+            self._unsent += [delivery.ref for delivery in claimed]
+            return
+        for delivery in claimed:
+            if self._lanes.put(origin(delivery.url) or delivery.kind, delivery.ref):
+                self._held[delivery.id] = _Held(delivery, claimed_at)
+        self._start_sends()
 
     async def offer(self, refs: Sequence[Ref]) -> int:
         """Take tickets; returns how many found room. What has ended, is stale or does not fit is dropped.
@@ -200,11 +224,10 @@ class Deliverer:
 
     async def _send(self, number: int, host: str, ref: Ref) -> None:
         """One ticket from its claim to its record, in a slot."""
-        lease_ends = monotonic() + self._lease_s  # measured from before the claim: never later than the row says
         try:
-            attempt = await self._ask(host, ref)
-            if attempt is not None and await self._record(attempt, lease_ends):
-                _tell(attempt)
+            made = await self._ask(host, ref)
+            if made is not None and await self._record(made.attempt, made.claimed_at + self._lease_s):
+                _tell(made.attempt)
         except Exception:  # the job loop: one delivery's bug must not end the others; its lease will end
             log.exception("delivery.crashed", delivery_id=str(ref.id))
         finally:
@@ -213,26 +236,34 @@ class Deliverer:
                 self._idle.set()
         self._start_sends()
 
-    async def _ask(self, host: str, ref: Ref) -> DeliveryAttempt | None:
+    async def _ask(self, host: str, ref: Ref) -> _Made | None:
         """Claim and send, in a slot of the host, which is free again before anything is recorded; None if not asked."""
         attempt: DeliveryAttempt | None = None
         try:
-            delivery = await self._claim(ref)
-            attempt = await self._attempt(delivery) if delivery else None
+            held = self._held_already(ref) or await self._claim(ref)
+            attempt = await self._attempt(held.delivery) if held else None
         finally:
             self._lanes.finish(host, was_slow=None if attempt is None else self._took_long(attempt))
         self._start_sends()
-        return attempt
+        return _Made(attempt, held.claimed_at) if held and attempt else None
 
     def _took_long(self, attempt: DeliveryAttempt) -> bool:
         return attempt.duration_ms > self._timeout_s * 1000 * SLOW_SHARE
 
-    async def _claim(self, ref: Ref) -> ClaimedDelivery | None:
+    def _held_already(self, ref: Ref) -> _Held | None:
+        """The claim that came with the ticket; None if it is too old to send under, and must be made anew."""
+        held = self._held.pop(ref.id, None)
+        is_good = held is not None and held.delivery.ref == ref and monotonic() - held.claimed_at < FRESH_S
+        return held if is_good else None
+
+    async def _claim(self, ref: Ref) -> _Held | None:
+        claimed_at = monotonic()  # from before the claim: never later than the row says
         try:
-            return await self._claims.submit(ref)
+            delivery = await self._claims.submit(ref)
         except PaymentsError as error:
             log.debug("delivery.ticket_dropped", delivery_id=str(ref.id), error=repr(error))  # it stays due
             return None
+        return _Held(delivery, claimed_at) if delivery else None
 
     async def _attempt(self, delivery: ClaimedDelivery) -> DeliveryAttempt | None:
         """What came of it; None, and the claim is to be released, if a shutdown comes first."""
@@ -355,6 +386,8 @@ class Deliverer:
     async def _drain(self) -> None:
         """Let open sends finish within the grace, break off the rest and give their claims back."""
         self._lanes.clear()
+        self._unsent += [held.delivery.ref for held in self._held.values()]
+        self._held.clear()
         await self._wait_until_idle(self._grace_s)
         self._is_aborting = True
         for scope in self._posting:

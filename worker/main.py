@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import structlog
@@ -62,7 +62,7 @@ class WorkerProcess:
         )
         self._order_service, orders = _order_service(settings)
         self.deliverer = Deliverer(database, runtime.vault, settings, version=VERSION, orders=orders)
-        self.processor = Processor(database, gateway, self._publisher, rules, orders, deliver=self._deliver_new)
+        self.processor = Processor(database, gateway, self._publisher, rules, orders, sender=self.deliverer)
         self._heartbeat = Heartbeat(runtime.carrier, self.processor, self.deliverer, slots=settings.worker_concurrency)
         self._relay = Relay(
             database,
@@ -126,13 +126,6 @@ class WorkerProcess:
         rest = await self.processor.offer(refs)
         if rest:  # no free slot for them here: they keep their place in the queue, for whoever has one
             await self._runtime.carrier.publish(Queue.PROCESS, rest, score_ms=score_ms)
-
-    def _deliver_new(self, refs: Sequence[Ref]) -> None:
-        """What was just written down is delivered here, without the way through the queue, while there is room."""
-        if self.deliverer.has_room:
-            self.deliverer.hand_over(refs)
-        else:
-            self._publisher.publish(Queue.DELIVER, refs)
 
     async def _deliver(self, refs: list[Ref], _score_ms: int) -> None:
         await self.deliverer.offer(refs)

@@ -7,17 +7,20 @@ Nothing here decides whether money moves: that is the gateway's word, and its le
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import metrics
 from shared.db import Database
+from shared.deliveries import ClaimedDelivery
 from shared.documents import Payment
 from shared.errors import CommitUnknown, DatabaseUnavailable, NeighbourUnreachable, Overloaded
 from shared.group_commit import GroupCommit
@@ -83,10 +86,29 @@ class Refusal:
     reason: HistoryReason
 
 
+class Sender(Protocol):
+    """Sends deliveries from this process; `worker.deliver` has the one there is."""
+
+    @property
+    def has_room(self) -> bool:
+        """What is taken over now is sent soon."""
+        ...
+
+    @property
+    def lease_s(self) -> float:
+        """For how long to claim what it takes over."""
+        ...
+
+    def take_over(self, claimed: Sequence[ClaimedDelivery], claimed_at: float) -> None:
+        """Send these; `claimed_at` (monotonic) is from before they were claimed."""
+        ...
+
+
 class Processor:
     """At most `concurrency` payments at once, each in a task of its own.
 
-    Without `orders` every order is payable; `deliver` takes the tickets of new deliveries, by default to the queue.
+    Without `orders` every order is payable. `sender` is given the deliveries of payments that end here, claimed, while
+    it has room; otherwise their tickets go to the queue.
     """
 
     def __init__(
@@ -97,13 +119,13 @@ class Processor:
         rules: Rules,
         orders: OrderBook | None = None,
         *,
-        deliver: Callable[[Sequence[Ref]], None] | None = None,
+        sender: Sender | None = None,
     ) -> None:
         self._database = database
         self._gateway = gateway
         self._orders = orders
         self._publisher = publisher
-        self._deliver = deliver or partial(publisher.publish, Queue.DELIVER)
+        self._sender = sender
         self._rules = rules
         self._claims: GroupCommit[Ref, Payment | None] = GroupCommit(
             database,
@@ -114,12 +136,13 @@ class Processor:
         )
         self._records: GroupCommit[Record, Recorded | None] = GroupCommit(
             database,
-            partial(record, confirms_orders=orders is not None),
+            self._write_records,
             batch_max=COMMIT_MAX,
             queue_max=2 * rules.concurrency,
             rest=RECORD_REST,
             committed=self._recorded,
         )
+        self._recording_since = -inf  # monotonic, the last transaction of records
         self.settled = 0  # payments, since the start
         self._taken = 0  # slots: payments that are being claimed, asked about or recorded
         self._asking: dict[asyncio.Task[None], Payment] = {}
@@ -337,13 +360,28 @@ class Processor:
                 _tell(item, recorded)
                 return
 
+    async def _write_records(
+        self, connection: AsyncConnection, now: datetime, items: Sequence[Record]
+    ) -> list[Recorded | None]:
+        self._recording_since = monotonic()
+        sender = self._sender if self._sender and self._sender.has_room else None
+        return await record(
+            connection,
+            now,
+            items,
+            confirms_orders=self._orders is not None,
+            claim_deliveries_for_s=sender.lease_s if sender else None,
+        )
+
     def _recorded(self, batch: Sequence[Recorded | None]) -> None:
         """After each commit: deliveries go out, and whoever waits is woken, one message for all."""
         done = [recorded for recorded in batch if recorded is not None]
         settled = [item.payment.id for item in done if item.payment.status.is_terminal]
         self.settled += len(settled)
         self._publisher.wake(settled)
-        self._deliver([ref for item in done for ref in item.deliveries])
+        self._publisher.publish(Queue.DELIVER, [ref for item in done for ref in item.told.tickets])
+        if self._sender is not None:
+            self._sender.take_over([each for item in done for each in item.told.claimed], self._recording_since)
         # A payment that was released, or is due again at once, need not wait for the relay.
         released = [item.payment.ref for item in done if item.payment.due_reason == HistoryReason.RELEASED]
         self._publisher.publish(Queue.PROCESS, released)

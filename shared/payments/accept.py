@@ -80,7 +80,7 @@ async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[I
     )
     told = await events.tell(connection, created, now=now)
     for payment in created:
-        answers[payment.id] = Accepted(payment, is_replay=False, deliveries=told.get(payment.id, ()))
+        answers[payment.id] = Accepted(payment, is_replay=False, deliveries=told.get(payment.id, events.NOBODY).tickets)
     await _answer_repeats(connection, repeats, answers)
     return [answers[intent.id] for intent in intents]
 

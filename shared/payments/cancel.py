@@ -46,4 +46,4 @@ async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now:
     payment = Payment.of(row)
     await append(connection, [Move(payment, PaymentStatus.PENDING, HistoryReason.CANCELLED, by)], now=now)
     told = await events.tell(connection, [payment], now=now)
-    return Cancelled(payment, is_new=True, deliveries=told.get(payment.id, ()))
+    return Cancelled(payment, is_new=True, deliveries=told.get(payment.id, events.NOBODY).tickets)

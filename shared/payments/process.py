@@ -74,10 +74,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The payment after its record, and the deliveries that are due because of it."""
+    """The payment after its record, and the deliveries that there are because of it."""
 
     payment: Payment
-    deliveries: tuple[Ref, ...] = ()
+    told: events.Told = events.NOBODY
 
 
 async def claim(
@@ -121,12 +121,17 @@ async def claim(
 
 
 async def record(
-    connection: AsyncConnection, now: datetime, records: Sequence[Record], *, confirms_orders: bool = False
+    connection: AsyncConnection,
+    now: datetime,
+    records: Sequence[Record],
+    *,
+    confirms_orders: bool = False,
+    claim_deliveries_for_s: float | None = None,
 ) -> list[Recorded | None]:
     """Write down what became of each claim; None where the claim no longer holds the payment: nothing was changed.
 
     A payment that is settled gets its history row, its event and the event's deliveries in this transaction; with
-    `confirms_orders` a completed one also that to the order service.
+    `confirms_orders` a completed one also that to the order service. See `events.tell` for the deliveries.
     """
     held = await lock(connection, payments, [item.payment.ref for item in records], payments.c.status)
     standing = {
@@ -142,9 +147,15 @@ async def record(
         if item.payment.ref in standing and isinstance(item.outcome, (Approval, Failure))
     ]
     await append(connection, settled, now=now)
-    told = await events.tell(connection, [move.payment for move in settled], now=now, confirms_orders=confirms_orders)
+    told = await events.tell(
+        connection,
+        [move.payment for move in settled],
+        now=now,
+        confirms_orders=confirms_orders,
+        claim_for_s=claim_deliveries_for_s,
+    )
     return [
-        Recorded(payment, told.get(payment.id, ())) if (payment := standing.get(item.payment.ref)) else None
+        Recorded(payment, told.get(payment.id, events.NOBODY)) if (payment := standing.get(item.payment.ref)) else None
         for item in records
     ]
 
