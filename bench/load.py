@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from time import perf_counter, process_time, time
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
+
+from bench.client import Client
 
 REQUEST_TIMEOUT_S = 30
 ACCEPTED, OVERLOADED = {"201", "202"}, 503
@@ -19,7 +21,7 @@ class Load:
     """One run against `url`. With `rate` arrivals come at that pace, else every connection asks without a pause."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
-        self._url: str = plan["url"]
+        self._url = urlsplit(plan["url"])
         self._headers: dict[str, str] = {"Authorization": f"Bearer {plan['token']}", "Content-Type": "application/json"}
         if wait_s := plan.get("wait_s"):
             self._headers["Prefer"] = f"wait={wait_s}"
@@ -39,19 +41,18 @@ class Load:
 
     async def run(self) -> dict[str, Any]:
         """The whole run; answers what happened."""
-        connector = aiohttp.TCPConnector(limit=self._connections)
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            started, cpu = perf_counter(), process_time()
-            self._started = started
-            until = started + self._duration_s
-            if self._rate:
-                await self._paced(session, until)
-            else:
-                async with asyncio.TaskGroup() as clients:
-                    for _ in range(self._connections):
-                        clients.create_task(self._client(session, until))
-            took_s = perf_counter() - started
+        host, port = self._url.hostname or "", self._url.port or 80
+        client = Client(host, port, self._url.path, self._headers, connections=self._connections)
+        self._started, cpu = perf_counter(), process_time()
+        until = self._started + self._duration_s
+        if self._rate:
+            await self._paced(client, until)
+        else:
+            async with asyncio.TaskGroup() as clients:
+                for _ in range(self._connections):
+                    clients.create_task(self._without_pause(client, until))
+        took_s = perf_counter() - self._started
+        client.close()
         return {
             "took_s": took_s,
             "cpu_share": (process_time() - cpu) / took_s,
@@ -63,19 +64,19 @@ class Load:
             "without_retry_after": self._without_retry_after,
         }
 
-    async def _client(self, session: aiohttp.ClientSession, until: float) -> None:
+    async def _without_pause(self, client: Client, until: float) -> None:
         while perf_counter() < until:
-            await self._post(session)
+            await self._post(client)
 
-    async def _paced(self, session: aiohttp.ClientSession, until: float) -> None:
+    async def _paced(self, client: Client, until: float) -> None:
         async with asyncio.TaskGroup() as arrivals:
             due = perf_counter()
             while due < until:
-                arrivals.create_task(self._post(session))
+                arrivals.create_task(self._post(client))
                 due += 1 / self._rate
                 await asyncio.sleep(max(0.0, due - perf_counter()))
 
-    async def _post(self, session: aiohttp.ClientSession) -> None:
+    async def _post(self, client: Client) -> None:
         self._order += 1
         body = orjson.dumps(
             {
@@ -86,12 +87,12 @@ class Load:
         )
         started = perf_counter()
         try:
-            async with session.post(self._url, data=body, headers=self._headers) as answer:
-                content = await answer.read()
-                status = str(answer.status)
-                self._without_retry_after += answer.status == OVERLOADED and "Retry-After" not in answer.headers
-        except (aiohttp.ClientError, TimeoutError) as error:
+            answer = await client.post(body, timeout_s=REQUEST_TIMEOUT_S)
+        except OSError as error:  # TimeoutError is one
             status, content = type(error).__name__, b""
+        else:
+            status, content = str(answer.status), answer.body
+            self._without_retry_after += answer.status == OVERLOADED and not answer.has_retry_after
         latency_s = perf_counter() - started
         self.latencies_s.append(latency_s)
         self.answers.append((started - self._started, status, latency_s))
