@@ -46,7 +46,12 @@ Every POST may carry an `Idempotency-Key`: repeat it with the same key, and it i
 def create_app(api: Api) -> FastAPI:
     """The ASGI application over the parts in `api`, which must be running to answer."""
     app = FastAPI(
-        title="Payment service", version=VERSION, description=DESCRIPTION, redirect_slashes=False, redoc_url=None
+        title="Payment service",
+        version=VERSION,
+        description=DESCRIPTION,
+        redirect_slashes=False,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; looking for providers costs
     )
     app.state.api = api
     app.state.doorkeeper = api.doorkeeper
