@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 
 import jwt
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from jwt import PyJWK
 from jwt.types import Options
 
@@ -193,21 +193,27 @@ async def decide(door: Door, token: str) -> Verdict:
         return problem
 
 
-bearer = HTTPBearer(auto_error=False, description="An access token of the auth service, or of `payments token`.")
+class Bearer(HTTPBearer):
+    """The scheme that the description names, and the dependency that answers with the principal, in one."""
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # what it is a dependency for
+        """The principal of a request; 401 without a valid token."""
+        credentials = await super().__call__(request)
+        if credentials is None:
+            raise refusal("Send the token as: Authorization: Bearer <token>.")
+        verdict: Verdict | None = request.scope.get(VERDICT)  # of who had to know before: nobody is asked twice
+        if verdict is None:
+            verdict = await decide(request.app.state.doorkeeper, credentials.credentials)
+        if isinstance(verdict, Problem):
+            raise verdict
+        return verdict
 
 
-async def authenticated(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-) -> Principal:
-    """The principal of a request; 401 without a valid token."""
-    if credentials is None:
-        raise refusal("Send the token as: Authorization: Bearer <token>.")
-    verdict: Verdict | None = request.scope.get(VERDICT)  # of who had to know before: nobody is asked twice
-    if verdict is None:
-        verdict = await decide(request.app.state.doorkeeper, credentials.credentials)
-    if isinstance(verdict, Problem):
-        raise verdict
-    return verdict
+authenticated = Bearer(
+    auto_error=False,
+    scheme_name="HTTPBearer",
+    description="An access token of the auth service, or of `payments token`.",
+)
 
 
 async def privileged(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:

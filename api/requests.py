@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header, Request
+from pydantic import AfterValidator
 
 from api.auth import Principal
 from api.errors import Code, Problem, invalid
@@ -43,39 +44,36 @@ async def _api(request: Request) -> Api:
     return api
 
 
-async def idempotency_key(
-    key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            description="Repeat a request with the same key and it is done once. 1-255 visible ASCII characters.",
-            json_schema_extra={"pattern": "^[!-~]+$", "minLength": 1, "maxLength": 257},  # with quotes around it
-        ),
-    ] = None,
-) -> str | None:
-    """The key without its optional quotes."""
+def _unquoted(key: str | None) -> str | None:
     if key is None:
         return None
     found = IDEMPOTENCY_KEY.fullmatch(key)
     if found is None:
-        raise invalid("/header/Idempotency-Key", "must be 1-255 visible ASCII characters")
+        raise ValueError("must be 1-255 visible ASCII characters")
     return found[1] or found[2]
 
 
-async def wished_wait(
-    prefer: Annotated[
-        str | None,
-        Header(description="`wait=N` (RFC 7240): hold the answer until the payment ends or N seconds passed, 1-25."),
-    ] = None,
-) -> Wait | None:
+def wished_wait(prefer: str | None) -> Wait | None:
     """How long the client would wait, clamped to what we allow; None without a sensible wish."""
     found = WAIT.search(prefer) if prefer else None
     return Wait(min(max(int(found[1]), 1), WAIT_MAX_S), monotonic()) if found else None
 
 
+# Headers are parameters of the routes and no dependencies: each dependency costs a twentieth of a request.
 type ApiState = Annotated[Api, Depends(_api)]
-type IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
-type WishedWait = Annotated[Wait | None, Depends(wished_wait)]
+type IdempotencyKey = Annotated[
+    str | None,
+    AfterValidator(_unquoted),
+    Header(
+        alias="Idempotency-Key",
+        description="Repeat a request with the same key and it is done once. 1-255 visible ASCII characters.",
+        json_schema_extra={"pattern": "^[!-~]+$", "minLength": 1, "maxLength": 257},  # with quotes around it
+    ),
+]
+type Prefer = Annotated[
+    str | None,
+    Header(description="`wait=N` (RFC 7240): hold the answer until the payment ends or N seconds passed, 1-25."),
+]
 
 
 def existing_id(text: str) -> UUID:

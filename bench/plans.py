@@ -38,7 +38,7 @@ async def hot_path_plans(settings: Settings, user_id: str, method_id: str) -> di
             assert isinstance(accepted, Accepted), accepted  # noqa: S101 - the method is there
             [claimed] = await verbs.explained("claim", claim(connection, now, [accepted.payment.ref], lease_s=LEASE_S))
             [recorded] = await verbs.explained("record", record(connection, now, [Record(claimed, FAILURE)]))
-            refs = recorded.deliveries
+            refs = recorded.told.tickets
             await verbs.explained("hosts", hosts_of(connection, refs))
             [ours, *_] = await verbs.explained(
                 "claim a delivery", claim_deliveries(connection, now, refs, lease_s=LEASE_S)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 DATA_FOLDER = Path("var")
 DATABASE_WAIT_S = 60  # how long a start waits for a database that is not there yet
 DATABASE_PAUSE_S = 1.0
+GARBAGE_THRESHOLDS = (20_000, 20, 100)  # requests and payments leave few cycles; looking for them took 5 % of a worker
 NAME_LOOKUPS_MAX = 32  # receivers' names are resolved in threads: a few name servers that hang hold up nobody else
 
 type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
@@ -138,6 +140,9 @@ def _prepared(settings: Settings) -> Settings:
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
+    gc.collect()
+    gc.freeze()  # the program itself is never garbage
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(NAME_LOOKUPS_MAX))
         try:

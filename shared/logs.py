@@ -7,6 +7,7 @@ here, tracebacks carry no local variables, and errors of the database are logged
 import logging
 import re
 import sys
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ SECRET_NAMES = re.compile(r"authorization|token|secret|password|cvv|cvc|card_num
 CARD_NUMBER = re.compile(r"(?<!\w)(?<!\w[.-])\d(?:[ -]?\d){11,18}(?!\w|[.-]\w)")
 BEARER = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|whsec_[\w+/=-]+")
 DATABASE_PARAMETERS = re.compile(r"\n?\[parameters: .*", re.DOTALL)
+CARD_DIGITS_MIN = 12
+NAMES_CACHED = 1000  # each line has a dozen, and they are few
 MASK = "[hidden]"
 QUIET = ("arq", "aiosqlite", "asyncio", "uvicorn.access", "httpx", "httpcore", "alembic")
 
@@ -63,11 +66,16 @@ def hidden(text: str) -> str:
     text = DATABASE_PARAMETERS.sub("", text) if "[parameters: " in text else text
     if "eyJ" in text or "whsec_" in text:
         text = BEARER.sub(MASK, text)
-    return CARD_NUMBER.sub(MASK, text)
+    return CARD_NUMBER.sub(MASK, text) if len(text) >= CARD_DIGITS_MIN else text
+
+
+@lru_cache(maxsize=NAMES_CACHED)
+def _is_secret(name: str) -> bool:
+    return SECRET_NAMES.search(name) is not None
 
 
 def _hidden_value(name: Any, value: Any) -> Any:
-    if isinstance(name, str) and SECRET_NAMES.search(name):
+    if isinstance(name, str) and _is_secret(name):
         return MASK
     match value:
         case str():

@@ -56,7 +56,7 @@ from worker.webhooks import JITTER_MAX, Answer, decide, headers_of, open_session
 log = structlog.get_logger(__name__)
 
 COMMIT_MAX = 200  # claims or records in one transaction
-CLAIM_REST, RECORD_REST = 1.0, 4.0  # times the last commit, before the next one: see GroupCommit
+CLAIM_REST, RECORD_REST = 1.0, 8.0  # times the last commit, before the next one: see GroupCommit
 SLOW_SHARE = 0.5  # of the timeout: a receiver that took longer counts as slow until it answers sooner
 SECRETS_CACHED = 1_000  # decrypting takes longer than signing
 RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds

@@ -53,7 +53,7 @@ from worker.orders import NotPayable, OrderBook
 log = structlog.get_logger(__name__)
 
 COMMIT_MAX = 200  # claims or records in one transaction
-CLAIM_REST, RECORD_REST = 0.5, 2.0  # times the last commit, before the next one: see GroupCommit
+CLAIM_REST, RECORD_REST = 0.5, 6.0  # times the last commit, before the next one: see GroupCommit
 ASK_AGAIN_S = 0.5  # between questions to a gateway whose answer was lost
 RECORD_PAUSE_S, RECORD_PAUSE_MAX_S = 0.1, 2.0  # between tries to record, doubling, while the lease holds
 ORDER_RULE = "order"  # the `outcome_rule` of a payment that its order decided

@@ -43,7 +43,7 @@ async def create_payment_method(
     body: Annotated[schemas.MethodRequest, Body()],
     principal: Authenticated,
     api: ApiState,
-    key: IdempotencyKey,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Add a card or a PayPal account. What is kept is its brand, its last four digits and its expiry."""
     try:

@@ -20,14 +20,15 @@ from api.repeats import REPEATED, once
 from api.requests import (
     ApiState,
     IdempotencyKey,
+    Prefer,
     Wait,
-    WishedWait,
     check_receiver,
     claim_of,
     existing_id,
     location,
     open_cursor,
     seal_cursor,
+    wished_wait,
 )
 from api.responses import document
 from api.state import Api
@@ -63,10 +64,11 @@ async def create_payment(
     body: schemas.PaymentRequest,
     principal: Authenticated,
     api: ApiState,
-    key: IdempotencyKey,
-    wait: WishedWait,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> Response:
     """Accept a payment intent: it is written down and will be processed, whatever happens to this service."""
+    wait = wished_wait(prefer)
     intent = _intent(body, principal, api, key)
     if wait is None:
         accepted = await api.intents.submit(intent)
@@ -130,9 +132,10 @@ async def list_payments(
     responses=problems(404, 503) | also(304, None, "Not modified."),
 )
 async def get_payment(
-    payment_id: str, principal: Authenticated, api: ApiState, wait: WishedWait, if_none_match: IfNoneMatch = None
+    payment_id: str, principal: Authenticated, api: ApiState, prefer: Prefer = None, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The payment as it is now, or with `Prefer: wait` as it is once it has ended."""
+    wait = wished_wait(prefer)
     payment = await _found(api, principal, payment_id, wait)
     return _fresh(payment, payment.document(), if_none_match, wait=wait)
 
@@ -143,9 +146,10 @@ async def get_payment(
     responses=problems(404, 503) | also(304, None, "Not modified."),
 )
 async def get_payment_status(
-    payment_id: str, principal: Authenticated, api: ApiState, wait: WishedWait, if_none_match: IfNoneMatch = None
+    payment_id: str, principal: Authenticated, api: ApiState, prefer: Prefer = None, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Where the payment stands: the small answer for those who poll."""
+    wait = wished_wait(prefer)
     payment = await _found(api, principal, payment_id, wait)
     content = {
         "payment_id": str(payment.id),
@@ -175,7 +179,9 @@ async def get_payment_deliveries(payment_id: str, principal: Authenticated, api:
 
 
 @router.post("/{payment_id}/cancel", response_model=schemas.Payment, responses=problems(404, 409, 422, 503))
-async def cancel_payment(payment_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey) -> Response:
+async def cancel_payment(
+    payment_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
+) -> Response:
     """Cancel a payment that no worker has taken up yet."""
     payment = await _found(api, principal, payment_id, None)
     claim = claim_of(

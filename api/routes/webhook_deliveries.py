@@ -31,7 +31,9 @@ router = APIRouter(prefix="/webhook-deliveries", tags=["webhooks"])
     response_model=schemas.Delivery,
     responses=problems(404, 409, 422, 503),
 )
-async def resend_delivery(delivery_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey) -> Response:
+async def resend_delivery(
+    delivery_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
+) -> Response:
     """Send a delivery again, now and with a fresh schedule, however it ended."""
     wanted = existing_id(delivery_id)
     claim = claim_of(

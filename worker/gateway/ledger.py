@@ -22,7 +22,7 @@ from shared.lifecycle import FailureCode
 from shared.models import gateway_ledger
 from worker.gateway.protocol import Answer, Approved, Declined
 
-BOOKING_REST = 4.0  # few large commits of the books: the wait disappears in the time that a gateway takes
+BOOKING_REST = 8.0  # few large commits of the books: the wait disappears in the time that a gateway takes
 
 
 class EntryKind(StrEnum):
