@@ -465,8 +465,9 @@ async def test_a_secret_that_cannot_be_decrypted_fails_that_endpoint_only(
     async with receiver() as shop, running(world, make_settings(webhook_retry_schedule=())) as deliverer:
         await world.endpoint(shop.url, secret=old_vault.encrypt(new_webhook_secret()))
         [broken] = await world.pay()
-        await world.endpoint(shop.url)
-        [_, fine] = await world.pay()
+        healthy = await world.endpoint(shop.url)
+        refs = await world.pay()
+        [fine] = [ref for ref, row in zip(refs, await world.rows(refs), strict=True) if row.endpoint_id == healthy.id]
         await deliverer.offer([broken, fine])
         [row] = await world.until("exhausted", [broken])
         await world.until("delivered", [fine])
