@@ -144,6 +144,28 @@ async def test_a_finished_job_leaves_nothing_behind(redis_url: str, carrier: Car
     assert left <= {f"{Queue.PROCESS}:health-check"}
 
 
+async def test_a_job_of_our_own_that_runs_is_not_asked_about_again(
+    redis_url: str, carrier: Carrier, hands: Hands
+) -> None:
+    looks = 0
+
+    def gate() -> int:
+        nonlocal looks
+        looks += 1
+        return hands.allowed
+
+    hands.opened.clear()
+    await carrier.publish(Queue.PROCESS, some_refs())
+    await carrier.redis.config_resetstat()
+    async with looping(redis_url, hands, gate=gate):
+        await eventually(lambda: hands.got)
+        began = looks
+        await eventually(lambda: looks > began + 5)
+        counted = await carrier.redis.info("commandstats")
+        assert counted["cmdstat_watch"]["calls"] == 1
+        assert counted["cmdstat_zrangebyscore"]["calls"] > 5
+
+
 async def test_loops_beside_each_other_share_the_jobs(redis_url: str, carrier: Carrier, hands: Hands) -> None:
     jobs = [some_refs(1) for _ in range(60)]
     other = Hands(opened=hands.opened)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
@@ -401,6 +401,47 @@ async def test_never_more_payments_than_slots_and_the_rest_is_left_to_others(
         assert await hands.processor.offer(refs[5:]) == refs[10:]
 
 
+async def test_a_slot_is_free_again_when_the_gateway_has_answered(database: Database, carrier: Carrier) -> None:
+    """What is left to do is the database's: if it is slow, the gateway's slots need not stand empty."""
+    rows = [accepted(NOW) for _ in range(5)]
+    refs = await write(database, *rows)
+    gateway = ScriptedGateway()
+    async with working(database, gateway, carrier, concurrency=5) as hands:
+        await hands.processor.offer(refs)
+        await eventually(lambda: hands.processor.in_gateway == 5)
+        assert not await hands.processor.frees_a_slot(0.01)
+        waiting = asyncio.create_task(hands.processor.frees_a_slot(10))
+        async with holding_the_database(database):
+            gateway.opened.set()
+            await eventually(lambda: hands.processor.free == 5)
+            async with asyncio.timeout(2):
+                assert await waiting
+            assert {payment.status for payment in await read_all(database)} == {PaymentStatus.PROCESSING}
+        await settled(database, *rows)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)  # SQLite cannot hold the first five alone
+async def test_no_slot_is_given_out_while_too_many_answers_wait_to_be_recorded(
+    database: Database, carrier: Carrier
+) -> None:
+    rows = [accepted(NOW) for _ in range(11)]
+    refs = await write(database, *rows)
+    gateway = ScriptedGateway()
+    async with working(database, gateway, carrier, concurrency=5) as hands:
+        await hands.processor.offer(refs[:5])
+        await eventually(lambda: hands.processor.in_gateway == 5)
+        async with holding_the_database(database, payments.c.id.in_([ref.id for ref in refs[:5]])):
+            gateway.opened.set()
+            await eventually(lambda: hands.processor.free == 5)
+            assert await hands.processor.offer(refs[5:10]) == []
+            await eventually(lambda: len(gateway.asked) == 10 and not hands.processor.in_gateway)
+            assert hands.processor.free == 0
+            assert await hands.processor.offer(refs[10:]) == refs[10:]
+        await settled(database, *rows[:10])
+        await hands.idle(5)
+    assert (await read(database, rows[10].id)).attempt == 0
+
+
 async def test_offers_at_the_same_time_share_the_slots(database: Database, carrier: Carrier) -> None:
     refs = await write(database, *(accepted(NOW) for _ in range(12)))
     gateway = ScriptedGateway()
@@ -683,8 +724,8 @@ async def simulated(database: Database, **changes: Any) -> AsyncIterator[Simulat
 
 
 @asynccontextmanager
-async def holding_the_database(database: Database) -> AsyncIterator[None]:
-    """Every payment is locked until the block ends."""
+async def holding_the_database(database: Database, *which: ColumnElement[bool]) -> AsyncIterator[None]:
+    """Every payment (PostgreSQL: of those in question) is locked until the block ends."""
     async with database.transaction() as connection:
-        await connection.execute(select(payments).with_for_update())
+        await connection.execute(select(payments).where(*which).with_for_update())
         yield

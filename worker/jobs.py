@@ -52,6 +52,10 @@ class _GatedWorker(Worker):
         self.max_jobs = min(JOBS_MAX, max(1, allowed))
         await super()._poll_iteration()
 
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """See arq. A job stays in the queue while it runs: about our own we need not ask Redis at every look."""
+        await super().start_jobs([job_id for job_id in job_ids if job_id.decode() not in self.tasks])
+
 
 class JobLoop:
     """Takes the jobs of one queue for as long as the process lives, whatever happens to Redis."""

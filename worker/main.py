@@ -20,6 +20,7 @@ from shared.version import VERSION
 from worker.deliver import Deliverer
 from worker.gateway.ledger import Ledger
 from worker.gateway.simulator import SimulatedGateway
+from worker.hand import Hand
 from worker.heartbeat import Heartbeat
 from worker.jobs import JOBS_MAX, JobLoop
 from worker.orders import OrderService
@@ -63,6 +64,7 @@ class WorkerProcess:
         self._order_service, orders = _order_service(settings)
         self.deliverer = Deliverer(database, runtime.vault, settings, version=VERSION, orders=orders)
         self.processor = Processor(database, gateway, self._publisher, rules, orders, sender=self.deliverer)
+        self._hand = Hand(self.processor, runtime.carrier, slots=settings.worker_concurrency)
         self._heartbeat = Heartbeat(runtime.carrier, self.processor, self.deliverer, slots=settings.worker_concurrency)
         self._relay = Relay(
             database,
@@ -90,6 +92,7 @@ class WorkerProcess:
                 parts.create_task(self._heartbeat.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops()),
             ]
+            parts.create_task(self._hand.run())
             parts.create_task(self.processor.run())
             parts.create_task(self.deliverer.run())
             log.info("worker.started", slots=settings.worker_concurrency)
@@ -97,6 +100,7 @@ class WorkerProcess:
             log.info("worker.draining", in_gateway=self.processor.in_gateway, sending=self.deliverer.in_flight)
             for task in taking:
                 task.cancel()
+            self._hand.close()
             await asyncio.gather(self.processor.stop(grace_s), self.deliverer.stop(grace_s))
             self._ledger.close()
             self._publisher.close()
@@ -115,17 +119,12 @@ class WorkerProcess:
             JobLoop(
                 url,
                 Queue.PROCESS,
-                self._process,
+                self._hand.take,
                 poll_delay_ms=settings.poll_delay_ms,
                 gate=lambda: self.processor.free,
             ),
             JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=settings.poll_delay_ms, gate=lambda: JOBS_MAX),
         )
-
-    async def _process(self, refs: list[Ref], score_ms: int) -> None:
-        rest = await self.processor.offer(refs)
-        if rest:  # no free slot for them here: they keep their place in the queue, for whoever has one
-            await self._runtime.carrier.publish(Queue.PROCESS, rest, score_ms=score_ms)
 
     async def _deliver(self, refs: list[Ref], _score_ms: int) -> None:
         await self.deliverer.offer(refs)

@@ -7,6 +7,7 @@ Nothing here decides whether money moves: that is the gateway's word, and its le
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -105,7 +106,10 @@ class Sender(Protocol):
 
 
 class Processor:
-    """At most `concurrency` payments at once, each in a task of its own.
+    """At most `concurrency` payments in the gateway at once, each in a task of its own.
+
+    A payment has its slot until the gateway has answered. As many again may wait for their record to be committed;
+    when they do, the database is behind and no slot is given out.
 
     Without `orders` every order is payable. `sender` is given the deliveries of payments that end here, claimed, while
     it has room; otherwise their tickets go to the queue.
@@ -144,7 +148,9 @@ class Processor:
         )
         self._recording_since = -inf  # monotonic, the last transaction of records
         self.settled = 0  # payments, since the start
-        self._taken = 0  # slots: payments that are being claimed, asked about or recorded
+        self._taken = 0  # slots: payments that are being claimed or asked about
+        self._open = 0  # these, and those that are being recorded
+        self._freed = asyncio.Event()  # a slot has been given back, or no more will be
         self._asking: dict[asyncio.Task[None], Payment] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -159,7 +165,8 @@ class Processor:
         """Slots for further payments; none before `run` and after `stop`."""
         if self._group is None or self._stopping.is_set():
             return 0
-        return self._rules.concurrency - self._taken
+        slots = self._rules.concurrency
+        return min(slots - self._taken, 2 * slots - self._open)
 
     @property
     def in_gateway(self) -> int:
@@ -174,19 +181,29 @@ class Processor:
         try:
             answers = await asyncio.gather(*(self._claims.submit(ref) for ref in mine), return_exceptions=True)
         except asyncio.CancelledError:
-            self._give_back(len(mine))  # what is claimed all the same is left to its lease
+            for _ in mine:
+                self._drop()  # what is claimed all the same is left to its lease
             raise
         failures: list[BaseException] = []
         for answer in answers:
             if isinstance(answer, Payment) and self._group is not None:
                 self._group.create_task(self._process(answer, claimed_at))
                 continue
-            self._give_back()
+            self._drop()
             if isinstance(answer, BaseException):
                 failures.append(answer)  # safe to drop: the row is due, or its lease will end, and the relay brings it
         if failures:
             log.warning("payments.claims_failed", count=len(failures), error=repr(failures[0]))
         return rest
+
+    async def frees_a_slot(self, within_s: float) -> bool:
+        """Wait for a free slot; False if there is none in time, or there will be no more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.free and not self._stopping.is_set():
+                    self._freed.clear()
+                    await self._freed.wait()
+        return self.free > 0
 
     async def run(self) -> None:
         """Process what is offered until `stop`."""
@@ -199,6 +216,7 @@ class Processor:
                     await self._stopping.wait()
                 finally:
                     self._stopping.set()  # also when the group fails: nothing may start in it any more
+                    self._freed.set()
                 await self._drain()
                 self._claims.close()
                 self._records.close()
@@ -209,18 +227,31 @@ class Processor:
         """End `run`: claim nothing more, let the gateway answer for `grace_s`, release the rest at once."""
         self._grace_s = grace_s
         self._stopping.set()
+        self._freed.set()
         if self._group is not None:
             await self._ended.wait()
 
     def _take(self, slots: int) -> None:
         self._taken += slots
-        if self._taken:
+        self._open += slots
+        if self._open:
             self._idle.clear()
 
-    def _give_back(self, slots: int = 1) -> None:
-        self._taken -= slots
-        if not self._taken:
+    def _give_back(self) -> None:
+        """The gateway is done with a payment: somebody else may have its slot."""
+        self._taken -= 1
+        self._freed.set()
+
+    def _finish(self) -> None:
+        """We are done with a payment whose slot has been given back."""
+        self._open -= 1
+        self._freed.set()
+        if not self._open:
             self._idle.set()
+
+    def _drop(self) -> None:
+        self._give_back()
+        self._finish()
 
     async def _process(self, payment: Payment, claimed_at: float) -> None:
         """One claimed payment, from the question to the record, in a slot."""
@@ -229,13 +260,16 @@ class Processor:
         try:
             with structlog.contextvars.bound_contextvars(**names):
                 log.info("payment.claimed", attempt=payment.attempt)
-                outcome = await self._ask(payment, lease_ends)
+                try:
+                    outcome = await self._ask(payment, lease_ends)
+                finally:
+                    self._give_back()
                 if outcome is not None:
                     await self._record(Record(payment, outcome), lease_ends)
         except Exception:  # the job loop: one payment's bug must not end the others; its lease will end
             log.exception("payment.crashed", payment_id=str(payment.id))
         finally:
-            self._give_back()
+            self._finish()
 
     async def _ask(self, payment: Payment, lease_ends: float) -> Outcome | None:
         """What the gateway says; None if nobody could be heard while the lease held: then the next claim asks."""
@@ -395,7 +429,7 @@ class Processor:
         for task in list(self._asking):
             task.cancel()
         if not await self._idles_within(AFTERMATH_S):
-            log.warning("payments.left_to_their_leases", count=self._taken)
+            log.warning("payments.left_to_their_leases", count=self._open)
 
     async def _idles_within(self, timeout_s: float) -> bool:
         try:
