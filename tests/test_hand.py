@@ -1,7 +1,7 @@
 """The tickets that a busy worker keeps for the slots that come free next."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -115,6 +115,35 @@ async def test_what_found_no_slot_in_time_goes_back_to_its_place(
 
     await eventually(is_back)
     assert await scores(carrier) == [SCORE_MS]
+
+
+class Slow(Carrier):
+    """A carrier that publishes nothing until `released` is set."""
+
+    def __init__(self, quick: Carrier) -> None:
+        super().__init__(quick.redis)
+        self.is_asked = False
+        self.released = asyncio.Event()
+
+    async def publish(self, queue: Queue, refs: Sequence[Ref], *, score_ms: int | None = None) -> bool:
+        self.is_asked = True
+        await self.released.wait()
+        return await super().publish(queue, refs, score_ms=score_ms)
+
+
+async def test_a_ticket_taken_while_others_go_back_goes_back_too_when_the_hand_closes(
+    database: Database, carrier: Carrier, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_module, "HELD_S", 0.05)
+    slow = Slow(carrier)
+    refs = await new_payments(database, SLOTS + 2)
+    async with playing(database, gateway, slow) as hand:
+        await hand.take(refs[: SLOTS + 1], SCORE_MS)
+        await eventually(lambda: slow.is_asked)
+        await hand.take(refs[SLOTS + 1 :], SCORE_MS + 1)
+        hand.close()
+        slow.released.set()
+    assert await jobs_in(carrier, Queue.PROCESS) == [[refs[SLOTS]], [refs[SLOTS + 1]]]
 
 
 async def test_a_hand_that_closes_puts_back_what_it_has_and_keeps_nothing_more(

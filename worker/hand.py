@@ -1,7 +1,7 @@
 """Tickets that a busy worker keeps for the slots that come free next.
 
 Without a hand, a worker whose slots are all taken would pick a whole job for each slot that comes free, and put all of
-it back but one ticket; eight such workers were busier with that than with payments.
+it back but one ticket.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Hand:
         self._carrier = carrier
         self._size = max(1, int(HAND_SHARE * slots))
         self._tickets: deque[Ref] = deque()
-        self._score_ms = 0  # of the oldest that were taken into the empty hand
+        self._score_ms = 0  # the foremost place that any of them had in the queue
         self._taken = asyncio.Event()
         self._closing = False
 
@@ -45,7 +45,7 @@ class Hand:
 
     async def run(self) -> None:
         """Play the tickets as slots come free, until `close`."""
-        while not self._closing:
+        while not (self._closing and not self._tickets):
             await self._taken.wait()
             self._taken.clear()
             until = monotonic() + HELD_S
