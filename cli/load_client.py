@@ -70,7 +70,7 @@ class Figures:
 
     computed_at: float  # unix s, by the service's clock
     queue_depth: int
-    in_gateway: int
+    in_flight: int  # PROCESSING: in the gateway, or waiting for another try or for the record
     oldest_pending_s: float
     webhook_backlog: int
     settled_per_s: float | None  # None, as with the workers: the service does not know
@@ -79,7 +79,7 @@ class Figures:
     @property
     def unsettled(self) -> int:
         """Payments that are not terminal."""
-        return self.queue_depth + self.in_gateway
+        return self.queue_depth + self.in_flight
 
     @classmethod
     def of(cls, content: Document) -> Self:
@@ -88,7 +88,7 @@ class Figures:
         return cls(
             computed_at=unix_s(content["computed_at"]),
             queue_depth=content["queue_depth"],
-            in_gateway=content["in_flight"],
+            in_flight=content["in_flight"],
             oldest_pending_s=content["oldest_pending_s"],
             webhook_backlog=content["webhook_backlog"],
             settled_per_s=content["settled_per_s"],

@@ -148,7 +148,7 @@ def _waiting(progress: Progress) -> Panel:
     told = "" if progress.webhooks is None else f" ({progress.webhooks:,} received)"
     for name, value, is_high in (
         ("queue depth", f"{figures.queue_depth:,}", figures.queue_depth > progress.plan.rate),
-        ("in the gateway", f"{figures.in_gateway:,}", False),
+        ("processing", f"{figures.in_flight:,}", False),
         (f"webhook backlog{told}", f"{figures.webhook_backlog:,}", figures.webhook_backlog > progress.plan.rate),
         ("oldest waits", f"{figures.oldest_pending_s:,.1f} s", figures.oldest_pending_s > 1),
     ):

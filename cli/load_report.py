@@ -164,7 +164,7 @@ def _second(sample: Sample) -> Document:
         "not_sent": sample.second.not_sent,
         "accepted_after_ms": _figures(sample.latency),
         "queue_depth": figures.queue_depth if figures else None,
-        "in_gateway": figures.in_gateway if figures else None,
+        "in_flight": figures.in_flight if figures else None,
         "webhook_backlog": figures.webhook_backlog if figures else None,
         "workers": [asdict(worker) for worker in figures.workers or ()] if figures else None,
         "webhooks_received": sample.webhooks,

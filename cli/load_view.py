@@ -76,7 +76,7 @@ def plain_line(sample: Sample, title: str) -> str:
         parts += [
             f"settled {_number(figures.settled_per_s)}/s",
             f"queue {figures.queue_depth}",
-            f"in the gateway {figures.in_gateway}",
+            f"processing {figures.in_flight}",
             f"webhooks waiting {figures.webhook_backlog}",
             f"workers {'?' if figures.workers is None else len(figures.workers)}",
         ]

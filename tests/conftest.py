@@ -18,6 +18,7 @@ from sqlalchemy import delete
 from shared.config import Settings, load_settings
 from shared.db import Database, open_database
 from shared.models import metadata
+from shared.queue import Carrier, open_carrier
 from shared.schema import migrate
 from tests.servers import PostgresServer, ValkeyServer, free_port
 
@@ -71,6 +72,14 @@ def valkey(_valkey: ValkeyServer) -> ValkeyServer:
 def redis_url(valkey: ValkeyServer) -> str:
     """The URL of an empty Valkey."""
     return valkey.url
+
+
+@pytest.fixture
+async def carrier(redis_url: str) -> AsyncIterator[Carrier]:
+    """What brings messages to the empty Valkey."""
+    carrier = open_carrier(redis_url)
+    yield carrier
+    await carrier.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shared.config import Settings
 from shared.db import Database
 from shared.leases import Ref
-from shared.queue import Carrier, Queue, open_carrier
+from shared.queue import Carrier, Queue
 from tests.messages import jobs_in
 from tests.rows import accepted, read_all, write
 from tests.test_process_payments import NOW, ScriptedGateway, working
@@ -19,13 +18,6 @@ from worker.hand import Hand
 
 SLOTS = 10  # two tickets fit in the hand beside them
 SCORE_MS = 1_000
-
-
-@pytest.fixture
-async def carrier(settings: Settings) -> AsyncIterator[Carrier]:
-    carrier = open_carrier(settings.redis_url or "")
-    yield carrier
-    await carrier.close()
 
 
 @pytest.fixture

@@ -1,37 +1,26 @@
 """The load keeps its pace whatever the server does, counts honestly, and finds what was lost or charged twice."""
 
 import asyncio
-import io
 import itertools
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from xml.etree import ElementTree as ET
 
-import psutil
 import pytest
 from aiohttp import web
-from rich.console import Console
 from sqlalchemy import insert
 
 from cli.load import Options, run_load
 from cli.load_book import Book, settled_per_s
 from cli.load_checks import HISTORIES_MAX, Verdict, choose_histories, judge_ledger, tells_one_end
-from cli.load_client import Figures, WorkerFigures, open_api
-from cli.load_frame import Look, frame
-from cli.load_picture import photograph
+from cli.load_client import open_api
 from cli.load_plan import (
     AMOUNT_MAX,
     AMOUNT_MIN,
@@ -44,38 +33,19 @@ from cli.load_plan import (
     parse_shape,
     refuse_absurd,
 )
-from cli.load_plot import Line, Plot, check_plot_name, svg
-from cli.load_progress import Progress, Sample
+from cli.load_progress import Progress
 from cli.load_report import document, exit_code, settled_by_second
 from cli.load_run import Bounds, Run, prepare
-from cli.load_scaling import measured, parse_workers, possible_per_s, saturating_rate
-from cli.load_scaling import plot as scaling_plot
-from cli.load_scaling import table as scaling_table
 from cli.load_stage import Stage, target
-from cli.load_tally import Second, Spread, Tally, spread
-from cli.load_view import plain_line
+from cli.load_tally import Spread, Tally, spread
 from cli.verify_kinds import KINDS, BreachKind
 from shared.config import Settings
 from shared.db import Database
 from shared.ids import new_id
 from shared.lifecycle import MethodType, PaymentStatus
 from shared.models import gateway_ledger
+from tests.loads import MIX, a_plan, shown
 from tests.rows import accepted, write
-from tests.servers import wait_until
-
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
-MIX = {MethodType.CREDIT_CARD: 6, MethodType.DEBIT_CARD: 3, MethodType.PAYPAL: 1}
-LOAD_MAX_S = 120  # it takes 12 s; a loaded machine may need much longer
-ENDS_MAX_S = 40
-
-
-def parsed(picture: str) -> ET.Element:
-    return ET.fromstring(picture)  # noqa: S314 - we drew it
-
-
-def a_plan(**changes: Any) -> Plan:
-    return replace(Plan(rate=20, duration_s=10, shape=Shape.STEADY, mix=MIX, seed="tests"), **changes)
-
 
 # -- the plan
 
@@ -232,23 +202,6 @@ def test_a_tally_counts_by_second_and_adds_up() -> None:
 def test_a_spread_is_made_of_values_that_were_measured() -> None:
     assert spread([]) is None
     assert spread(list(range(100, 0, -1))) == Spread(p50=50, p95=95, p99=99, longest=100)
-
-
-def shown(
-    order_id: str, status: str = "PENDING", *, payment_id: str = "", at_s: float = 0, sequence: int = 3
-) -> dict[str, Any]:
-    """A payment as the API shows it."""
-    created = datetime.fromtimestamp(1_000_000 + at_s, UTC)
-    has_ended = status in {"COMPLETED", "FAILED"}
-    return {
-        "id": payment_id or f"p-{order_id}",
-        "order_id": order_id,
-        "status": status,
-        "failure_code": "card_declined" if status == "FAILED" else None,
-        "sequence": sequence if has_ended else 1,
-        "created_at": created.isoformat(),
-        "processed_at": datetime.fromtimestamp(1_000_002 + at_s, UTC).isoformat() if has_ended else None,
-    }
 
 
 def test_the_book_knows_what_has_not_ended() -> None:
@@ -555,302 +508,3 @@ async def test_a_ledger_that_agrees_is_told_as_compared(settings: Settings, data
     await judge_ledger(settings, verdict)
     assert verdict.is_clean
     assert verdict.compared == ["0 charges in the gateway's ledger with 0 COMPLETED payments"]
-
-
-# -- what is shown
-
-
-def a_worker(number: int, *, slots: int = 50, in_gateway: int = 40, settled: int = 0) -> WorkerFigures:
-    return WorkerFigures(f"host-{number}-abcd", slots, in_gateway, settled, 24.0)
-
-
-def some_figures(workers: tuple[WorkerFigures, ...] | None) -> Figures:
-    return Figures(
-        computed_at=0.0,
-        queue_depth=12,
-        in_gateway=90,
-        oldest_pending_s=0.4,
-        webhook_backlog=3,
-        settled_per_s=48.0,
-        workers=workers,
-    )
-
-
-def a_sample(at_s: int, figures: Figures | None) -> Sample:
-    return Sample(at_s, Second(20, 19, 1, 0), Spread(5, 9, 12, 40), 10, figures, None)
-
-
-def a_progress(*figures: Figures | None) -> Progress:
-    stage = Stage(url="http://127.0.0.1:8009", words="a running deployment", payers=("t",), watcher="t")
-    progress = Progress(a_plan(), stage, phase="sending")
-    progress.samples = [a_sample(at_s, found) for at_s, found in enumerate(figures, start=1)]
-    progress.figures = figures[-1]
-    progress.book.ends.update({(PaymentStatus.COMPLETED, ""): 30, (PaymentStatus.FAILED, "card_declined"): 2})
-    return progress
-
-
-def seen(progress: Progress, look: Look) -> list[str]:
-    printed = io.StringIO()
-    Console(file=printed, width=look.width, highlight=False).print(frame(progress, look))
-    return printed.getvalue().splitlines()
-
-
-def test_a_pipe_gets_one_plain_line_per_second() -> None:
-    line = plain_line(a_sample(3, some_figures((a_worker(1), a_worker(2)))), "")
-    assert CONTROL.search(line) is None
-    assert line == (
-        "   3 s  offered 20/s  accepted 19/s  refused 1/s, not sent 0/s  settled 48/s  queue 12  in the gateway 90"
-        "  webhooks waiting 3  workers 2  202 after 5/9/12 ms (p50/p95/p99)"
-    )
-    assert "settled" not in plain_line(a_sample(3, None), "")
-
-
-@pytest.mark.parametrize("width", [80, 104])
-@pytest.mark.parametrize("count", [0, 1, 4, 9])
-def test_the_picture_fits_the_terminal_and_has_a_bar_for_each_worker(width: int, count: int) -> None:
-    look = Look(width=width, height=40, ascii_only=True)
-    lines = seen(a_progress(some_figures(tuple(a_worker(number) for number in range(count)))), look)
-    assert all(len(line.rstrip()) <= width for line in lines)
-    assert sum(line.count("40/50") for line in lines) == count
-    text = "\n".join(lines)
-    assert ("nobody is at work" in text) == (count == 0)
-    for words in ("offered", "accepted", "settled", "p50", "p99", "queue depth", "in the gateway", "webhook backlog"):
-        assert words in text
-    assert re.search(r"card_declined +2 +6.2%", text)
-
-
-def test_a_worker_that_goes_is_still_named_for_a_moment_and_then_vanishes() -> None:
-    both, one = some_figures((a_worker(1), a_worker(2))), some_figures((a_worker(1),))
-    assert "gone" not in "\n".join(seen(a_progress(both, both), Look()))
-    assert re.search(r"host-2-abcd +gone", "\n".join(seen(a_progress(both, one), Look())))
-    assert "host-2" not in "\n".join(seen(a_progress(both, one, one, one, one), Look()))
-
-
-def test_a_small_terminal_shows_as_many_workers_as_fit_and_says_so() -> None:
-    look = Look(width=80, height=24, ascii_only=True)
-    lines = seen(a_progress(some_figures(tuple(a_worker(number) for number in range(16)))), look)
-    assert len(lines) <= look.height
-    assert "10 not shown" in "\n".join(lines)
-
-
-def test_without_an_admins_token_the_picture_says_why_it_knows_less() -> None:
-    assert "admin" in "\n".join(seen(a_progress(None), Look()))
-
-
-def test_a_photograph_is_an_svg_that_fetches_nothing() -> None:
-    picture = photograph(frame(a_progress(some_figures((a_worker(1),))), Look()), width=104)
-    assert parsed(picture).tag.endswith("svg")
-    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "").replace(
-        "https://www.textualize.io", ""
-    ).replace("http://127.0.0.1:8009", "")
-    assert "host-1-abcd" in picture
-
-
-# -- scaling and plots
-
-
-def test_numbers_of_workers_are_bounded() -> None:
-    assert parse_workers("1, 2,4") == [1, 2, 4]
-    for text in ("", "1,,2", "-1", "17", "two", ",".join("1" * 9)):
-        with pytest.raises(Refused, match="--workers"):
-            parse_workers(text)
-
-
-def test_the_line_is_workers_times_slots_by_the_mean_delay() -> None:
-    assert possible_per_s(4, 50) == 100
-    assert saturating_rate([1, 4], 50) == 120
-
-
-def test_a_step_is_measured_while_all_slots_are_busy() -> None:
-    progress = a_progress(None)
-    progress.plan = a_plan(rate=30, duration_s=20)
-    progress.sent_for_s = 20
-    progress.book = Book("7")
-    for number in range(600):  # accepted at 30/s, settled at 25/s from the start
-        one = shown(f"7{number}", "COMPLETED", at_s=number / 30)
-        ended = datetime.fromtimestamp(1_000_000 + number / 25, UTC).isoformat()
-        progress.book.see(one | {"processed_at": ended})
-    progress.samples = [
-        a_sample(at_s, some_figures((a_worker(1, settled=at_s * 14), a_worker(2, settled=at_s * 10))))
-        for at_s in range(1, 25)
-    ]
-    step = measured(progress, workers=1, slots=50)
-    assert step.settled_per_s == pytest.approx(25, rel=0.01)
-    assert step.share == pytest.approx(1, rel=0.01)
-    assert step.least_share == pytest.approx(10 / 12)
-    assert step.most_share == pytest.approx(14 / 12)
-    printed = io.StringIO()
-    Console(file=printed, width=80, highlight=False).print(scaling_table([step]))
-    assert re.search(r"1 │ +25.0 │ +25.0 │ +\d+.\d% │ -17% \+17%", printed.getvalue())
-    assert "workers x slots / mean delay" in svg(scaling_plot([step], "a load"))
-
-
-def test_a_run_that_is_too_short_tells_no_rate() -> None:
-    progress = a_progress(None)
-    progress.book = Book("7")
-    progress.book.see(shown("70", "COMPLETED"))
-    assert measured(progress, workers=1, slots=50).settled_per_s is None
-
-
-def test_a_plot_is_a_whole_svg_with_every_line_inside() -> None:
-    lines = (
-        Line("possible & more", [(0, 0), (8, 200)], "#000", is_dashed=True),
-        Line("measured", [(1, 24), (8, 190.5)], "#0a0", has_points=True),
-    )
-    picture = svg(Plot(title="a <title>", subtitle="", x_name="x", y_name="y", lines=lines, x_ticks=[1, 8]))
-    root = parsed(picture)
-    assert [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")] == ["a <title>"]
-    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
-    assert len(circles) == 2
-    _, _, width, height = map(float, root.attrib["viewBox"].split())
-    assert all(0 < float(one.attrib["cx"]) < width and 0 < float(one.attrib["cy"]) < height for one in circles)
-    assert svg(Plot(title="", subtitle="", x_name="", y_name="", lines=[Line("none", [], "#000")])).endswith("</svg>\n")
-
-
-def test_a_plot_is_an_svg() -> None:
-    check_plot_name(Path("plot.SVG"))
-    with pytest.raises(Refused, match="SVG"):
-        check_plot_name(Path("plot.png"))
-
-
-# -- the real thing
-
-
-@dataclass
-class Load:
-    """A running `payments load`, what it has printed, and every process it ever had."""
-
-    process: subprocess.Popen[bytes]
-    temporary: Path
-    printed: Path
-    family: set[psutil.Process] = field(default_factory=set)
-
-    @property
-    def output(self) -> str:
-        return self.printed.read_text()
-
-    def look(self) -> bool:
-        """Note who belongs to it; True once it has ended."""
-        try:
-            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return True
-        return self.process.poll() is not None
-
-    def reaches(self, words: str) -> None:
-        wait_until(lambda: self.look() or words in self.output, timeout_s=LOAD_MAX_S, what=words)
-        assert words in self.output
-
-    def ends(self, timeout_s: float = LOAD_MAX_S) -> int:
-        """Its exit code; nothing of it is left then."""
-        wait_until(self.look, timeout_s=timeout_s, what="the load ends")
-        wait_until(lambda: not self.left(), timeout_s=ENDS_MAX_S, what="its processes end")
-        assert list(self.temporary.iterdir()) == []
-        return self.process.wait()
-
-    def left(self) -> list[psutil.Process]:
-        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-
-
-@contextmanager
-def load(printed: Path, *arguments: str) -> Iterator[Load]:
-    """`payments load` in a pipe-like output, with a temporary folder of its own (short: a socket lies in it)."""
-    with tempfile.TemporaryDirectory() as temporary, printed.open("wb") as output:
-        Path(temporary).chmod(0o755)  # PostgreSQL does not run as root, and its user passes through
-        environment = {**os.environ, "TMPDIR": temporary, "PAYMENT_SUCCESS_RATE": "0", "LOG_LEVEL": "nonsense"}
-        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # they ask for escape codes or another width
-            environment.pop(name, None)
-        process = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from cli.main import app; app(sys.argv[1:])", "load", *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        running = Load(process, Path(temporary), printed)
-        try:
-            yield running
-        finally:
-            process.kill()
-            process.wait()
-            for leftover in running.left():
-                leftover.kill()
-
-
-def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    files = {name: tmp_path / f"load.{name}" for name in ("json", "plot.svg", "picture.svg")}
-    options = ("--json", "--plot", "--picture")
-    named = [word for option, path in zip(options, files.values(), strict=True) for word in (option, str(path))]
-    with load(tmp_path / "printed", "--rate", "20", "--duration", "3", *named) as running:
-        assert running.ends() == 0, running.output
-        assert len(running.family) >= 2, "the service and its Valkey"
-    assert "Nothing lost, nothing charged twice." in running.output
-    assert CONTROL.search(running.output) is None
-    told = json.loads(files["json"].read_text())
-    assert told["requests"]["accepted"] == told["webhooks_received"] == 60
-    assert sum(outcome["payments"] for outcome in told["outcomes"]) == sum(told["settled_by_second"]) == 60
-    assert [second["offered"] for second in told["seconds"][:3]] == [20, 20, 20]
-    completed = sum(outcome["payments"] for outcome in told["outcomes"] if outcome["status"] == "COMPLETED")
-    assert completed > 0, "no setting of the shell reaches the service"
-    assert f"{completed} charges in the gateway's ledger" in running.output
-    for name in ("plot.svg", "picture.svg"):
-        assert parsed(files[name].read_text()).tag.endswith("svg")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_load_waits_for_what_was_accepted_and_tells_the_end(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
-        running.reaches("   2 s  ")
-        running.process.send_signal(number)
-        assert running.ends() == 130, running.output
-    assert "Nothing lost, nothing charged twice." in running.output
-    assert "Traceback" not in running.output
-
-
-@pytest.mark.slow
-def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
-    with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
-        running.reaches("   2 s  ")
-        for _ in range(2):
-            running.process.send_signal(signal.SIGINT)
-            running.reaches("No more are sent")
-        assert running.ends() == 130, running.output
-    assert "Traceback" not in running.output
-
-
-@pytest.mark.slow
-def test_a_killed_load_leaves_no_process_behind(tmp_path: Path) -> None:
-    with load(tmp_path / "printed", "--rate", "20", "--duration", "60", "--workers", "1") as running:
-        running.reaches("   1 s  ")
-        running.process.kill()
-        wait_until(running.look, timeout_s=ENDS_MAX_S, what="it is dead")
-        wait_until(lambda: not running.left(), timeout_s=ENDS_MAX_S, what="its processes end")
-        assert len(running.family) >= 4, "PostgreSQL, Valkey, the API, a worker"
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
-    with load(tmp_path / "printed", "--rate", "30", "--duration", "10", "--workers", "2") as running:
-        running.reaches("   4 s  ")
-        workers = [one for one in running.family if one.is_running() and one.cmdline()[-1] == "worker"]
-        assert len(workers) == 2
-        workers[0].kill()
-        assert running.ends() == 0, running.output
-    assert "Nothing lost, nothing charged twice." in running.output
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_more_workers_settle_more(tmp_path: Path) -> None:
-    told = tmp_path / "told.json"
-    plot = tmp_path / "plot.svg"
-    arguments = ("--workers", "1,2", "--slots", "10", "--duration", "20", "--json", str(told), "--plot", str(plot))
-    with load(tmp_path / "printed", *arguments) as running:
-        assert running.ends(timeout_s=300) == 0, running.output
-    one, two = json.loads(told.read_text())["steps"]
-    assert (one["possible_per_s"], two["possible_per_s"]) == (5, 10)
-    assert two["settled_per_s"] > one["settled_per_s"], running.output
-    assert "measured" in plot.read_text()

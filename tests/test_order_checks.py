@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from shared.config import Settings
 from shared.db import Database
 from shared.documents import Payment
 from shared.errors import NeighbourUnreachable
 from shared.lifecycle import FailureCode, HistoryReason, PaymentStatus
 from shared.models import deliveries
-from shared.queue import Carrier, Publisher, open_carrier
+from shared.queue import Carrier, Publisher
 from tests.rows import accepted, assert_sound, books, claimed, read, reasons, write
 from tests.test_process_payments import APPROVED, NOW, Hands, ScriptedGateway, due_again, saying, settled, simulated
 from tests.waiting import eventually
@@ -57,13 +56,6 @@ def orders_saying(*script: Verdict | Exception) -> ScriptedOrders:
     orders = ScriptedOrders(list(script))
     orders.opened.set()
     return orders
-
-
-@pytest.fixture
-async def carrier(settings: Settings) -> AsyncIterator[Carrier]:
-    carrier = open_carrier(settings.redis_url or "")
-    yield carrier
-    await carrier.close()
 
 
 @asynccontextmanager

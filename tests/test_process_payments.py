@@ -12,14 +12,13 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
-from shared.config import Settings
 from shared.db import Database
 from shared.documents import Payment
 from shared.errors import CommitUnknown, DatabaseUnavailable
 from shared.leases import Ref
 from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
 from shared.models import payments
-from shared.queue import Carrier, Publisher, Queue, open_carrier
+from shared.queue import Carrier, Publisher, Queue
 from tests.messages import refs_in
 from tests.rows import accepted, assert_sound, books, claimed, read, read_all, reasons, write
 from tests.waiting import eventually
@@ -103,15 +102,9 @@ class Hands:
     async def offer(self, *rows: Payment) -> list[Ref]:
         return await self.processor.offer([row.ref for row in rows])
 
-    async def idle(self, slots: int) -> None:
-        await eventually(lambda: self.processor.free == slots)
-
-
-@pytest.fixture
-async def carrier(settings: Settings) -> AsyncIterator[Carrier]:
-    carrier = open_carrier(settings.redis_url or "")
-    yield carrier
-    await carrier.close()
+    async def idle(self) -> None:
+        """Nothing is in the gateway, and nothing waits for its record: slots are free before that."""
+        await eventually(self.processor._idle.is_set)
 
 
 @asynccontextmanager
@@ -166,7 +159,7 @@ async def test_an_approved_payment_is_completed_and_everybody_is_told(database: 
     async with working(database, saying(APPROVED), carrier) as hands:
         assert await hands.offer(row) == []
         [payment] = await settled(database, row)
-        await hands.idle(10)
+        await hands.idle()
     assert (payment.status, payment.gateway, payment.gateway_transaction_id) == ("COMPLETED", "stripe_mock", "ch_1")
     assert await reasons(database, row.id) == ["accepted", "claimed", "gateway_approved"]
     subscription = carrier.redis.pubsub(ignore_subscribe_messages=True)
@@ -266,7 +259,7 @@ async def test_a_payment_whose_gateway_is_unreachable_is_tried_again_with_growin
             assert payment.due_at is not None
             assert (payment.status, payment.gateway_tries, payment.attempt) == ("PROCESSING", tries, tries)
             waits.append((payment.due_at - payment.updated_at).total_seconds())
-            await hands.idle(10)
+            await hands.idle()
         await hands.offer(await read(database, row.id))
         [payment] = await settled(database, row)
     for number, wait in enumerate(waits):
@@ -326,7 +319,7 @@ async def test_nobody_is_asked_once_the_lease_is_nearly_over(database: Database,
     gateway = saying(UNKNOWN)
     async with working(database, gateway, carrier, lease_s=1.2) as hands:  # a second of it is margin
         await hands.offer(row)
-        await hands.idle(10)
+        await hands.idle()
     assert 1 <= len(gateway.asked) <= 2
     assert (await read(database, row.id)).due_reason == "lease_expired"
 
@@ -397,7 +390,7 @@ async def test_never_more_payments_than_slots_and_the_rest_is_left_to_others(
         assert [row.attempt for row in await read_all(database)] == [1] * 5 + [0] * 7
         gateway.opened.set()
         await settled(database, *rows[:5])
-        await hands.idle(5)
+        await hands.idle()
         assert await hands.processor.offer(refs[5:]) == refs[10:]
 
 
@@ -438,7 +431,7 @@ async def test_no_slot_is_given_out_while_too_many_answers_wait_to_be_recorded(
             assert hands.processor.free == 0
             assert await hands.processor.offer(refs[10:]) == refs[10:]
         await settled(database, *rows[:10])
-        await hands.idle(5)
+        await hands.idle()
     assert (await read(database, rows[10].id)).attempt == 0
 
 
@@ -465,7 +458,7 @@ async def test_duplicates_and_stale_tickets_are_no_ops_and_keep_no_slot(database
         assert hands.processor.free == 9
         gateway.opened.set()
         await settled(database, row)
-        await hands.idle(10)
+        await hands.idle()
     assert len(gateway.asked) == 1
     assert await reasons(database, row.id) == [
         "accepted",
@@ -500,7 +493,7 @@ async def test_a_bug_with_one_payment_leaves_the_others_alone(database: Database
         with capture_logs() as logs:
             await hands.offer(*rows)
             await settled(database, *rows[1:])
-            await hands.idle(10)
+            await hands.idle()
     assert [line["payment_id"] for line in logs if line["event"] == "payment.crashed"] == [str(broken.id)]
     assert (await read(database, broken.id)).due_reason == "lease_expired"
 
@@ -551,7 +544,7 @@ async def test_a_record_whose_commit_got_no_answer_is_written_once(database: Dat
         shaky.commits_lost = 1
         gateway.opened.set()
         await settled(database, row)
-        await hands.idle(10)
+        await hands.idle()
     assert len(gateway.asked) == 1
     assert await reasons(database, row.id) == ["accepted", "claimed", "gateway_approved"]
 
@@ -587,7 +580,7 @@ async def test_the_late_record_of_a_claim_that_was_lost_changes_nothing(database
         [payment] = await settled(database, row)
         with capture_logs() as logs:
             paused.opened.set()
-            await sleeper.idle(10)
+            await sleeper.idle()
         assert "payment.claim_lost" in {line["event"] for line in logs}
         assert await read(database, row.id) == payment
     assert (payment.status, payment.attempt) == ("COMPLETED", 2)
@@ -706,7 +699,7 @@ async def test_an_offer_that_is_cancelled_keeps_no_slot(database: Database, carr
             await eventually(lambda: hands.processor.free == 7)
             offer.cancel()
             await asyncio.wait([offer])
-        await hands.idle(10)
+        await hands.idle()
     assert offer.cancelled()
 
 

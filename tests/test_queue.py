@@ -35,13 +35,6 @@ def some_refs(count: int) -> list[Ref]:
 
 
 @pytest.fixture
-async def carrier(redis_url: str) -> AsyncIterator[Carrier]:
-    carrier = open_carrier(redis_url)
-    yield carrier
-    await carrier.close()
-
-
-@pytest.fixture
 def own(tmp_path: Path) -> Iterator[ValkeyServer]:
     with ValkeyServer(tmp_path / "valkey") as server:
         yield server

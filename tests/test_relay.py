@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
@@ -30,13 +29,6 @@ from worker.relay import PASSES_MAX, Relay
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO = NOW - timedelta(hours=1)
-
-
-@pytest.fixture
-async def carrier(settings: Settings) -> AsyncIterator[Carrier]:
-    carrier = open_carrier(settings.redis_url or "")
-    yield carrier
-    await carrier.close()
 
 
 def relay_for(database: Database, carrier: Carrier, **changes: Any) -> Relay:

@@ -1,0 +1,161 @@
+"""`payments load` as a process: it ends clean, also when it is interrupted, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.loads import CONTROL, parsed
+from tests.servers import wait_until
+
+LOAD_MAX_S = 120  # it takes 12 s; a loaded machine may need much longer
+ENDS_MAX_S = 40
+
+
+@dataclass
+class Load:
+    """A running `payments load`, what it has printed, and every process it ever had."""
+
+    process: subprocess.Popen[bytes]
+    temporary: Path
+    printed: Path
+    family: set[psutil.Process] = field(default_factory=set)
+
+    @property
+    def output(self) -> str:
+        return self.printed.read_text()
+
+    def look(self) -> bool:
+        """Note who belongs to it; True once it has ended."""
+        try:
+            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return True
+        return self.process.poll() is not None
+
+    def reaches(self, words: str) -> None:
+        wait_until(lambda: self.look() or words in self.output, timeout_s=LOAD_MAX_S, what=words)
+        assert words in self.output
+
+    def ends(self, timeout_s: float = LOAD_MAX_S) -> int:
+        """Its exit code; nothing of it is left then."""
+        wait_until(self.look, timeout_s=timeout_s, what="the load ends")
+        wait_until(lambda: not self.left(), timeout_s=ENDS_MAX_S, what="its processes end")
+        assert list(self.temporary.iterdir()) == []
+        return self.process.wait()
+
+    def left(self) -> list[psutil.Process]:
+        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def load(printed: Path, *arguments: str) -> Iterator[Load]:
+    """`payments load` in a pipe-like output, with a temporary folder of its own (short: a socket lies in it)."""
+    with tempfile.TemporaryDirectory() as temporary, printed.open("wb") as output:
+        Path(temporary).chmod(0o755)  # PostgreSQL does not run as root, and its user passes through
+        environment = {**os.environ, "TMPDIR": temporary, "PAYMENT_SUCCESS_RATE": "0", "LOG_LEVEL": "nonsense"}
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # they ask for escape codes or another width
+            environment.pop(name, None)
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; from cli.main import app; app(sys.argv[1:])", "load", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        running = Load(process, Path(temporary), printed)
+        try:
+            yield running
+        finally:
+            process.kill()
+            process.wait()
+            for leftover in running.left():
+                leftover.kill()
+
+
+def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"load.{name}" for name in ("json", "plot.svg", "picture.svg")}
+    options = ("--json", "--plot", "--picture")
+    named = [word for option, path in zip(options, files.values(), strict=True) for word in (option, str(path))]
+    with load(tmp_path / "printed", "--rate", "20", "--duration", "3", *named) as running:
+        assert running.ends() == 0, running.output
+        assert len(running.family) >= 2, "the service and its Valkey"
+    assert "Nothing lost, nothing charged twice." in running.output
+    assert CONTROL.search(running.output) is None
+    told = json.loads(files["json"].read_text())
+    assert told["requests"]["accepted"] == told["webhooks_received"] == 60
+    assert sum(outcome["payments"] for outcome in told["outcomes"]) == sum(told["settled_by_second"]) == 60
+    assert [second["offered"] for second in told["seconds"][:3]] == [20, 20, 20]
+    completed = sum(outcome["payments"] for outcome in told["outcomes"] if outcome["status"] == "COMPLETED")
+    assert completed > 0, "no setting of the shell reaches the service"
+    assert f"{completed} charges in the gateway's ledger" in running.output
+    for name in ("plot.svg", "picture.svg"):
+        assert parsed(files[name].read_text()).tag.endswith("svg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_load_waits_for_what_was_accepted_and_tells_the_end(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
+        running.reaches("   2 s  ")
+        running.process.send_signal(number)
+        assert running.ends() == 130, running.output
+    assert "Nothing lost, nothing charged twice." in running.output
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
+    with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
+        running.reaches("   2 s  ")
+        for _ in range(2):
+            running.process.send_signal(signal.SIGINT)
+            running.reaches("No more are sent")
+        assert running.ends() == 130, running.output
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.slow
+def test_a_killed_load_leaves_no_process_behind(tmp_path: Path) -> None:
+    with load(tmp_path / "printed", "--rate", "20", "--duration", "60", "--workers", "1") as running:
+        running.reaches("   1 s  ")
+        running.process.kill()
+        wait_until(running.look, timeout_s=ENDS_MAX_S, what="it is dead")
+        wait_until(lambda: not running.left(), timeout_s=ENDS_MAX_S, what="its processes end")
+        assert len(running.family) >= 4, "PostgreSQL, Valkey, the API, a worker"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    with load(tmp_path / "printed", "--rate", "30", "--duration", "10", "--workers", "2") as running:
+        running.reaches("   4 s  ")
+        workers = [one for one in running.family if one.is_running() and one.cmdline()[-1] == "worker"]
+        assert len(workers) == 2
+        workers[0].kill()
+        assert running.ends() == 0, running.output
+    assert "Nothing lost, nothing charged twice." in running.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_more_workers_settle_more(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    plot = tmp_path / "plot.svg"
+    arguments = ("--workers", "1,2", "--slots", "10", "--duration", "20", "--json", str(told), "--plot", str(plot))
+    with load(tmp_path / "printed", *arguments) as running:
+        assert running.ends(timeout_s=300) == 0, running.output
+    one, two = json.loads(told.read_text())["steps"]
+    assert (one["possible_per_s"], two["possible_per_s"]) == (5, 10)
+    assert two["settled_per_s"] > one["settled_per_s"], running.output
+    assert "measured" in plot.read_text()
