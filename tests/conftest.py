@@ -6,6 +6,7 @@ A server that cannot start fails the tests that need it; nothing is skipped.
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +29,9 @@ TEST_SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 for _name in list(os.environ):  # the developer's shell does not decide what is tested; children inherit none of it
     if _name.lower() in Settings.model_fields or _name.startswith("PG"):
         del os.environ[_name]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so does a shell's `&`, and what we start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
