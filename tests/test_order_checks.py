@@ -298,7 +298,7 @@ async def test_while_nobody_can_be_asked_a_payment_waits_with_growing_pauses_and
             assert (payment.status, payment.due_reason) == ("PROCESSING", "order_unreachable")
             assert payment.order_check_until is not None
             waits.append((payment.due_at - payment.updated_at).total_seconds())
-            await hands.idle(10)
+            await hands.idle()
         assert (gateway.asked, gateway.closed) == ([], [])
         await hands.offer(await read(database, row.id))
         [payment] = await settled(database, row)
@@ -321,7 +321,7 @@ async def test_waiting_for_the_order_service_takes_nothing_from_the_gateways_tri
     async with working(database, gateway, carrier, orders, gateway_tries_max=3, max_claims=1) as hands:
         for claims in range(1, 6):
             await hands.offer(await read(database, row.id))
-            await hands.idle(10)
+            await hands.idle()
             await eventually(lambda claims=claims: is_claimed(database, row, claims))  # type: ignore[misc]
         await hands.offer(await read(database, row.id))
         [payment] = await settled(database, row)
@@ -368,7 +368,7 @@ async def test_its_time_begins_with_the_first_check_that_found_nobody(database: 
     async with working(database, saying(APPROVED), carrier, orders, order_check_timeout_s=60) as hands:
         await hands.offer(row)
         first = await postponed(database, row, 1)
-        await hands.idle(10)
+        await hands.idle()
         await hands.offer(first)
         second = await postponed(database, row, 2)
     assert first.order_check_until == second.order_check_until == first.updated_at + timedelta(seconds=60)
