@@ -33,6 +33,7 @@ PREFIX = "/api/v1"
 PLATFORM_PREFIX = "/api"
 BACKLOG = 2048  # connections that the kernel holds while we are busy
 KEEP_ALIVE_S = 75  # longer than clients and proxies keep idle connections: they close first, and no request is lost
+DOORS = 16  # uvloop takes one connection from each in a round of its loop, which in a flood takes long
 DRAIN_S = 10  # what an open request may still take at shutdown
 
 DESCRIPTION = """A simulated payment processor: it behaves like the real thing and moves no money.
@@ -78,6 +79,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"PORT: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
+def doors(listener: socket.socket) -> list[socket.socket]:
+    """The same listener several times over: so many connections come in at once."""
+    return [listener, *(listener.dup() for _ in range(DOORS - 1))]
+
+
 async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) -> None:
     """Serve until `stop`, then finish open requests, commit and publish what is queued, and return."""
     api = Api(runtime)
@@ -94,7 +100,7 @@ async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) 
         )
     )
     async with api.running(), asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve(sockets=[listener]))
+        serving = tasks.create_task(server.serve(sockets=doors(listener)))
         stopping = tasks.create_task(_stop(api, server, stop))
         log.info("api.listening", address="{}:{}".format(*listener.getsockname()[:2]))
         await serving

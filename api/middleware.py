@@ -58,6 +58,7 @@ class Envelope:
             try:
                 if _announced_bytes(headers) > BODY_BYTES_MAX:
                     raise HTTPException(413)  # noqa: TRY301 - the same error as for a body that announces nothing
+                await self._admission.turn(scope)
                 await self._app(scope, _capped(receive), send_labelled)
             except HTTPException:
                 await self._send_problem(Code.BODY_TOO_LARGE, scope, receive, send_labelled)
