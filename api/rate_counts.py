@@ -27,10 +27,11 @@ class SharedCounts(RedisStorage):
     Hits that arrive while a round trip is running share the next; alone, a hit waits for nobody. Needs `run`.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, timeout_s: float = COUNT_TIMEOUT_S) -> None:
         options: dict[str, Any] = {"connection_pool": redis.connection_pool}  # which decides where Redis is
         super().__init__("async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, **options)
         self._redis = redis
+        self._timeout_s = timeout_s
         self._breaker = Breaker("rate_limits", failures_max=1, open_s=REDIS_REST_S)
         self._waiting: list[Hit] = []
         self._arrived = asyncio.Event()
@@ -38,7 +39,7 @@ class SharedCounts(RedisStorage):
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add `amount` to a count that ends `expiry` s after its first hit; returns the sum.
 
-        Raises NeighbourUnreachable, within COUNT_TIMEOUT_S or at once; it may have been counted all the same.
+        Raises NeighbourUnreachable, within the time or at once; it may have been counted all the same.
         """
         self._breaker.check()
         counted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -74,7 +75,7 @@ class SharedCounts(RedisStorage):
         """The sum after each hit. What begins a count sets its end with it: none is left that lasts for ever."""
         with self._breaker.guard():
             try:
-                async with asyncio.timeout(COUNT_TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
+                async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
                     for key, expiry, amount, _ in hits:
                         pipe.set(f"{KEY_PREFIX}:{key}", 0, ex=expiry, nx=True)
                         pipe.incrby(f"{KEY_PREFIX}:{key}", amount)

@@ -124,10 +124,12 @@ async def everything_ends(database: Database) -> None:
     await eventually(are_sound)
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 async def test_answers_to_random_requests_are_as_described(door: Door, tmp_path: Path) -> None:
     await examine(door, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "3")
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_answers_at_the_edges_are_as_described(door: Door, tmp_path: Path) -> None:
     """Every constraint kept and broken in turn; not at the platform's addresses, which lead to the same code."""
     await examine(door, tmp_path, "--phases", "coverage", "--exclude-path-regex", "^/api/payments")
@@ -136,4 +138,5 @@ async def test_answers_at_the_edges_are_as_described(door: Door, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.timeout(END_S)
 async def test_every_answer_is_as_described_however_long_one_looks(door: Door, tmp_path: Path) -> None:
+    """The quick ones ask one database each; this one both, with every phase."""
     await examine(door, tmp_path, "--max-examples", "100", "--max-time", "120")

@@ -81,7 +81,16 @@ async def later(settings: Settings) -> AsyncIterator[Runtime]:
     await runtime.close()
 
 
-@pytest.mark.parametrize("sends_at_once", [True, False])
+@pytest.mark.parametrize(
+    ("backend", "sends_at_once"),
+    [
+        ("postgresql", True),
+        ("sqlite", False),
+        pytest.param("postgresql", False, marks=pytest.mark.slow),
+        pytest.param("sqlite", True, marks=pytest.mark.slow),
+    ],
+    indirect=["backend"],
+)
 async def test_whatever_boundary_a_process_dies_at_the_payment_is_charged_and_told_once(
     make_settings: MakeSettings, database: Database, *, sends_at_once: bool
 ) -> None:

@@ -210,6 +210,7 @@ async def test_an_unset_seed_is_a_seed_too(ledger: Ledger) -> None:
 # -- its delay
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)  # drawn before anything is written
 async def test_a_try_takes_between_the_two_delays_and_its_steps_lie_inside(ledger: Ledger) -> None:
     for _ in range(50):
         naps = Naps()
@@ -219,6 +220,7 @@ async def test_a_try_takes_between_the_two_delays_and_its_steps_lie_inside(ledge
         assert all(nap >= 0 for nap in naps.taken)
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)  # drawn before anything is written
 async def test_delays_are_spread_over_the_whole_range(ledger: Ledger) -> None:
     delays = []
     for number in range(100):
@@ -230,6 +232,7 @@ async def test_delays_are_spread_over_the_whole_range(ledger: Ledger) -> None:
     assert max(delays) > 2.9
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)  # drawn before anything is written
 async def test_outcome_and_delay_are_the_same_in_any_order(ledger: Ledger) -> None:
     requests = [request_for(identity=f"order-{number}") for number in range(40)]
     forwards = [await told(ledger, request) for request in requests]

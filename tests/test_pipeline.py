@@ -393,8 +393,9 @@ async def test_while_another_process_holds_the_write_lock_answers_are_503_and_th
     async with running(settings) as service:
         first = [await service.shop.accepted() for _ in range(3)]
         await eventually(lambda: any_in_gateway(service.database))
-        with closing(sqlite3.connect(settings.sqlalchemy_url.database or "", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        file = settings.sqlalchemy_url.database or ""
+        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # a transaction of ours may have to end before
             started = monotonic()
             answer = await service.shop.pay()
             refused_after_s = monotonic() - started
