@@ -51,6 +51,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def lives(process: psutil.Process) -> bool:
+    """It has not ended, not even without anybody having asked how."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
+
+
 class PaymentsProcess:
     """One `payments COMMAND` in a folder of its own, with `settings` as its environment and its output in files."""
 

@@ -25,6 +25,7 @@ from cli.demo_results import Checks, Result, Spread, percentile, summarize
 from cli.demo_stage import LOG_TAIL_LINES, Receiver, clean_environment, telling_lines
 from cli.demo_view import Moment, View
 from shared.vault import new_webhook_secret
+from tests.processes import lives
 from tests.servers import wait_until
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -75,7 +76,7 @@ class Demo:
         return self.process.wait()
 
     def left(self) -> list[psutil.Process]:
-        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self.family if lives(one)]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import redis.asyncio
 
 from cli.embedded_valkey import SOCKET_PATH_BYTES_MAX, EmbeddedValkey
 from shared.errors import ConfigurationError
+from tests.processes import lives
 from tests.servers import ValkeyServer, wait_until
 
 OWNER = """
@@ -176,16 +177,9 @@ def test_a_killed_parent_leaves_no_server_behind(tmp_path: Path, number: signal.
         server = psutil.Process(int(owner.stdout.readline()))
         owner.send_signal(number)
         owner.wait(10)
-    wait_until(lambda: not _lives(server), timeout_s=10, what="the server is gone")
+    wait_until(lambda: not lives(server), timeout_s=10, what="the server is gone")
     with EmbeddedValkey(tmp_path) as successor:
         assert ping(successor)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_without_the_wheel_the_error_says_what_to_install(tmp_path: Path) -> None:

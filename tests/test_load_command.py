@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.loads import CONTROL, parsed
+from tests.processes import lives
 from tests.servers import wait_until
 
 LOAD_MAX_S = 120  # it takes 12 s; a loaded machine may need much longer
@@ -54,7 +55,7 @@ class Load:
         return self.process.wait()
 
     def left(self) -> list[psutil.Process]:
-        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self.family if lives(one)]
 
 
 @contextmanager
