@@ -1,6 +1,5 @@
 """What the tests of `payments load` share: a plan, a payment as the API shows it, a picture that is read back."""
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +8,6 @@ from xml.etree import ElementTree as ET
 from cli.load_plan import Plan, Shape
 from shared.lifecycle import MethodType
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 MIX = {MethodType.CREDIT_CARD: 6, MethodType.DEBIT_CARD: 3, MethodType.PAYPAL: 1}
 
 

@@ -2,16 +2,9 @@
 
 import asyncio
 import io
-import os
-import re
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,10 +18,8 @@ from cli.demo_results import Checks, Result, Spread, percentile, summarize
 from cli.demo_stage import LOG_TAIL_LINES, Receiver, clean_environment, telling_lines
 from cli.demo_view import Moment, View
 from shared.vault import new_webhook_secret
-from tests.processes import lives
-from tests.servers import wait_until
+from tests.commands import CONTROL, ENDS_MAX_S, Command, command
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 SETTINGS_OF_THE_SHELL = {  # none of them may reach the demo
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
     "redis_url": "redis://127.0.0.1:1",
@@ -37,80 +28,19 @@ SETTINGS_OF_THE_SHELL = {  # none of them may reach the demo
     "LOG_LEVEL": "nonsense",
 }
 DEMO_MAX_S = 90
-ENDS_MAX_S = 40  # a stop is bounded by 20 s, and the machine may be loaded
 
 
-@dataclass(slots=True)
-class Demo:
-    """A running `payments demo`, what it has printed, and every process it ever had."""
-
-    process: subprocess.Popen[bytes]
-    temporary: Path
-    printed: Path
-    family: set[psutil.Process] = field(default_factory=set)
-
-    @property
-    def output(self) -> str:
-        return self.printed.read_text()
-
-    @property
-    def service(self) -> psutil.Process:
-        (service,) = psutil.Process(self.process.pid).children()
-        return service
-
-    def look(self) -> bool:
-        """Note who belongs to it; True once it has ended."""
-        try:
-            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return True
-        return self.process.poll() is not None
-
-    def reaches(self, words: str) -> None:
-        wait_until(lambda: (self.look() or True) and words in self.output, timeout_s=60, what=words)
-
-    def ends(self, timeout_s: float) -> int:
-        """Its exit code; nothing of it is left then."""
-        wait_until(self.look, timeout_s=timeout_s, what="the demo ends")
-        wait_until(lambda: not self.left(), timeout_s=ENDS_MAX_S, what="its processes end")
-        return self.process.wait()
-
-    def left(self) -> list[psutil.Process]:
-        return [one for one in self.family if lives(one)]
-
-
-@contextmanager
-def demo(printed: Path) -> Iterator[Demo]:
-    """The demo in a pipe-like output, with a temporary folder of its own (short: a socket lies in it)."""
-    with tempfile.TemporaryDirectory() as temporary, printed.open("wb") as output:
-        environment = {**os.environ, **SETTINGS_OF_THE_SHELL, "TMPDIR": temporary}
-        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # they ask for escape codes or another width
-            environment.pop(name, None)
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from cli.main import app; app(['demo'])"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        running = Demo(process, Path(temporary), printed)
-        try:
-            yield running
-        finally:
-            process.kill()
-            process.wait()
-            for leftover in running.left():
-                leftover.kill()
+def demo(printed: Path) -> AbstractContextManager[Command]:
+    return command(printed, "demo", settings=SETTINGS_OF_THE_SHELL)
 
 
 @pytest.mark.slow
 def test_the_demo_succeeds_whatever_the_shell_says_and_leaves_nothing_behind(tmp_path: Path) -> None:
     began = time.monotonic()
     with demo(tmp_path / "printed") as running:
-        assert running.ends(DEMO_MAX_S) == 0, running.output
+        assert running.ends_clean(DEMO_MAX_S) == 0, running.output
         assert time.monotonic() - began < DEMO_MAX_S
         assert len(running.family) >= 2, "the service and its Valkey"
-        assert list(running.temporary.iterdir()) == []
     assert "Everything happened as expected" in running.output
     assert "Webhooks received and verified: 100 of 100" in running.output
     assert CONTROL.search(running.output) is None
@@ -123,9 +53,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals, tmp_p
     with demo(tmp_path / "printed") as running:
         running.reaches("One payment with each kind")
         running.process.send_signal(number)
-        assert running.ends(ENDS_MAX_S) == 130, running.output
+        assert running.ends_clean(ENDS_MAX_S) == 130, running.output
         assert len(running.family) >= 2
-        assert list(running.temporary.iterdir()) == []
     assert "Everything is stopped." in running.output
     assert "Traceback" not in running.output
 
@@ -143,9 +72,9 @@ def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_demo_whose_service_dies_says_so_and_fails(tmp_path: Path) -> None:
     with demo(tmp_path / "printed") as running:
         running.reaches("One payment with each kind")
-        running.service.kill()
+        (service,) = psutil.Process(running.process.pid).children()
+        service.kill()
         assert running.ends(ENDS_MAX_S) == 1
-        assert list(running.temporary.iterdir()) == []
     assert "Not as expected" in running.output
     assert "expected 0, found -9" in running.output
     assert '"api.listening"' in running.output, "the service's last words"

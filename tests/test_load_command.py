@@ -1,86 +1,19 @@
 """`payments load` as a process: it ends clean, also when it is interrupted, and leaves nothing behind."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.loads import CONTROL, parsed
-from tests.processes import lives
+from tests.commands import CONTROL, ENDS_MAX_S, Command, command
+from tests.loads import parsed
 from tests.servers import wait_until
 
-LOAD_MAX_S = 120  # it takes 12 s; a loaded machine may need much longer
-ENDS_MAX_S = 40
 
-
-@dataclass
-class Load:
-    """A running `payments load`, what it has printed, and every process it ever had."""
-
-    process: subprocess.Popen[bytes]
-    temporary: Path
-    printed: Path
-    family: set[psutil.Process] = field(default_factory=set)
-
-    @property
-    def output(self) -> str:
-        return self.printed.read_text()
-
-    def look(self) -> bool:
-        """Note who belongs to it; True once it has ended."""
-        try:
-            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return True
-        return self.process.poll() is not None
-
-    def reaches(self, words: str) -> None:
-        wait_until(lambda: self.look() or words in self.output, timeout_s=LOAD_MAX_S, what=words)
-        assert words in self.output
-
-    def ends(self, timeout_s: float = LOAD_MAX_S) -> int:
-        """Its exit code; nothing of it is left then."""
-        wait_until(self.look, timeout_s=timeout_s, what="the load ends")
-        wait_until(lambda: not self.left(), timeout_s=ENDS_MAX_S, what="its processes end")
-        assert list(self.temporary.iterdir()) == []
-        return self.process.wait()
-
-    def left(self) -> list[psutil.Process]:
-        return [one for one in self.family if lives(one)]
-
-
-@contextmanager
-def load(printed: Path, *arguments: str) -> Iterator[Load]:
-    """`payments load` in a pipe-like output, with a temporary folder of its own (short: a socket lies in it)."""
-    with tempfile.TemporaryDirectory() as temporary, printed.open("wb") as output:
-        Path(temporary).chmod(0o755)  # PostgreSQL does not run as root, and its user passes through
-        environment = {**os.environ, "TMPDIR": temporary, "PAYMENT_SUCCESS_RATE": "0", "LOG_LEVEL": "nonsense"}
-        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # they ask for escape codes or another width
-            environment.pop(name, None)
-        process = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from cli.main import app; app(sys.argv[1:])", "load", *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        running = Load(process, Path(temporary), printed)
-        try:
-            yield running
-        finally:
-            process.kill()
-            process.wait()
-            for leftover in running.left():
-                leftover.kill()
+def load(printed: Path, *arguments: str) -> AbstractContextManager[Command]:
+    return command(printed, "load", *arguments, settings={"PAYMENT_SUCCESS_RATE": "0", "LOG_LEVEL": "nonsense"})
 
 
 def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -88,7 +21,7 @@ def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind
     options = ("--json", "--plot", "--picture")
     named = [word for option, path in zip(options, files.values(), strict=True) for word in (option, str(path))]
     with load(tmp_path / "printed", "--rate", "20", "--duration", "3", *named) as running:
-        assert running.ends() == 0, running.output
+        assert running.ends_clean() == 0, running.output
         assert len(running.family) >= 2, "the service and its Valkey"
     assert "Nothing lost, nothing charged twice." in running.output
     assert CONTROL.search(running.output) is None
@@ -111,7 +44,7 @@ def test_an_interrupted_load_waits_for_what_was_accepted_and_tells_the_end(
     with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
         running.reaches("   2 s  ")
         running.process.send_signal(number)
-        assert running.ends() == 130, running.output
+        assert running.ends_clean() == 130, running.output
     assert "Nothing lost, nothing charged twice." in running.output
     assert "Traceback" not in running.output
 
@@ -123,7 +56,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
         for _ in range(2):
             running.process.send_signal(signal.SIGINT)
             running.reaches("No more are sent")
-        assert running.ends() == 130, running.output
+        assert running.ends_clean() == 130, running.output
     assert "Traceback" not in running.output
 
 
@@ -144,7 +77,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path) -> 
         workers = [one for one in running.family if one.is_running() and one.cmdline()[-1] == "worker"]
         assert len(workers) == 2
         workers[0].kill()
-        assert running.ends() == 0, running.output
+        assert running.ends_clean() == 0, running.output
     assert "Nothing lost, nothing charged twice." in running.output
 
 
@@ -155,7 +88,7 @@ def test_more_workers_settle_more(tmp_path: Path) -> None:
     plot = tmp_path / "plot.svg"
     arguments = ("--workers", "1,2", "--slots", "10", "--duration", "20", "--json", str(told), "--plot", str(plot))
     with load(tmp_path / "printed", *arguments) as running:
-        assert running.ends(timeout_s=300) == 0, running.output
+        assert running.ends_clean(timeout_s=300) == 0, running.output
     one, two = json.loads(told.read_text())["steps"]
     assert (one["possible_per_s"], two["possible_per_s"]) == (5, 10)
     assert two["settled_per_s"] > one["settled_per_s"], running.output

@@ -22,7 +22,8 @@ from cli.load_stage import Stage
 from cli.load_tally import Second, Spread
 from cli.load_view import plain_line
 from shared.lifecycle import PaymentStatus
-from tests.loads import CONTROL, a_plan, parsed, shown
+from tests.commands import CONTROL
+from tests.loads import a_plan, parsed, shown
 
 
 def a_worker(number: int, *, slots: int = 50, in_gateway: int = 40, settled: int = 0) -> WorkerFigures:
