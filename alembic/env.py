@@ -1,15 +1,19 @@
-"""Runs migrations on the connection that `shared.schema` opened: its transaction is theirs."""
+"""Runs the migrations on the connection that `shared.database.migrations` has opened, and in its transaction.
+
+It never commits: that is done by the caller.
+"""
 
 from alembic import context
 
-from shared.models import metadata
-from shared.schema import VERSION_TABLE
+from shared.database.migrations import VERSION_TABLE
+from shared.database.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    transactional_ddl=False,  # the transaction, and its end, belong to the caller
+    # The caller has begun the transaction and ends it.
+    transactional_ddl=False,
 )
 context.run_migrations()

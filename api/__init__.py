@@ -1,1 +1,1 @@
-"""The door: accepts intents, answers questions. It never calls the gateway and never runs a payment."""
+"""The HTTP API: accepts payment intents and answers queries. It never calls the gateway or processes a payment."""

@@ -1,4 +1,7 @@
-"""Puts the API together and serves it. What it needs comes from a runtime; signals are the business of `cli`."""
+"""The API process: builds the ASGI application over the parts of the API, and serves it.
+
+It installs no signal handlers: `cli` does that, and asks for the end through an event.
+"""
 
 import asyncio
 import contextlib
@@ -9,16 +12,17 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from api import errors, openapi
-from api.middleware import Envelope
-from api.rate_limits import RateLimited
+from api import openapi, problem_handlers
+from api.edge.middleware import RequestContextMiddleware
+from api.edge.rate_limits import RateLimitMiddleware
+from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
     callback_secret,
     health,
+    operations,
+    payment_intents,
     payment_methods,
     payments,
-    stats,
-    verify,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -29,63 +33,70 @@ from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "/api/v1"
-PLATFORM_PREFIX = "/api"
-BACKLOG = 2048  # connections that the kernel holds while we are busy
-KEEP_ALIVE_S = 75  # longer than clients and proxies keep idle connections: they close first, and no request is lost
-DOORS = 16  # uvloop takes one connection from each in a round of its loop, which in a flood takes long
-DRAIN_S = 10  # what an open request may still take at shutdown
+# Connections that the kernel queues while the event loop is busy.
+BACKLOG = 2048
+# Seconds; longer than clients and proxies keep idle connections. They close first, so no request is sent into a
+# connection that this process is closing.
+KEEP_ALIVE_S = 75
+# uvloop accepts one connection from each listening socket per iteration of its loop. In a flood an iteration takes
+# long, so with one socket connections would wait.
+LISTENERS = 16
+# Seconds that open requests may still take at shutdown.
+DRAIN_S = 10
 
-DESCRIPTION = """A simulated payment processor: it behaves like the real thing and moves no money.
+DESCRIPTION = """A simulated payment processor. It behaves like a real one and moves no money.
 
-An intent is accepted at once (202) and processed by a worker; poll it, hold the answer with `Prefer: wait=N`, or be
-called back. Amounts are integers in minor units. Every error is a problem document (RFC 9457) with a stable `code`.
-Every POST may carry an `Idempotency-Key`: repeat it with the same key, and it is done once.
+A payment intent is accepted at once (202) and processed by a worker afterwards. To learn its outcome, poll the payment,
+hold the answer with `Prefer: wait=N`, or receive a webhook. Amounts are integers in minor units of their currency.
+Every error is a problem document (RFC 9457) with a stable `code`. Every POST may carry an `Idempotency-Key`: a request
+that is repeated with the same key is done only once.
 """
 
 
 def create_app(api: Api) -> FastAPI:
-    """The ASGI application over the parts in `api`, which must be running to answer."""
+    """Build the ASGI application over the parts in `api`, which must be running before the first request."""
     app = FastAPI(
         title="Payment service",
         version=VERSION,
         description=DESCRIPTION,
         redirect_slashes=False,
         redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; looking for providers costs
+        # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.api = api
-    app.state.doorkeeper = api.doorkeeper
     app.include_router(health.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    for noun in (payments, webhook_endpoints, webhook_deliveries, callback_secret, stats, verify):
-        app.include_router(noun.router, prefix=PREFIX)
-    # The platform's gateway forwards /api/payments/* as it came. Methods first: "methods" is no payment's id.
-    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}/payments/methods")
-    app.include_router(payments.router, prefix=PLATFORM_PREFIX)
-    errors.install(app)
+    for module in (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, operations):
+        app.include_router(module.router, prefix=PREFIX)
+    # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
+    # "methods" would be taken for the id of a payment.
+    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods")
+    for module in (payment_intents, payments):
+        app.include_router(module.router, prefix=PLATFORM_PREFIX)
+    problem_handlers.install(app)
     if api.rate_limits is not None:
-        app.add_middleware(RateLimited, limits=api.rate_limits, doorkeeper=api.doorkeeper)
-    app.add_middleware(Envelope, admission=api.admission)
+        app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
+    app.add_middleware(RequestContextMiddleware, admission=api.admission)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError naming PORT if somebody else has it."""
+    """Return a listening socket. Raises ConfigurationError, which names PORT, if the address cannot be used."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(f"PORT: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def doors(listener: socket.socket) -> list[socket.socket]:
-    """The same listener several times over: so many connections come in at once."""
-    return [listener, *(listener.dup() for _ in range(DOORS - 1))]
+def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
+    """Return the listening socket and its duplicates: uvloop accepts one connection from each per iteration."""
+    return [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
 
 
 async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until `stop`, then finish open requests, commit and publish what is queued, and return."""
+    """Serve until `stop` is set. Then finish open requests, commit and publish what is queued, and return."""
     api = Api(runtime)
     server = _Server(
         uvicorn.Config(
@@ -94,22 +105,26 @@ async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) 
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # uvicorn would believe X-Forwarded-For of whoever comes from loopback
+            # Uvicorn would trust X-Forwarded-For from every peer on loopback, not from TRUSTED_PROXIES.
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )
     )
     async with api.running(), asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve(sockets=doors(listener)))
-        stopping = tasks.create_task(_stop(api, server, stop))
+        server_task = tasks.create_task(server.serve(sockets=duplicate_listener(listener)))
+        stop_task = tasks.create_task(_stop(api, server, stop))
         log.info("api.listening", address="{}:{}".format(*listener.getsockname()[:2]))
-        await serving
-        stopping.cancel()
+        await server_task
+        stop_task.cancel()
     log.info("api.stopped")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: it would raise the signal again when it returns, before others drained."""
+    """A uvicorn server without its signal handlers.
+
+    They would raise the signal again when the server returns, before the other parts of the process have drained.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,7 +133,7 @@ class _Server(uvicorn.Server):
 
 async def _stop(api: Api, server: uvicorn.Server, stop: asyncio.Event) -> None:
     await stop.wait()
-    api.waiting.drain()
+    api.long_polls.cancel_all()
     server.should_exit = True
 
 

@@ -1,58 +1,60 @@
-"""How the operations describe themselves: every error that they may answer is a problem document with its codes."""
+"""The OpenAPI document: every error that an operation may answer is a problem document with its codes."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.errors import KINDS, PROBLEM_TYPE, Code
-from api.schemas import ProblemDocument
+from api.paths import PAYMENTS, PREFIX
+from api.problems import KINDS, PROBLEM_TYPE, Code
+from api.schemas.problems import ProblemDocument
 
 FIRST_ERROR = 400
 LIMIT_HEADERS = {
-    "Retry-After": ("integer", "Seconds until a request is let through again."),
-    "RateLimit": ("string", "For each limit the requests left (`r`) and the seconds until there are more (`t`)."),
-    "RateLimit-Policy": ("string", "For each limit the requests (`q`) in a window of so many seconds (`w`)."),
+    "Retry-After": ("integer", "Seconds until a request is accepted again."),
+    "RateLimit": ("string", "For each limit: `r` requests are left for the `t` seconds until the next window."),
+    "RateLimit-Policy": ("string", "For each limit: `q` requests are allowed in a window of `w` seconds."),
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these errors, besides 401 and 429."""
+    """Return the `responses` of an operation that may answer these errors, besides 401 and 429."""
     return {
         status: {"model": ProblemDocument, "description": "; ".join(KINDS[code].title for code in _codes(status))}
         for status in (401, 429, *statuses)
     }
 
 
-def also(status: int, model: Any, description: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation with a second way to succeed."""
+def response(status: int, model: Any, description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of an operation with a second status that is not an error."""
     return {status: {"model": model, "description": description} if model else {"description": description}}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, made once."""
+    """Return the OpenAPI document, which is built once."""
     if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for operations in made["paths"].values():
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in document["paths"].values():
             for operation in operations.values():
                 _drop_unsent(operation["responses"])
                 _mark_problems(operation["responses"])
                 _name_headers(operation["responses"])
-        for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form of a 422, which we never send
-            made["components"]["schemas"].pop(unused, None)
-        app.openapi_schema = made
+        # FastAPI's own models of a 422, which this API never sends.
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = document
     return app.openapi_schema
 
 
 def _drop_unsent(responses: dict[str, dict[str, Any]]) -> None:
-    """FastAPI adds a 422 of its own to whatever has a parameter; operations that may answer one say so themselves."""
+    """Remove the 422 that FastAPI adds to every operation with a parameter: operations that answer one declare it."""
     content = responses.get("422", {}).get("content", {})
     if content.get("application/json", {}).get("schema") == {"$ref": "#/components/schemas/HTTPValidationError"}:
         del responses["422"]
 
 
 def _mark_problems(responses: dict[str, dict[str, Any]]) -> None:
-    """FastAPI describes every model as application/json; errors are problem documents, each with an example."""
+    """Describe errors as problem documents, each with an example. FastAPI describes them as application/json."""
     for status, response in responses.items():
         if int(status) >= FIRST_ERROR and "content" in response:
             codes = _codes(int(status))
@@ -81,6 +83,6 @@ def _example(code: Code) -> dict[str, Any]:
         "title": KINDS[code].title,
         "status": KINDS[code].status,
         "code": code.value,
-        "instance": "/api/v1/payments",
+        "instance": PREFIX + PAYMENTS,
         "correlation_id": "0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f00",
     }

@@ -1,4 +1,4 @@
-"""Answers as bytes: documents are built once and written by orjson, without a second pass through models."""
+"""JSON responses that orjson writes at once, without a second pass through pydantic models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ import orjson
 from fastapi.responses import Response
 
 
-def document(
+def json_response(
     content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = "application/json"
 ) -> Response:
-    """A JSON answer."""
+    """Return a response with `content` as its JSON body."""
     return Response(orjson.dumps(content), status, headers, media_type)

@@ -1,83 +1,89 @@
-"""What the API holds while it runs: the accept queue, the publisher and the waiting room, each with its task."""
+"""The parts of one API process: accept queue, publisher, long polls and limits, with their background tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 
 import structlog
 
-from api.admission import Admission
-from api.doorkeeper import Doorkeeper
-from api.neighbours import Neighbours
-from api.rate_limits import open_rate_limits
+from api.auth.authenticator import open_authenticator
+from api.edge.admission import Admission
+from api.edge.rate_limits import open_rate_limits
+from api.long_poll import LongPolls
+from api.paths import INTENT_PATHS
+from api.readiness import open_readiness
 from api.stats import Stats
-from api.waiting import WaitingRoom
 from shared import metrics
-from shared.group_commit import GroupCommit
+from shared.broker.client import Queue
+from shared.broker.publisher import Publisher
+from shared.database.group_commit import GroupCommit
 from shared.payments.accept import Accepted, Intent, accept
-from shared.queue import Publisher, Queue
 from shared.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
-INTENT_PATHS = frozenset({"/api/v1/payments", "/api/payments"})
-ACCEPT_REST = 0.5  # times the last commit, before the next one: see GroupCommit
+# How long the group commit lingers after a commit, as a multiple of the time that the commit took (see GroupCommit).
+ACCEPT_LINGER_FACTOR = 0.5
 
 
 class Api:
-    """The parts of the door. `running` gives them their tasks; a task that dies takes the process with it."""
+    """The parts of one API process. `running` starts their background tasks; a task that fails ends the process."""
 
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         self.runtime = runtime
         self._started = monotonic()
-        self.doorkeeper = Doorkeeper(settings)
-        self.neighbours = Neighbours(settings)
+        self.authenticator = open_authenticator(settings)
+        self.readiness = open_readiness(settings)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
-        self.rate_limits = open_rate_limits(settings, runtime.carrier)
-        self.publisher = Publisher(runtime.carrier)
-        self.stats = Stats(runtime.database, runtime.carrier)
-        self.waiting = WaitingRoom(runtime.database, runtime.carrier, capacity=settings.waiters_max)
+        self.rate_limits = open_rate_limits(settings, runtime.broker)
+        self.publisher = Publisher(runtime.broker)
+        self.stats = Stats(runtime.database, runtime.broker)
+        self.long_polls = LongPolls(runtime.database, runtime.broker, capacity=settings.waiters_max)
         self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
             runtime.database,
             accept,
             batch_max=settings.accept_batch_max,
             queue_max=settings.accept_queue_max,
-            rest=ACCEPT_REST,
-            committed=self._accepted,
+            linger_factor=ACCEPT_LINGER_FACTOR,
+            committed=self._publish_accepted,
         )
 
     def uptime_s(self) -> float:
-        """Seconds since this process began to serve."""
+        """Return the seconds since this process began to serve."""
         return monotonic() - self._started
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the parts; at the end, commit and publish what is still queued."""
-        async with self.doorkeeper.running(), self.neighbours.running(), asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(self.waiting.run())
+        """Run the background tasks for the length of the block. At its end, commit and publish what is still queued."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.authenticator.running())
+            await stack.enter_async_context(self.readiness.running())
+            stack.push_async_callback(self.stats.close)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
-            counting = tasks.create_task(self.rate_limits.shared.run()) if self.rate_limits else None
+            counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
                 yield
             finally:
-                self.waiting.drain()
+                self.long_polls.cancel_all()
                 self.intents.close()
                 await intents
                 self.publisher.close()
                 await publisher
-                waiting.cancel()
-                if counting is not None:
-                    counting.cancel()
+                long_polls.cancel()
+                if counts is not None:
+                    counts.cancel()
 
-    def _accepted(self, answers: Sequence[Accepted]) -> None:
-        new = [answer for answer in answers if not answer.is_replay]
+    def _publish_accepted(self, accepted: Sequence[Accepted]) -> None:
+        new = [one for one in accepted if not one.is_replay]
         metrics.accepted.inc(len(new))
         metrics.accept_queued.set(self.intents.queued)
-        for answer in new:
-            payment = answer.payment
+        for one in new:
+            payment = one.payment
             log.info("payment.accepted", payment_id=str(payment.id), correlation_id=payment.correlation_id)
-        self.publisher.publish(Queue.PROCESS, [answer.payment.ref for answer in new])
-        self.publisher.publish(Queue.DELIVER, [ref for answer in new for ref in answer.deliveries])
+        self.publisher.publish(Queue.PROCESS, [one.payment.work_item for one in new])
+        self.publisher.publish(Queue.DELIVER, [item for one in new for item in one.deliveries])

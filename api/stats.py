@@ -1,47 +1,46 @@
-"""The live figures: counted at most once a second, whoever asks, and shared by all who do."""
+"""The live figures of the whole installation: counted at most once a second and shared by all requests."""
 
-import asyncio
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 
-from shared.clock import rfc3339
-from shared.db import Database
+from api.single_flight import CachedCall
+from shared.broker.client import Broker
+from shared.broker.heartbeats import alive_workers
+from shared.database.clock import rfc3339
+from shared.database.engine import Database
+from shared.database.tables import deliveries, payments
 from shared.lifecycle import PaymentStatus
-from shared.models import deliveries, payments
-from shared.presence import alive
-from shared.queue import Carrier
 
+# Seconds for which figures are reused.
 FRESH_FOR_S = 1.0
+# Seconds over which the rate of accepted payments is averaged.
 RATE_OVER_S = 5
 
 
 class Stats:
-    """Asks the database and Redis, not more than once a second."""
+    """Live figures from the database and the heartbeats of the workers, counted at most once a second."""
 
-    def __init__(self, database: Database, carrier: Carrier) -> None:
+    def __init__(self, database: Database, broker: Broker) -> None:
         self._database = database
-        self._carrier = carrier
-        self._lock = asyncio.Lock()
-        self._counted_at = -FRESH_FOR_S
-        self._figures: dict[str, Any] = {}
+        self._broker = broker
+        self._figures = CachedCall(self._count, ttl_s=FRESH_FOR_S)
+
+    async def close(self) -> None:
+        """Cancel a count that still runs, and return when it has ended."""
+        await self._figures.close()
 
     async def current(self) -> dict[str, Any]:
-        """The figures, at most a second old. Raises DatabaseUnavailable."""
-        async with self._lock:
-            if monotonic() - self._counted_at >= FRESH_FOR_S:
-                self._figures = await self._count()
-                self._counted_at = monotonic()
-        return self._figures
+        """Return the figures, at most a second old. Raises DatabaseUnavailable."""
+        return await self._figures.get()
 
     async def _count(self) -> dict[str, Any]:
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
-            # Open rows are those with a due time: the partial index holds them and nothing else.
+            # Open rows are those with a `due_at`: the partial index holds exactly these rows.
             open_payments = await connection.execute(
                 select(payments.c.status, func.count(), func.min(payments.c.created_at))
                 .where(payments.c.due_at.is_not(None))
@@ -57,7 +56,7 @@ class Stats:
                 .where(payments.c.id >= _first_id_of(now - timedelta(seconds=RATE_OVER_S)))
             )
             webhook_backlog, accepted_lately = backlog.scalar_one(), accepted.scalar_one()
-        workers = await alive(self._carrier)
+        workers = await alive_workers(self._broker)
         queue_depth, oldest = by_status.get(PaymentStatus.PENDING, (0, None))
         return {
             "computed_at": rfc3339(now),
@@ -72,5 +71,5 @@ class Stats:
 
 
 def _first_id_of(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of a millisecond: ids are in the order of their creation (RFC 9562, 5.7)."""
+    """Return the smallest UUIDv7 of a millisecond: these ids sort by their time of creation (RFC 9562, 5.7)."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -1,1 +1,1 @@
-"""Measures the service on this machine. Load goes to loopback only and is bounded in count and time."""
+"""Benchmarks of the service on this machine. The load goes to loopback only and is bounded in count and time."""

@@ -1,15 +1,17 @@
-"""`make bench`: what the service does on this machine. Compare figures of one run only: machines are noisy."""
+"""`make bench`: measures the service on this machine. Compare only figures of the same run: machines are noisy."""
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from bench import compare, figures, response, scaling, volume
+from bench import against, compare, figures, response, scaling, volume
 from bench.figures import Found
-from bench.progress import console, say
+from bench.progress import console, print_step
 
 OUT = Path("bench/out")
+AGAINST, AGAINST_ARGUMENTS = "against", 2
 
 MEASURES: dict[str, Callable[[int], Found]] = {
     "versus": compare.versus,
@@ -25,24 +27,43 @@ MEASURES: dict[str, Callable[[int], Found]] = {
 
 
 def main() -> None:
-    """Measure what the arguments ask for, everything by default."""
+    """Run the measures that the arguments name, by default all of them."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of: {', '.join(MEASURES)}; none = all")
-    parser.add_argument("--seconds", type=int, default=12, choices=range(5, 61), metavar="5..60", help="of each load")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for bench.json and the plots")
+    parser.add_argument(
+        "measures",
+        nargs="*",
+        metavar="MEASURE",
+        help=f"one or more of: {', '.join(MEASURES)} (default: all). Or `against REV`, which compares the processor "
+        "time per payment with that at another revision.",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        default=12,
+        choices=range(5, 61),
+        metavar="5..60",
+        help="The duration of each load, in seconds.",
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="The folder for bench.json and the plots.")
     chosen = parser.parse_args()
-    if unknown := set(chosen.measures) - set(MEASURES):
-        parser.error(f"no such measure: {', '.join(sorted(unknown))}")
+    measures = MEASURES
+    if chosen.measures[:1] == [AGAINST]:
+        if len(chosen.measures) != AGAINST_ARGUMENTS:
+            parser.error("Write `against REV`, with one revision.")
+        measures = {AGAINST: partial(against.against, chosen.measures[1])}
+        chosen.measures = [AGAINST]
+    if unknown := set(chosen.measures) - set(measures):
+        parser.error(f"There is no measure with this name: {', '.join(sorted(unknown))}.")
     console.print("  ".join(f"{name} {value}" for name, value in figures.machine().items()))
     began = monotonic()
     found: dict[str, Found] = {}
     written: list[Path] = []
-    for name in chosen.measures or MEASURES:
-        say(name)
-        found[name] = MEASURES[name](chosen.seconds)
+    for name in chosen.measures or measures:
+        print_step(name)
+        found[name] = measures[name](chosen.seconds)
         written = figures.write(chosen.out, found, monotonic() - began)
     console.print(figures.table(found))
-    console.print(f"in {monotonic() - began:.0f} s; written: {', '.join(map(str, written))}")
+    console.print(f"Measured in {monotonic() - began:.0f} s. Written: {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An HTTP client that costs little: it shares the two cores with what it measures. For one server on loopback."""
+"""An HTTP client for one server on loopback. It must use little processor time, as it shares the service's cores."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import httptools
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     has_retry_after: bool
@@ -17,7 +17,10 @@ class Answer:
 
 
 class Client:
-    """POSTs to one address over at most `connections` kept connections; who finds none free waits for one."""
+    """A client that POSTs to one URL over at most `connections` kept-alive connections.
+
+    A request waits until a connection is free.
+    """
 
     def __init__(self, host: str, port: int, path: str, headers: dict[str, str], *, connections: int) -> None:
         self._address = host, port
@@ -27,34 +30,39 @@ class Client:
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
-        self._turns = asyncio.Semaphore(connections)
-        self._idle: list[_Line] = []
+        self._free_connections = asyncio.Semaphore(connections)
+        self._idle: list[_Connection] = []
 
     async def post(self, body: bytes, *, timeout_s: float) -> Answer:
-        """The answer. Raises OSError if the connection cannot be made or breaks, TimeoutError."""
-        async with asyncio.timeout(timeout_s), self._turns:
-            line = self._idle.pop() if self._idle else await self._connect()
+        """Send a request and return the answer.
+
+        Raises OSError if the connection cannot be made or breaks, and TimeoutError, also an OSError, after `timeout_s`
+        seconds.
+        """
+        async with asyncio.timeout(timeout_s), self._free_connections:
+            connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                answer = await line.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+                answer = await connection.request(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
             except BaseException:
-                line.close()  # what comes on it now would be taken for the next answer
+                # The late answer to this request would be taken for that to the next one.
+                connection.close()
                 raise
-            if line.is_open:
-                self._idle.append(line)
+            if connection.is_open:
+                self._idle.append(connection)
             return answer
 
     def close(self) -> None:
-        """Close what is idle."""
-        for line in self._idle:
-            line.close()
+        """Close the idle connections."""
+        for connection in self._idle:
+            connection.close()
 
-    async def _connect(self) -> "_Line":
-        _transport, line = await asyncio.get_running_loop().create_connection(_Line, *self._address)
-        return line
+    async def _connect(self) -> "_Connection":
+        _transport, connection = await asyncio.get_running_loop().create_connection(_Connection, *self._address)
+        return connection
 
 
-class _Line(asyncio.Protocol):
-    """One connection, with one request on it at a time."""
+class _Connection(asyncio.Protocol):
+    """A connection with at most one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -62,11 +70,11 @@ class _Line(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """It can take another request."""
+        """The connection can take another request."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def ask(self, request: bytes) -> asyncio.Future[Answer]:
-        """Send a whole request; its answer."""
+    def request(self, request: bytes) -> asyncio.Future[Answer]:
+        """Send a whole request and return a future of its answer."""
         self._answer = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._has_retry_after = False
@@ -82,7 +90,8 @@ class _Line(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
+        # The transport of uvloop is not a subclass of asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

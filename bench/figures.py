@@ -1,4 +1,4 @@
-"""What a measure found: figures with their spread and their goals, as a table, as JSON and as lines to draw."""
+"""The results of the measures: figures with their spread and goals, as a table, as JSON and as plots."""
 
 import os
 import platform
@@ -13,31 +13,36 @@ import orjson
 import psutil
 from rich.table import Table
 
-from cli.load_plot import Plot, svg
+from cli.load.plot import Plot, svg
 from shared.version import VERSION
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure is to reach."""
+    """A bound that a figure should reach."""
 
     text: str
     is_met: Callable[[float], bool]
 
 
 def at_least(bound: float) -> Goal:
-    """The more the better."""
+    """Return the goal that a figure is at least `bound`."""
     return Goal(f">= {bound:,g}", lambda value: value >= bound)
 
 
+def at_most(bound: float) -> Goal:
+    """Return a goal that is met by every value up to and including `bound`."""
+    return Goal(f"<= {bound:,g}", lambda value: value <= bound)
+
+
 def below(bound: float) -> Goal:
-    """The less the better."""
+    """Return the goal that a figure is less than `bound`."""
     return Goal(f"< {bound:,g}", lambda value: value < bound)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One figure; with several turns the median of them, and how far they lay apart."""
+    """A figure. If it was measured in several turns, it is their median, with the lowest and the highest value."""
 
     name: str
     value: float
@@ -49,16 +54,16 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """None without a goal."""
+        """Whether the goal is met; None without a goal."""
         return self.goal.is_met(self.value) if self.goal else None
 
     def text(self) -> str:
-        """For the table."""
+        """Return the figure as text, for the table."""
         spread = "" if self.low is None else f" ({self.low:,.{self.digits}f} to {self.high:,.{self.digits}f})"
         return f"{self.value:,.{self.digits}f}{spread} {self.unit}".rstrip()
 
     def document(self) -> dict[str, Any]:
-        """For the JSON."""
+        """Return the figure as a JSON object."""
         values = {name: getattr(self, name) for name in ("name", "value", "unit", "low", "high")}
         return values | {"goal": self.goal.text if self.goal else None, "met": self.is_met}
 
@@ -66,38 +71,40 @@ class Figure:
 def of_turns(
     name: str, values: Sequence[float], unit: str = "", *, goal: Goal | None = None, digits: int = 0
 ) -> Figure:
-    """The median of several turns, with their spread."""
+    """Return the median of several turns, with their lowest and highest value."""
     return Figure(
         name=name, value=median(values), low=min(values), high=max(values), unit=unit, goal=goal, digits=digits
     )
 
 
 def ratios(name: str, ours: Sequence[float], theirs: Sequence[float], goal: Goal) -> Figure:
-    """The ratio in each turn: what both saw of the machine's noise cancels out."""
-    return of_turns(name, [mine / other for mine, other in zip(ours, theirs, strict=True)], "x", goal=goal, digits=2)
+    """Return the ratio of both sides, computed for each turn: noise of the machine that both saw cancels out."""
+    return of_turns(name, [mine / other for mine, other in zip(ours, theirs, strict=True)], "x", goal=goal, digits=3)
 
 
 def percentiles_ms(values_s: Sequence[float]) -> dict[int, float]:
-    """p50, p95 and p99 in ms of durations in s."""
+    """Return p50, p95 and p99 in milliseconds, by percent, of durations in seconds."""
     cuts = quantiles(values_s, n=100) if len(values_s) > 1 else [*values_s, 0.0][:1] * 99
     return {percent: cuts[percent - 1] * 1000 for percent in (50, 95, 99)}
 
 
 @dataclass(slots=True)
 class Found:
-    """Everything that one measure found."""
+    """The results of one measure."""
 
     figures: list[Figure] = field(default_factory=list)
-    plots: dict[str, Plot] = field(default_factory=dict)  # by the name of the file
-    notes: dict[str, Any] = field(default_factory=dict)  # for the JSON only
+    # By the name of the file.
+    plots: dict[str, Plot] = field(default_factory=dict)
+    # Further values for the JSON only.
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, value: float, unit: str = "", *, goal: Goal | None = None, digits: int = 0) -> None:
-        """One more figure."""
+        """Add a figure."""
         self.figures.append(Figure(name=name, value=value, unit=unit, goal=goal, digits=digits))
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Return a description of this machine."""
     return {
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
@@ -108,7 +115,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(found: dict[str, Found]) -> Table:
-    """All figures on one page."""
+    """Return a table of all figures."""
     page = Table("measure", "figure", "measured", "to reach", title="Payment service, everything on this machine")
     for name, one in found.items():
         for index, figure in enumerate(one.figures):
@@ -119,7 +126,7 @@ def table(found: dict[str, Found]) -> Table:
 
 
 def write(folder: Path, found: dict[str, Found], took_s: float) -> list[Path]:
-    """Write `bench.json` and the plots; the files."""
+    """Write `bench.json` and the plots into `folder`, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "version": VERSION,

@@ -1,4 +1,4 @@
-"""The load: clients that POST intents, as many at once or as many per second as asked; a process of its own."""
+"""The load generator, in its own process: POSTs intents at a fixed rate, or over many connections without a pause."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ RATE_MAX, DURATION_MAX_S, CONNECTIONS_MAX = 5000, 300, 2000
 
 
 class Load:
-    """One run against `url`. With `rate` arrivals come at that pace, else every connection asks without a pause."""
+    """One run of a plan. With a `rate` intents arrive at that rate; otherwise each connection sends without a pause."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._url = urlsplit(plan["url"])
@@ -35,12 +35,14 @@ class Load:
         self.latencies_s: list[float] = []
         self.statuses: dict[str, int] = {}
         self.accepted: dict[str, float] = {}
-        self.answers: list[tuple[float, str, float]] = []  # when it was asked (s after the start), status, latency in s
-        self.held_s: list[float] = []  # from a payment's end, as its document says, to the answer that was held for it
+        # For each request: seconds from the start until it was sent, its status, and its latency in seconds.
+        self.answers: list[tuple[float, str, float]] = []
+        # Seconds from the end of a payment, as the answer gives it, to the answer that was held until then.
+        self.held_s: list[float] = []
         self._started = 0.0
 
     async def run(self) -> dict[str, Any]:
-        """The whole run; answers what happened."""
+        """Run the load and return its results. Durations are in seconds."""
         host, port = self._url.hostname or "", self._url.port or 80
         client = Client(host, port, self._url.path, self._headers, connections=self._connections)
         self._started, cpu = perf_counter(), process_time()
@@ -88,7 +90,8 @@ class Load:
         started = perf_counter()
         try:
             answer = await client.post(body, timeout_s=REQUEST_TIMEOUT_S)
-        except OSError as error:  # TimeoutError is one
+        # TimeoutError is an OSError.
+        except OSError as error:
             status, content = type(error).__name__, b""
         else:
             status, content = str(answer.status), answer.body
@@ -105,7 +108,7 @@ class Load:
 
 
 def main() -> None:
-    """Read a plan from the file that is named first, run it, write what happened to the second."""
+    """Read a plan from the file in the first argument, run it, and write the results to that in the second."""
     import uvloop  # noqa: PLC0415 - only the process that runs the load needs it
 
     plan_file, result_file = map(Path, sys.argv[1:3])

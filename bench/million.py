@@ -1,19 +1,20 @@
-"""A database full of payments that have ended, as months of work leave it; PostgreSQL writes it down by itself.
+"""Fills a database with payments that have ended, as months of work leave it. PostgreSQL generates the rows by itself.
 
-For each payment: its history, the gateway's entries, its events, a delivery to one endpoint with its attempt, for some
-a callback, and its idempotency key: ten rows in all. Nothing in it is a breach: `payments verify` says sound. Only for
-an empty database of one's own: it needs a superuser, and switches foreign keys off while it writes.
+Each payment has its history, entries of the gateway's ledger, its events, a delivery to one endpoint with its attempt,
+for some a delivery to a callback URL, and its idempotency key: ten rows in all. `payments verify` finds no breach in
+them. The database must be empty and used by no other process: a superuser writes, with foreign keys switched off.
 """
 
 from string import Template
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.config import Settings
-from shared.db import open_database
+from shared.config.settings import Settings
+from shared.database.engine import open_database
 
 MILLION = 1_000_000
-BATCH = 100_000  # payments in one transaction
+# Payments in one transaction.
+BATCH = 100_000
 FILL_TIMEOUT_S = 600
 ENDPOINT = "00000000-0000-7000-8000-00000000e001"
 METHOD = "00000000-0000-7000-8000-00000000d001"
@@ -31,7 +32,7 @@ NUMBERED = """
           FROM generate_series($first, $last) AS i) AS numbers
 """
 
-# A UUIDv7: 48 bits of milliseconds, then whose row it is and which.
+# A UUIDv7: 48 bits of milliseconds, then the kind of the row and the number of its payment.
 ID = """(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(i % 4096), 3, '0')
     || '800' || {kind} || lpad(to_hex(i), 12, '0'))::uuid AS {name}"""
 IDS = ("payment_id", "initiated_id", "ended_id", "delivery_id", "callback_id", "order_update_id")
@@ -94,13 +95,13 @@ STATEMENTS = (
     """
     INSERT INTO deliveries (id, event_id, payment_id, kind, endpoint_id, url, correlation_id, status, attempt, tries,
         attempts_made, created_at, updated_at, delivered_at)
-    SELECT told.id, ended_id, payment_id, told.kind, told.endpoint_id, told.url, payment_id::text, 'delivered', 1, 1, 1,
-           ended_at, ended_at, ended_at
+    SELECT recipient.id, ended_id, payment_id, recipient.kind, recipient.endpoint_id, recipient.url, payment_id::text,
+           'delivered', 1, 1, 1, ended_at, ended_at, ended_at
     FROM numbered, LATERAL (VALUES
         (delivery_id, 'endpoint', '$endpoint'::uuid, NULL, true),
         (callback_id, 'callback', NULL, callback_url, callback_url IS NOT NULL),
         (order_update_id, 'order', NULL, NULL, $with_order_updates AND status = 'COMPLETED')
-    ) AS told (id, kind, endpoint_id, url, happened) WHERE happened ORDER BY i
+    ) AS recipient (id, kind, endpoint_id, url, happened) WHERE happened ORDER BY i
     """,
     """
     INSERT INTO delivery_attempts (delivery_id, number, started_at, duration_ms, status_code, response_body)
@@ -114,7 +115,7 @@ STATEMENTS = (
     """,
 )
 
-THE_ENDPOINT = """
+INSERT_ENDPOINT = """
     INSERT INTO webhook_endpoints (id, created_by, name, url, event_types, enabled, secret, created_at, updated_at)
     VALUES ('$endpoint', 'service:bench', 'bench', 'http://127.0.0.1:9/',
             '["payment.cancelled", "payment.completed", "payment.failed"]', true, '', 'epoch', 'epoch')
@@ -122,25 +123,27 @@ THE_ENDPOINT = """
 
 
 async def fill(settings: Settings, payments: int = MILLION, *, with_order_updates: bool = False) -> None:
-    """Write `payments` payments with all that belongs to them into the empty, migrated database of `settings`.
+    """Write `payments` payments with all their rows into the empty, migrated database of `settings`.
 
-    With `with_order_updates` the order service was told of every completed payment.
+    With `with_order_updates` each completed payment has a delivered order update, too.
     """
     database = open_database(settings.model_copy(update={"database_timeout_s": FILL_TIMEOUT_S}))
     try:
         async with database.transaction() as connection:
             now = await database.clock.now(connection)
-            await _execute(connection, THE_ENDPOINT)
+            await _execute(connection, INSERT_ENDPOINT)
         for first in range(1, payments + 1, BATCH):
             async with database.transaction() as connection:
-                await _execute(connection, "SET LOCAL session_replication_role = replica")  # foreign keys are right
+                # Switches foreign keys off. The rows fulfil them.
+                await _execute(connection, "SET LOCAL session_replication_role = replica")
                 await _execute(connection, "SET LOCAL synchronous_commit = off")
                 last = min(first + BATCH - 1, payments)
                 await _execute(connection, NUMBERED, now=now, total=payments, first=first, last=last)
                 for statement in STATEMENTS:
                     await _execute(connection, statement, with_order_updates=with_order_updates)
         async with database.read() as connection:
-            await _execute(connection, "VACUUM ANALYZE")  # as autovacuum would have done by now
+            # Autovacuum would have done this over the months.
+            await _execute(connection, "VACUUM ANALYZE")
     finally:
         await database.dispose()
 

@@ -1,4 +1,4 @@
-"""What a person sees while it measures."""
+"""Lines on the terminal while the benchmark runs."""
 
 from time import monotonic
 
@@ -8,7 +8,7 @@ console = Console(highlight=False)
 _began = monotonic()
 
 
-def say(text: str) -> None:
-    """One line, with the minutes since the start."""
+def print_step(text: str) -> None:
+    """Print one line with the time since the start."""
     minutes, seconds = divmod(int(monotonic() - _began), 60)
     console.print(f"{minutes:3d}:{seconds:02d}  {text} ...", style="dim")

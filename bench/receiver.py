@@ -1,4 +1,4 @@
-"""The receiver: a process of its own that takes webhooks, notes when each came, and serves its notes to the bench."""
+"""The receiver of webhooks, in its own process: it notes when each one came, and the benchmark reads its notes."""
 
 import asyncio
 import sys
@@ -11,7 +11,11 @@ NOTES_MAX = 1_000_000
 
 
 async def serve(port: int) -> None:
-    """Serve until killed: `POST /hook` takes a delivery, `GET /notes` answers what came since the last time."""
+    """Serve on `port` until killed.
+
+    `POST /hook` takes a delivery. `GET /notes` returns the Unix time of the last webhook of each payment, and clears
+    the notes. `GET /count` returns the number of payments in the notes.
+    """
     notes: dict[str, float] = {}
 
     async def hook(request: web.Request) -> web.Response:
@@ -20,16 +24,16 @@ async def serve(port: int) -> None:
             notes[body["data"]["payment"]["id"]] = time()
         return web.Response(status=204)
 
-    async def tell(_request: web.Request) -> web.Response:
-        told = orjson.dumps(notes)
+    async def take_notes(_request: web.Request) -> web.Response:
+        body = orjson.dumps(notes)
         notes.clear()
-        return web.Response(body=told)
+        return web.Response(body=body)
 
     async def count(_request: web.Request) -> web.Response:
         return web.Response(text=str(len(notes)))
 
     app = web.Application()
-    app.add_routes([web.post("/hook", hook), web.get("/notes", tell), web.get("/count", count)])
+    app.add_routes([web.post("/hook", hook), web.get("/notes", take_notes), web.get("/count", count)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=2048).start()

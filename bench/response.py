@@ -1,12 +1,12 @@
-"""How long one waits: for a worker, for the webhook, for an answer that is held; and what payments in flight weigh."""
+"""Measures of latency, until the claim, the webhook and an answer that is held, and of the memory of a busy worker."""
 
 from collections.abc import Callable
 from datetime import datetime
 from time import monotonic, sleep
 
 from bench.figures import Found, at_least, below
-from bench.flows import accepted, add_latencies, flow, others, plan
-from bench.progress import say
+from bench.flows import accepted, add_latencies, flow, other_answers, plan
+from bench.progress import print_step
 from bench.stack import production, run_load
 
 RATE = 200
@@ -17,26 +17,28 @@ LONG_MS = 20_000
 
 
 def latency(seconds: int) -> Found:
-    """What one payment waits for beside the gateway."""
+    """Measure what a payment waits for besides the gateway: its claim and its webhook."""
     with production() as stack:
         stack.register_receiver()
         result, received, _, _ = flow(stack, seconds, RATE)
-        claims: list[float] = []
-        hooks: list[float] = []
+        claim_delays: list[float] = []
+        webhook_delays: list[float] = []
         with stack.client as client:
             for payment_id in list(result["accepted"])[:: max(1, len(result["accepted"]) // SAMPLES)]:
                 history = client.get(f"/payments/{payment_id}/history").raise_for_status().json()["history"]
-                claims.append(_unix_s(history[1]["created_at"]) - _unix_s(history[0]["created_at"]))
+                claim_delays.append(_unix_s(history[1]["created_at"]) - _unix_s(history[0]["created_at"]))
                 if payment_id in received:
-                    hooks.append(received[payment_id] - _unix_s(history[-1]["created_at"]))
+                    webhook_delays.append(received[payment_id] - _unix_s(history[-1]["created_at"]))
     found = Found()
-    add_latencies(found, f"accept to PROCESSING at {RATE}/s", claims, p50=below(20), p99=below(100))
-    add_latencies(found, f"end of the payment to webhook received at {RATE}/s", hooks, p50=below(25), p99=below(150))
+    add_latencies(found, f"accept to PROCESSING at {RATE}/s", claim_delays, p50=below(20), p99=below(100))
+    add_latencies(
+        found, f"end of the payment to webhook received at {RATE}/s", webhook_delays, p50=below(25), p99=below(150)
+    )
     return found
 
 
 def waiting(_seconds: int) -> Found:
-    """Clients that ask for their answer to be held until the payment has ended."""
+    """Measure the delay of answers that clients have held until the payment has ended."""
     with production() as stack:
         held = plan(
             stack,
@@ -50,28 +52,28 @@ def waiting(_seconds: int) -> Found:
         result = run_load(stack, held)
     found = Found()
     found.add(f"clients holding Prefer: wait={WAIT_S}, answered with the end", len(result["held_s"]))
-    found.add("  other answers than 201 and 202", others(result), goal=below(1))
+    found.add("  other answers than 201 and 202", other_answers(result), goal=below(1))
     add_latencies(found, "  end of the payment to the answer", result["held_s"], p99=below(100))
     return found
 
 
 def in_gateway(_seconds: int) -> Found:
-    """The worker's memory with thousands of payments in the gateway at once."""
+    """Measure the memory of a worker with thousands of payments in the gateway at once."""
     found = Found()
     for count, most_mib in ((FEW, 200), (MANY, 300)):
-        say(f"{count:,} payments in the gateway")
+        print_step(f"{count:,} payments in the gateway")
         slow = {
             "PAYMENT_PROCESSING_DELAY_MIN": str(LONG_MS),
             "PAYMENT_PROCESSING_DELAY_MAX": str(LONG_MS),
             "LEASE_S": "90",
             "WORKER_CONCURRENCY": str(MANY),
         }
-        with production(**slow) as stack:
+        with production(slow) as stack:
             idle_mib = stack.memory_mib("worker")
             stack.register_receiver()
             result = run_load(stack, plan(stack, "memory", 10, rate=count / 10))
             with stack.reader() as reader:
-                at_once, memory_mib = _most(
+                at_once, memory_mib = _maxima(
                     lambda: sum(worker["in_gateway"] for worker in reader.get("/stats").json()["workers"]),
                     lambda: stack.memory_mib("worker"),
                     for_s=5,
@@ -81,8 +83,8 @@ def in_gateway(_seconds: int) -> Found:
     return found
 
 
-def _most(in_gateway_now: Callable[[], int], memory_mib: Callable[[], float], *, for_s: float) -> tuple[int, float]:
-    """The most of each within the time."""
+def _maxima(in_gateway_now: Callable[[], int], memory_mib: Callable[[], float], *, for_s: float) -> tuple[int, float]:
+    """Poll both functions for `for_s` seconds and return the maximum of each."""
     until, counts, sizes = monotonic() + for_s, [0], [0.0]
     while monotonic() < until:
         counts.append(in_gateway_now())

@@ -1,11 +1,11 @@
-"""The service under test: real processes on free ports of loopback, started here and gone afterwards."""
+"""Installations for the measures: real processes on free ports of loopback, started and stopped here."""
 
 import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,21 @@ import httpx
 import orjson
 import psutil
 
+from cli.local.postgres import LocalPostgres
+from cli.local.service import CHECKOUT, ServiceProcess, clean_environment, free_port, wait_until
+from cli.local.valkey import EmbeddedValkey
 from cli.tokens import mint
-from shared.config import Settings, load_settings
-from tests.servers import PostgresServer, ValkeyServer, free_port, wait_until
+from shared.config.settings import Settings, load_settings
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
-ROOT = Path(__file__).resolve().parent.parent
 ARQ = str(Path(sys.executable).with_name("arq"))
 COMMAND = [sys.executable, "-c", "from cli.main import app; app()"]
 
 
 @dataclass
 class Stack:
-    """A running service and its receiver."""
+    """A running installation with its receiver of webhooks, and its processes by name."""
 
     url: str
     receiver_url: str
@@ -40,11 +41,11 @@ class Stack:
         return self._client(user="1", role=None)
 
     def reader(self) -> httpx.Client:
-        """A client who may see everything."""
+        """Return a client of the API as an admin, who may see everything."""
         return self._client(user="bench", role="admin")
 
     def methods(self) -> list[str]:
-        """Ids of one payment method of each type."""
+        """Add a payment method of each type and return their ids."""
         card = {"exp_month": 12, "exp_year": 2040, "cvv": "123"}
         wanted: list[dict[str, Any]] = [
             {"type": "CREDIT_CARD", "payment_details": {**card, "card_number": "4242424242424242"}},
@@ -55,26 +56,26 @@ class Stack:
             return [client.post("/payment-methods", json=method).raise_for_status().json()["id"] for method in wanted]
 
     def register_receiver(self) -> None:
-        """Have every outcome delivered to the receiver."""
+        """Register the receiver as a webhook endpoint for the ends of all payments."""
         with self._client(user="bench", role="service") as client:
             endpoint = {"name": "bench", "url": f"{self.receiver_url}/hook"}
             client.post("/webhook-endpoints", json=endpoint).raise_for_status()
 
     def delete_endpoint(self, endpoint_id: str) -> None:
-        """Have nothing delivered there any more."""
+        """Delete the webhook endpoint, so that nothing is delivered to it any more."""
         with self.reader() as client:
             client.delete(f"/webhook-endpoints/{endpoint_id}").raise_for_status()
 
     def token(self) -> str:
-        """A token of the user that pays."""
+        """Return an access token of the user that pays."""
         return mint(self.settings, user="1", role=None, hours=1)
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU seconds that each part has used so far, with its children."""
+        """Return the processor seconds that each process has used so far, with its children."""
         return {name: _cpu_s(process) for name, process in self.processes.items()}
 
     def memory_mib(self, name: str) -> float:
-        """Resident memory of a part."""
+        """Return the resident memory of a process in MiB."""
         return float(self.processes[name].memory_info().rss) / 2**20
 
     def _client(self, *, user: str, role: str | None) -> httpx.Client:
@@ -85,62 +86,64 @@ class Stack:
 
 
 @contextlib.contextmanager
-def production(**overrides: str) -> Iterator[Stack]:
-    """PostgreSQL (commits durable), Valkey, one API and one worker process, default settings but for `overrides`."""
+def production(overrides: Mapping[str, str] | None = None, *, checkout: Path = CHECKOUT) -> Iterator[Stack]:
+    """Start PostgreSQL with durable commits, Valkey, one API and one worker; stop them when the block ends.
+
+    The settings are the defaults with `overrides`. `checkout` is the folder of the code that API and worker run.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
-        PostgresServer(fsync=True) as postgres,
-        ValkeyServer(Path(folder) / "valkey") as valkey,
+        LocalPostgres(fsync=True) as postgres,
+        EmbeddedValkey(Path(folder) / "valkey") as valkey,
     ):
-        environment = {"DATABASE_URL": postgres.create_database("bench"), "REDIS_URL": valkey.url, **overrides}
-        with _processes(Path(folder), environment, {"api": "api", "worker": "worker"}) as stack:
-            stack.processes["postgres"] = psutil.Process(_child_of(postgres))
-            stack.processes["valkey"] = psutil.Process(_child_of(valkey))
+        environment = {"DATABASE_URL": postgres.create_database("bench"), "REDIS_URL": valkey.url, **(overrides or {})}
+        with _processes(Path(folder), environment, ("api", "worker"), checkout) as stack:
+            stack.processes |= {"postgres": _process_of(postgres), "valkey": _process_of(valkey)}
             yield stack
 
 
 @contextlib.contextmanager
-def embedded(**overrides: str) -> Iterator[Stack]:
-    """`payments up` as it comes: one process, SQLite, its own Valkey."""
+def embedded() -> Iterator[Stack]:
+    """Start `payments up` with default settings: one process, SQLite and its own Valkey."""
     with (
         tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
-        _processes(Path(folder), overrides, {"up": "up"}) as stack,
+        _processes(Path(folder), {}, ("up",)) as stack,
     ):
         yield stack
 
 
 class Typical(Stack):
-    """The baseline: it takes any method and tells one receiver, without being asked."""
+    """The usual design: it accepts any payment method, and delivers to the receiver that it was started with."""
 
     def methods(self) -> list[str]:
-        """Any."""
+        """Return one arbitrary id: the baseline does not check payment methods."""
         return ["any"]
 
     def register_receiver(self) -> None:
-        """It was named at the start."""
+        """Do nothing: the baseline was started with its receiver."""
 
 
 @contextlib.contextmanager
 def typical() -> Iterator[Stack]:
-    """The usual way of building it (`bench.baseline`) on the same PostgreSQL and Valkey, one API and one worker."""
+    """Start the usual design (`bench.baseline`) on the same PostgreSQL and Valkey, with one API and one worker."""
     with (
         tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
-        PostgresServer(fsync=True) as postgres,
-        ValkeyServer(Path(folder) / "valkey") as valkey,
+        LocalPostgres(fsync=True) as postgres,
+        EmbeddedValkey(Path(folder) / "valkey") as valkey,
         _baseline(Path(folder), "bench.baseline.api:app", postgres, valkey) as (stack, env),
-        _process([ARQ, "bench.baseline.worker.WorkerSettings"], ROOT, Path(folder) / "worker.log", env) as worker,
+        _process([ARQ, "bench.baseline.worker.WorkerSettings"], CHECKOUT, Path(folder) / "worker.log", env) as worker,
     ):
         stack.processes |= {
             "worker": worker,
-            "postgres": psutil.Process(_child_of(postgres)),
-            "valkey": psutil.Process(_child_of(valkey)),
+            "postgres": _process_of(postgres),
+            "valkey": _process_of(valkey),
         }
         yield stack
 
 
 @contextlib.contextmanager
 def bare_route() -> Iterator[Stack]:
-    """The framework alone, with the same models: the ceiling."""
+    """Start the framework alone with the same models: the most that any design can accept."""
     with (
         tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
         _baseline(Path(folder), "bench.baseline.bare:app", None, None) as (stack, _env),
@@ -150,10 +153,10 @@ def bare_route() -> Iterator[Stack]:
 
 @contextlib.contextmanager
 def _baseline(
-    folder: Path, app: str, postgres: PostgresServer | None, valkey: ValkeyServer | None
+    folder: Path, app: str, postgres: LocalPostgres | None, valkey: EmbeddedValkey | None
 ) -> Iterator[tuple[Stack, dict[str, str]]]:
     port, receiver_port = free_port(), free_port()
-    env = _clean_environment()
+    env = clean_environment(os.environ)
     settings = load_settings(port=port)
     env["JWT_SECRET_KEY"] = settings.jwt_secret_key.get_secret_value()
     if postgres and valkey:
@@ -163,31 +166,36 @@ def _baseline(
     serve = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     stack = Typical(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", settings)
     with (
-        _process(_receiver(receiver_port), ROOT, folder / "receiver.log", env) as receiving,
-        _process(serve, ROOT, folder / "api.log", env) as serving,
+        _process(_receiver(receiver_port), CHECKOUT, folder / "receiver.log", env) as receiving,
+        _process(serve, CHECKOUT, folder / "api.log", env) as serving,
     ):
         stack.processes = {"receiver": receiving, "api": serving}
-        wait_until(lambda: _answers(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
+        wait_until(lambda: _is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
         yield stack, env
 
 
 @contextlib.contextmanager
-def _processes(folder: Path, environment: dict[str, str], commands: dict[str, str]) -> Iterator[Stack]:
+def _processes(
+    folder: Path, settings: dict[str, str], commands: Sequence[str], checkout: Path = CHECKOUT
+) -> Iterator[Stack]:
     port, receiver_port = free_port(), free_port()
-    everyone = _clean_environment()
-    env = {**everyone, "PORT": str(port), **environment}
-    settings = load_settings(**{name.lower(): value for name, value in {"PORT": str(port), **environment}.items()})
-    stack = Stack(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", settings)
+    environment = {**settings, "PORT": str(port)}
+    values = load_settings(**{name.lower(): value for name, value in environment.items()})
+    stack = Stack(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", values)
     with contextlib.ExitStack() as running:
+        receiver_log = folder / "receiver.log"
         stack.processes["receiver"] = running.enter_context(
-            _process(_receiver(receiver_port), ROOT, folder / "receiver.log", everyone)
+            _process(_receiver(receiver_port), CHECKOUT, receiver_log, clean_environment(os.environ))
         )
         if "api" in commands:
-            subprocess.run([*COMMAND, "migrate"], env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        for name, command in commands.items():
-            log = folder / f"{name}.log"
-            stack.processes[name] = running.enter_context(_process([*COMMAND, command], folder, log, env))
-        wait_until(lambda: _answers(stack.url), timeout_s=START_TIMEOUT_S, what="the API answers")
+            with ServiceProcess(folder, "migrate", environment, checkout=checkout) as migration:
+                if migration.wait(START_TIMEOUT_S) != 0:
+                    raise RuntimeError("\n".join(migration.log_tail()))
+        for command in commands:
+            service = ServiceProcess(folder, command, environment, checkout=checkout)
+            running.enter_context(service)
+            stack.processes[command] = _process_of(service)
+        wait_until(lambda: _is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the API answers")
         yield stack
 
 
@@ -210,24 +218,20 @@ def _receiver(port: int) -> list[str]:
     return [sys.executable, "-m", "bench.receiver", str(port)]
 
 
-def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-
-
-def _answers(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health/ready", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 
 
-def _child_of(server: PostgresServer | ValkeyServer) -> int:
-    assert server.pid is not None  # noqa: S101 - it was just started
-    return server.pid
+def _process_of(started: LocalPostgres | EmbeddedValkey | ServiceProcess) -> psutil.Process:
+    assert started.pid is not None  # noqa: S101 - it was just started
+    return psutil.Process(started.pid)
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """Children that have ended count, those that are alive too."""
+    """Return the processor seconds of a process and of its children, ended and alive."""
     times = process.cpu_times()
     total = times.user + times.system + times.children_user + times.children_system
     for child in process.children(recursive=True):
@@ -237,7 +241,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def run_load(stack: Stack, plan: dict[str, Any]) -> dict[str, Any]:
-    """Run one load in a process of its own; see `bench.load`."""
+    """Run one load in its own process and return its results; see `bench.load`."""
     with tempfile.TemporaryDirectory(prefix="payments-bench-") as folder:
         plan_file, result_file = Path(folder) / "plan", Path(folder) / "result"
         whole = {"url": f"{stack.url}/api/v1/payments", "token": stack.token(), **plan}
@@ -246,7 +250,7 @@ def run_load(stack: Stack, plan: dict[str, Any]) -> dict[str, Any]:
             [sys.executable, "-m", "bench.load", plan_file, result_file],
             check=True,
             timeout=plan["duration_s"] + 2 * START_TIMEOUT_S,
-            cwd=ROOT,
+            cwd=CHECKOUT,
         )
         result: dict[str, Any] = orjson.loads(result_file.read_bytes())
         return result

@@ -1,1 +1,1 @@
-"""The operator's commands: `payments up | api | worker | migrate | token | demo`."""
+"""The operator's commands: `payments up | api | worker | migrate | token | health | demo | load | verify | version`."""

@@ -1,8 +1,9 @@
-"""`payments`: the operator's commands. Each says what it does under --help; configuration is the environment's."""
+"""The command line `payments`. The `--help` of each command documents it; settings come from the environment."""
 
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -12,7 +13,8 @@ import typer
 from rich.console import Console
 
 from cli.tokens import mint
-from shared.config import DEVELOPMENT_SECRET, Settings, load_settings
+from shared.config.security import DEVELOPMENT_SECRET
+from shared.config.settings import Settings, load_settings
 from shared.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
 from shared.version import VERSION
 
@@ -31,15 +33,22 @@ errors = Console(stderr=True, highlight=False)
 
 
 def _processes() -> ModuleType:
-    """API and worker, imported by those commands only that run them: the others answer in half the time."""
+    """Import the API and the worker only for the commands that run them: the others start in half the time."""
     from cli import processes  # noqa: PLC0415
 
     return processes
 
 
+def _require_checkout(command: str) -> None:
+    """Exit with an explanation if this installation lacks the command. The images contain the service only."""
+    if find_spec(f"cli.{command}") is None:
+        errors.print(f"`payments {command}` is not part of this image. Run it from a checkout of the repository.")
+        raise typer.Exit(EXIT_WRONG_SETTINGS)
+
+
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """What stops a start is said in a line or two, without a traceback."""
+def _report_errors() -> Iterator[None]:
+    """Print the errors that prevent a start in a line or two, without a traceback, and exit."""
     try:
         yield
     except ConfigurationError as error:
@@ -55,59 +64,64 @@ def _explained() -> Iterator[None]:
 
 @app.command()
 def up() -> None:
-    """Run everything in one process: API, worker and, without REDIS_URL, a Valkey of its own.
+    """Run the API and a worker in one process. Without REDIS_URL, start a Valkey as well.
 
-    Without DATABASE_URL the data is in SQLite under ./var, and kept between runs. Migrates by itself. Ctrl-C stops it.
+    Without DATABASE_URL the data is in SQLite under ./var, where it is kept between runs. The database is migrated
+    first. Ctrl-C stops the process.
     """
-    with _explained():
+    with _report_errors():
         _processes().run_up(_announce)
 
 
 @app.command()
 def api() -> None:
-    """Run the API on HOST:PORT. Needs DATABASE_URL and REDIS_URL; starts while Redis is away."""
-    with _explained():
+    """Run the API on HOST:PORT. It needs DATABASE_URL and REDIS_URL, and starts even if Redis does not answer."""
+    with _report_errors():
         _processes().run_api()
 
 
 @app.command()
 def worker() -> None:
-    """Run one worker. Start as many as you like on PostgreSQL: they share the work."""
-    with _explained():
+    """Run one worker. On PostgreSQL you can start as many workers as you like: they share the work."""
+    with _report_errors():
         _processes().run_worker()
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to this version's schema. Safe to run several times, and at once."""
-    with _explained():
+    """Migrate the database to the schema of this version. You can run this again, and several times at once."""
+    with _report_errors():
         revision = _processes().run_migrate()
-    print(f"The database is at {revision}.")
+    print(f"The schema of the database is at revision {revision}.")
 
 
 @app.command()
 def token(
-    user: Annotated[str, typer.Option(help="The user id, or the name of a service.")] = "1",
+    user: Annotated[str, typer.Option(help="The id of the user, or the name of the service.")] = "1",
     role: Annotated[
-        str | None, typer.Option(help="service, admin, payment_admin or super_admin; none = a user.")
+        str | None,
+        typer.Option(help="service, admin, payment_admin or super_admin. Without a role the token is a user's."),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long it is valid.")] = 12,
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long the token is valid, in hours.")] = 12,
 ) -> None:
-    """Print a token that JWT_SECRET_KEY signs, for trying things out."""
-    with _explained():
+    """Print an access token for trying things out. It is signed with JWT_SECRET_KEY."""
+    with _report_errors():
         print(mint(load_settings(), user=user, role=role, hours=hours))
 
 
 @app.command()
 def health(
-    *, worker: Annotated[bool, typer.Option("--worker", help="Ask the worker on METRICS_PORT, not the API.")] = False
+    *,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Check the worker on METRICS_PORT instead of the API.")
+    ] = False,
 ) -> None:
-    """Ask the API (or the worker) on this host whether it is healthy; exit code 1 if not."""
-    with _explained():
+    """Check whether the API, or the worker, on this host is healthy. The exit code is 1 if it is not."""
+    with _report_errors():
         settings = load_settings()
     port = settings.metrics_port if worker else settings.port
     if not port:
-        errors.print("METRICS_PORT is 0: the worker serves no health")
+        errors.print("METRICS_PORT is 0, so the worker has no health endpoint. Set METRICS_PORT to a port.")
         raise typer.Exit(EXIT_WRONG_SETTINGS)
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
     try:
@@ -115,14 +129,15 @@ def health(
         print(answer.text)
         raise typer.Exit(0 if answer.is_success else 1)
     except httpx.HTTPError as error:
-        errors.print(f"nobody answers on {host}:{port}: {error}", markup=False)
+        errors.print(f"No process answers on {host}:{port}: {error}", markup=False)
         raise typer.Exit(1) from None
 
 
 @app.command()
 def demo() -> None:
-    """Start the service on free ports, show what it does with real requests and webhooks, and stop it again."""
-    from cli.demo import run_demo  # noqa: PLC0415 - it needs packages that a production image has not
+    """Start the service on free ports, show what it does with real requests and webhooks, and stop it."""
+    _require_checkout("demo")
+    from cli.demo.command import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo())
 
@@ -130,40 +145,52 @@ def demo() -> None:
 @app.command()
 def load(
     rate: Annotated[
-        float | None, typer.Option(help="Payments per second. Default 50; with --workers, what keeps all slots busy.")
+        float | None,
+        typer.Option(
+            help="Payments per second. The default is 50, or with --workers the rate that keeps all slots busy."
+        ),
     ] = None,
-    duration: Annotated[float, typer.Option(help="For how long they arrive, s.")] = 30,
-    shape: Annotated[str, typer.Option(help="steady, ramp, burst or poisson.")] = "steady",
-    mix: Annotated[str, typer.Option(help="Weights of the methods.")] = "credit=6,debit=3,paypal=1",
-    seed: Annotated[str, typer.Option(help="The same seed makes the same load.")] = "1",
-    target: Annotated[str | None, typer.Option(help="A running deployment, such as http://127.0.0.1:8009.")] = None,
+    duration: Annotated[float, typer.Option(help="The time in which payments arrive, in seconds.")] = 30,
+    shape: Annotated[
+        str, typer.Option(help="How arrivals are spread over the time: steady, ramp, burst or poisson.")
+    ] = "steady",
+    mix: Annotated[str, typer.Option(help="The weights of the payment methods.")] = "credit=6,debit=3,paypal=1",
+    seed: Annotated[str, typer.Option(help="The same seed gives the same load.")] = "1",
+    target: Annotated[
+        str | None, typer.Option(help="The URL of a running deployment, such as http://127.0.0.1:8009.")
+    ] = None,
     token: Annotated[
         str,
         typer.Option(
             envvar="PAYMENTS_TOKEN",
-            help="Who pays at the --target: `payments token --user load --role admin`, with its JWT_SECRET_KEY. "
-            "An admin's shows the live figures; a service's or a user's pays without them.",
+            help="The access token for the --target. Make it with `payments token --user load --role admin` and the "
+            "target's JWT_SECRET_KEY. An admin's token shows the live figures; a service's or a user's does not.",
         ),
     ] = "",
     target_is_mine: Annotated[
-        bool, typer.Option("--target-is-mine", help="Needed to load another machine than this one.")
+        bool, typer.Option("--target-is-mine", help="Confirm that you may load a machine other than this one.")
     ] = False,
     workers: Annotated[
-        str | None, typer.Option(help="The same load with so many workers in turn, such as 1,2,4,8, on PostgreSQL.")
+        str | None,
+        typer.Option(help="Run the same load with each number of workers in turn, such as 1,2,4,8, on PostgreSQL."),
     ] = None,
     slots: Annotated[
-        int | None, typer.Option(help="Payments that one worker has in the gateway at once. Default 50 with --workers.")
+        int | None,
+        typer.Option(help="How many payments one worker has in the gateway at once. The default with --workers is 50."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write everything there as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw it, as SVG.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Save what the terminal showed last, as SVG.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the result in this file, as SVG.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Save the last picture of the terminal in this file, as SVG.")
+    ] = None,
 ) -> None:
-    """Bring a service as many payments as you like, show live what it does with them, and judge it.
+    """Send a service as many payments as you like, show live what it does with them, and check the result.
 
-    Without --target it starts a service of its own in a temporary folder. Arrivals do not slow down with the server.
-    Exit code 1: a payment was lost, or charged twice. Ctrl-C ends the arrivals. More in docs/load.md.
+    Without --target the command starts a service in a temporary folder. A slow server does not slow the arrivals down.
+    The exit code is 1 if a payment was lost or charged twice. Ctrl-C ends the arrivals. See docs/load.md.
     """
-    from cli.load import Options, run_load  # noqa: PLC0415 - as for the demo
+    _require_checkout("load")
+    from cli.load.command import Options, run_load  # noqa: PLC0415
 
     options = Options(
         rate=rate,
@@ -185,27 +212,32 @@ def load(
 
 @app.command()
 def verify(
-    json: Annotated[Path | None, typer.Option(help="Write the report there as JSON, too.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the report to this file, as JSON.")] = None,
     due_max: Annotated[
-        float, typer.Option(min=0, help="How long something may be due before that is a breach, s.")
+        float,
+        typer.Option(
+            min=0, help="How long a payment or a delivery may be due before it counts as a breach, in seconds."
+        ),
     ] = 60,
     orders_since: Annotated[
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%dT%H:%M:%S%z"],
-            help="Since when all workers have ORDER_SERVICE_URL, such as 2026-11-24T15:00:00Z. "
-            "Default: since a minute after the first order update.",
+            help="The time since which all workers have had ORDER_SERVICE_URL, such as 2026-11-24T15:00:00Z. "
+            "The default is one minute after the first order update.",
         ),
     ] = None,
-    show: Annotated[int, typer.Option(min=1, max=10_000, help="How many breaches of a kind the report lists.")] = 100,
+    show: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many breaches of each kind the report lists.")
+    ] = 100,
 ) -> None:
     """Check every payment against its history, its events and deliveries, and the gateway's ledger.
 
-    Reads DATABASE_URL while the service is at work, a range of payments at a time, and changes nothing. The report is
-    stored: GET /api/v1/verify/last. Exit code 1: there are breaches, listed with ids and what to do. 2: it cannot
-    run. More in docs/verify.md.
+    The command reads the database of DATABASE_URL while the service works, one range of payments at a time. It changes
+    nothing. The report is stored: GET /api/v1/verify/last answers it. The exit code is 1 if there are breaches; the
+    report lists their ids and what to do. The exit code is 2 if the command cannot run. See docs/verify.md.
     """
-    from cli.verify import Options, run_verify  # noqa: PLC0415 - it imports the worker's part, too
+    from cli.verify.command import Options, run_verify  # noqa: PLC0415 - it imports the worker's part, too
 
     raise typer.Exit(run_verify(Options(json=json, due_max_s=due_max, orders_since=orders_since, shown_max=show)))
 
@@ -217,25 +249,26 @@ def version() -> None:
 
 
 def _announce(settings: Settings) -> None:
-    """Where it is, a token, and a request to paste. For people, so it goes to standard error, beside the logs.
+    """Print the service's URL, a token and a request to paste. This is for people, so it goes to standard error.
 
-    A container's standard error is its log, so a token is only shown if anybody could have made it.
+    The standard error of a container is its log. So a token is shown only if it is signed with the public development
+    secret, with which every reader of the log could make one.
     """
-    where = f"http://{settings.host}:{settings.port}"
-    is_anybodys = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
-    bearer = mint(settings, user="1", role=None, hours=12) if is_anybodys else "$(payments token --user 1)"
+    url = f"http://{settings.host}:{settings.port}"
+    is_public_secret = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
+    bearer = mint(settings, user="1", role=None, hours=12) if is_public_secret else "$(payments token --user 1)"
     out = Console(stderr=True, highlight=False, soft_wrap=True)
-    out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={where}]{where}[/link]")
-    out.print(f"docs: {where}/docs\n")
+    out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={url}]{url}[/link]")
+    out.print(f"docs: {url}/docs\n")
     if settings.environment == "development":
         out.print(f"TOKEN={bearer}\n", markup=False)
         out.print(
-            f"""METHOD=$(curl -s {where}/api/v1/payment-methods -H "Authorization: Bearer $TOKEN" \\
+            f"""METHOD=$(curl -s {url}/api/v1/payment-methods -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' -d '{{"type": "CREDIT_CARD", "payment_details":
   {{"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "cvv": "123"}}}}' \\
   | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
 
-curl -i {where}/api/v1/payments -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=5' \\
+curl -i {url}/api/v1/payments -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=5' \\
   -H 'Content-Type: application/json' \\
   -d '{{"order_id": "'$RANDOM'", "amount": 1585, "payment_method_id": "'$METHOD'"}}'
 """,

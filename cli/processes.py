@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,46 +14,52 @@ import uvloop
 from sqlalchemy.exc import DBAPIError
 
 from api.main import listen, serve
-from cli.embedded_valkey import EmbeddedValkey
-from shared.config import Settings, load_settings
+from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
+from shared.config.settings import Settings, load_settings
+from shared.database.migrations import migrate, require_current
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
-from shared.schema import migrate, require_current
 from worker.main import WorkerProcess
 
 log = structlog.get_logger(__name__)
 
-DATA_FOLDER = Path("var")
-DATABASE_WAIT_S = 60  # how long a start waits for a database that is not there yet
+# Seconds for which a start waits for a database that does not answer yet.
+DATABASE_WAIT_S = 60
 DATABASE_PAUSE_S = 1.0
-GARBAGE_THRESHOLDS = (20_000, 20, 100)  # requests and payments leave few cycles; looking for them took 5 % of a worker
-NAME_LOOKUPS_MAX = 32  # receivers' names are resolved in threads: a few name servers that hang hold up nobody else
+# Requests and payments leave few reference cycles. With the default thresholds, the search for them took 5 % of a
+# worker's time.
+GARBAGE_THRESHOLDS = (20_000, 20, 100)
+# Threads that resolve the host names of receivers. A few name servers that hang do not delay other deliveries.
+NAME_LOOKUPS_MAX = 32
 
 type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 
 
 def run_api() -> None:
-    """`payments api`."""
+    """Run `payments api` until SIGINT or SIGTERM."""
     settings = _prepared(load_settings())
     listener = listen(settings.host, settings.port)
     _run(_with_runtime(settings, lambda runtime, stop: serve(runtime, listener, stop)))
 
 
 def run_worker() -> None:
-    """`payments worker`."""
+    """Run `payments worker` until SIGINT or SIGTERM."""
     settings = _prepared(load_settings())
     _run(_with_runtime(settings, lambda runtime, stop: WorkerProcess(runtime).run(stop)))
 
 
 def run_migrate() -> str:
-    """`payments migrate`; the revision that the database has now."""
+    """Run `payments migrate`. Return the revision that the schema has now."""
     settings = _prepared(load_settings())
-    return asyncio.run(_usable(settings, migrate(settings)))
+    return asyncio.run(_use_database(settings, migrate(settings)))
 
 
 def run_up(announce: Callable[[Settings], None]) -> None:
-    """`payments up`: API and worker in one process, with a Valkey of its own unless REDIS_URL names another."""
+    """Run `payments up`: the API and a worker in one process, and a Valkey beside it unless REDIS_URL is set.
+
+    `announce` is called when the database is ready.
+    """
     settings = load_settings()
     if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
         settings = load_settings(log_format="console")
@@ -63,7 +68,7 @@ def run_up(announce: Callable[[Settings], None]) -> None:
     if settings.redis_url is not None:
         _run(_up(settings, listener, announce, None))
         return
-    with EmbeddedValkey(DATA_FOLDER / "valkey") as valkey:
+    with EmbeddedValkey(VALKEY_FOLDER) as valkey:
         settings = settings.model_copy(update={"redis_url": valkey.url})
         _run(_up(settings, listener, announce, valkey))
 
@@ -71,49 +76,52 @@ def run_up(announce: Callable[[Settings], None]) -> None:
 async def _up(
     settings: Settings, listener: Any, announce: Callable[[Settings], None], valkey: EmbeddedValkey | None
 ) -> None:
-    async def both(runtime: Runtime, stop: asyncio.Event) -> None:
-        """The worker stops after the API: what was accepted last still gets its message, and may get its answer."""
+    async def run_both(runtime: Runtime, stop: asyncio.Event) -> None:
+        """Run both. The worker stops after the API, so that payments accepted last can still be processed."""
         announce(settings)
         api_stopped = asyncio.Event()
         async with asyncio.TaskGroup() as parts:
             supervision = parts.create_task(valkey.supervise()) if valkey else None
-            working = parts.create_task(WorkerProcess(runtime).run(api_stopped))
+            worker_task = parts.create_task(WorkerProcess(runtime).run(api_stopped))
             try:
                 await serve(runtime, listener, stop)
             finally:
                 api_stopped.set()
-            await working
+            await worker_task
             if supervision is not None:
                 supervision.cancel()
 
-    await _with_runtime(settings, both, prepare=lambda: migrate(settings))
+    await _with_runtime(settings, run_both, prepare=lambda: migrate(settings))
 
 
 async def _with_runtime(
     settings: Settings, part: Part, *, prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
 ) -> None:
-    """Run `part` with a runtime whose database has our schema, after `prepare`, until SIGINT or SIGTERM."""
+    """Run `prepare`, check that the database has the current schema, and run `part` until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if prepare is not None and not await _database_there(settings, prepare, stop):
+    if prepare is not None and not await _wait_for_database(settings, prepare, stop):
         return
     runtime = open_runtime(settings)
     try:
-        if await _database_there(settings, lambda: require_current(runtime.database), stop):
+        if await _wait_for_database(settings, lambda: require_current(runtime.database), stop):
             await part(runtime, stop)
     finally:
         await runtime.close()
 
 
-async def _database_there(
+async def _wait_for_database(
     settings: Settings, action: Callable[[], Coroutine[Any, Any, Any]], stop: asyncio.Event
 ) -> bool:
-    """Do `action`, waiting a while for a database that is still starting; False if `stop` comes first."""
+    """Run `action`, and again every second while the database does not answer. Return False if `stop` comes first.
+
+    Raises DatabaseUnavailable after DATABASE_WAIT_S seconds.
+    """
     deadline = asyncio.get_running_loop().time() + DATABASE_WAIT_S
     while not stop.is_set():
         try:
-            await _usable(settings, action())
+            await _use_database(settings, action())
         except DatabaseUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise
@@ -125,8 +133,8 @@ async def _database_there(
     return False
 
 
-async def _usable[T](settings: Settings, action: Coroutine[Any, Any, T]) -> T:
-    """Await `action`. Raises ConfigurationError where the database says no: a password, a name, a right, a file."""
+async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -> T:
+    """Await `action`. Raises ConfigurationError if the database refuses: a password, a name, a privilege or a file."""
     try:
         return await action
     except DBAPIError as error:
@@ -141,17 +149,19 @@ def _prepared(settings: Settings) -> Settings:
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     gc.collect()
-    gc.freeze()  # the program itself is never garbage
+    # The objects of the program itself are never garbage, so no collection needs to look at them.
+    gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(NAME_LOOKUPS_MAX))
         try:
             runner.run(main)
         except ExceptionGroup as group:
-            wrong = group.subgroup(ConfigurationError)  # of a part that could not start
-            if wrong is None:
+            # A part of the program that could not start raises ConfigurationError inside the group.
+            configuration_errors = group.subgroup(ConfigurationError)
+            if configuration_errors is None:
                 raise
-            raise _first_of(wrong) from None
+            raise _first_of(configuration_errors) from None
 
 
 def _first_of(error: Exception) -> Exception:

@@ -1,16 +1,16 @@
-"""Tokens as the auth service makes them, for trying things out."""
+"""Access tokens as the auth service makes them, for trying things out."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.ids import new_id
 
 
 def mint(settings: Settings, *, user: str, role: str | None, hours: float) -> str:
-    """An access token for `user` that is valid for `hours` and signed with JWT_SECRET_KEY."""
+    """Return an access token for `user` that is valid for `hours` and signed with JWT_SECRET_KEY."""
     now = datetime.now(UTC)
     claims: dict[str, Any] = {
         "user_id": int(user) if user.isdecimal() else user,

@@ -1,1 +1,4 @@
-"""The truth: tables, the verbs that change them and what they rest on. Knows neither the API nor the worker."""
+"""What the API and the worker share: the tables, the operations that change them, and the parts that these need.
+
+It imports neither the API nor the worker.
+"""

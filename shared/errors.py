@@ -1,4 +1,6 @@
-"""Every error that one room may raise and another act on. What HTTP answers is decided in `api/errors.py` only.
+"""The errors that one package raises and another one handles.
+
+`api/problem_handlers.py` says which error has which code, and `api/problems.py` which status a code has.
 
 PaymentsError
 ├── ConfigurationError          a setting stops the start; the text names the variable
@@ -17,14 +19,20 @@ PaymentsError
 ├── DatabaseUnavailable         nothing was written; trying again later may work
 │   └── WriteConflict           deadlock or serialization failure: trying again now may work
 ├── CommitUnknown               COMMIT was sent and its answer lost: ask again with the same key
-└── NeighbourUnreachable        a service of the platform gave no answer: nothing is decided
+└── RemoteUnavailable           a remote part other than the database gave no answer: nothing is decided
+    ├── UpstreamUnavailable     a service of the platform
+    └── BrokerUnavailable       Redis
+
+The text of a Refused is for the client that made the request. The texts of DatabaseUnavailable, CommitUnknown and
+RemoteUnavailable are short reasons for logs and operators. No problem document repeats them, and `last_error` of a
+delivery to the order service is such a reason.
 """
 
 from uuid import UUID
 
 
 class PaymentsError(Exception):
-    """The root of the tree."""
+    """The root of the tree in this module's docstring."""
 
 
 class ConfigurationError(PaymentsError):
@@ -32,39 +40,42 @@ class ConfigurationError(PaymentsError):
 
 
 class SchemaOutdated(PaymentsError):
-    """The database's schema is older than this code."""
+    """The schema of the database is older than this code."""
 
 
 class Refused(PaymentsError):
-    """The request cannot be done and left nothing behind."""
+    """The request cannot be done, and nothing was written."""
 
 
 class PaymentInProgress(Refused):
-    """Another payment of this user for this order is not settled yet."""
+    """Another payment of this user for this order is not settled yet; `payment_id` is None if it has just ended."""
 
     def __init__(self, payment_id: UUID | None) -> None:
-        super().__init__("this order has a payment in progress")
+        super().__init__("This order already has a payment in progress. Wait for it to end.")
         self.payment_id = payment_id
 
 
 class OrderAlreadyPaid(Refused):
-    """This user has paid this order."""
+    """This user has paid this order, with the payment `payment_id`."""
 
     def __init__(self, payment_id: UUID) -> None:
-        super().__init__("this order is already paid")
+        super().__init__("This order is already paid. It needs no other payment.")
         self.payment_id = payment_id
 
 
 class PaymentMethodUnusable(Refused):
-    """The method is unknown, somebody else's, deleted or expired; which of them is in the text only where it may be."""
+    """The payment method is unknown, another user's, deleted or expired.
+
+    Only an expired method of the user's own has a text of its own: a client must not learn which ids other users have.
+    """
 
 
 class PaymentMethodLimit(Refused):
-    """The user has as many payment methods as one may have."""
+    """The user already has as many payment methods as are allowed."""
 
 
 class IdempotencyKeyReused(Refused):
-    """The key was used for another request."""
+    """The idempotency key was used for another request."""
 
 
 class UrlRefused(Refused):
@@ -72,11 +83,11 @@ class UrlRefused(Refused):
 
 
 class DeliveryInProgress(Refused):
-    """The delivery is being sent: how that ends decides whether it needs another try."""
+    """The delivery is being sent. The result of that attempt decides whether it needs another one."""
 
 
 class EndpointDisabled(Refused):
-    """The endpoint of the delivery is disabled; enabling it comes first."""
+    """The endpoint of the delivery is disabled and must be enabled first."""
 
 
 class ValueRefused(Refused):
@@ -84,24 +95,35 @@ class ValueRefused(Refused):
 
 
 class Overloaded(PaymentsError):
-    """A queue with a limit is full."""
+    """A bounded queue is full, or closed by a shutdown; nothing was written."""
 
 
 class DatabaseUnavailable(PaymentsError):
-    """The database did not do it: unreachable, locked or out of connections."""
+    """The database was unreachable, locked or out of connections; nothing was written."""
 
 
 class WriteConflict(DatabaseUnavailable):
-    """Two transactions met (deadlock, serialization failure) and this one lost; it left nothing behind."""
+    """PostgreSQL rolled the transaction back for another one (deadlock or serialization failure)."""
 
 
 class CommitUnknown(PaymentsError):
-    """The answer to COMMIT was lost: the transaction happened entirely or not at all, and nobody told us which."""
+    """The answer to COMMIT was lost. The transaction was committed as a whole or not at all; which is not known."""
 
 
-class NeighbourUnreachable(PaymentsError):
-    """A service of the platform gave no answer that counts; nobody knows whether it did what it was asked to."""
+class RemoteUnavailable(PaymentsError):
+    """A remote part gave no usable answer. It is not known whether it did what it was asked to do.
 
-    def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
-        super().__init__(why)
-        self.retry_after_s = retry_after_s  # for how long it is not worth asking again
+    `retry_after_s` is the number of seconds for which another try is not worth it.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamUnavailable(RemoteUnavailable):
+    """A service of the platform gave no usable answer."""
+
+
+class BrokerUnavailable(RemoteUnavailable):
+    """Redis gave no answer in time."""

@@ -1,7 +1,7 @@
-"""Idempotency keys: bound in the transaction of what they protect, so that a refusal never binds one.
+"""Idempotency keys. A key is bound in the transaction of what it protects, so that a refused request binds none.
 
-A key belongs to a scope (token subject and route) and to one request, known by its keyed fingerprint.
-Draft of the IETF, and Stripe's practice: see docs/api.md.
+A key belongs to a scope (token subject and route) and to one request, which is recognised by its keyed fingerprint.
+The rules are those of the IETF's draft and of Stripe's practice: see docs/api.md.
 """
 
 from collections.abc import Sequence
@@ -10,82 +10,87 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects.postgresql import insert  # without a target it compiles on SQLite too
+
+# ON CONFLICT without a target compiles for SQLite too.
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.tables import idempotency_keys
 from shared.errors import IdempotencyKeyReused
-from shared.models import idempotency_keys
 
 PURGE_MAX = 1000  # keys removed in one transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A request's wish to be the first with its key."""
+class KeyRequest:
+    """A request with its idempotency key, before it is known whether it is the first with that key."""
 
     scope: str
     key: str
     fingerprint: str
-    object_id: UUID  # what the request will create or has changed
+    # The object that the request will create or has changed.
+    object_id: UUID
 
     @property
     def name(self) -> tuple[str, str]:
-        """What the key is unique by."""
+        """The scope and the key, which are unique together."""
         return self.scope, self.key
 
 
-async def bind(connection: AsyncConnection, claims: Sequence[Claim], *, now: datetime) -> dict[tuple[str, str], Claim]:
-    """Bind each key to the first of `claims` that wants it, unless an earlier transaction did.
+async def bind(
+    connection: AsyncConnection, key_requests: Sequence[KeyRequest], *, now: datetime
+) -> dict[tuple[str, str], KeyRequest]:
+    """Bind each key to the first of `key_requests` that has it, unless an earlier transaction has bound it.
 
-    Answers, for every key asked for, the claim that holds it: compare with `holds`. A key that another transaction
-    is just binding is waited for.
+    Return the request that holds each key; `replayed` compares another one with it. If another transaction is
+    binding a key at this moment, this waits for its end.
     """
-    if not claims:
+    if not key_requests:
         return {}
-    first: dict[tuple[str, str], Claim] = {}
-    for claim in claims:
-        first.setdefault(claim.name, claim)
+    first: dict[tuple[str, str], KeyRequest] = {}
+    for key_request in key_requests:
+        first.setdefault(key_request.name, key_request)
     statement = (
         insert(idempotency_keys).on_conflict_do_nothing().returning(idempotency_keys.c.scope, idempotency_keys.c.key)
     )
     rows = [
         {
-            "scope": claim.scope,
-            "key": claim.key,
-            "fingerprint": claim.fingerprint,
-            "object_id": claim.object_id,
+            "scope": key_request.scope,
+            "key": key_request.key,
+            "fingerprint": key_request.fingerprint,
+            "object_id": key_request.object_id,
             "created_at": now,
         }
-        for _, claim in sorted(first.items())  # lock order
+        for _, key_request in sorted(first.items())  # lock order
     ]
     bound = {(row.scope, row.key) for row in await connection.execute(statement, rows)}
     taken = [name for name in first if name not in bound]
     return first | await _holders(connection, taken)
 
 
-async def unbind(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+async def unbind(connection: AsyncConnection, key_requests: Sequence[KeyRequest]) -> None:
     """Undo `bind` in the same transaction, for requests that were refused after all."""
-    if claims:
-        names = sorted(claim.name for claim in claims)
+    if key_requests:
+        names = sorted(key_request.name for key_request in key_requests)
         await connection.execute(
             delete(idempotency_keys).where(tuple_(idempotency_keys.c.scope, idempotency_keys.c.key).in_(names))
         )
 
 
-def replayed(claim: Claim, holder: Claim) -> UUID | None:
-    """The object of the first request if `claim` repeats it, None if `claim` is the first itself.
+def replayed(key_request: KeyRequest, holder: KeyRequest) -> UUID | None:
+    """Return the object of the first request if `key_request` repeats that one; None if it is the first itself.
 
     Raises IdempotencyKeyReused if the key is bound to another request.
     """
-    if holder is claim:
+    if holder is key_request:
         return None
-    if holder.fingerprint != claim.fingerprint:
-        raise IdempotencyKeyReused("this key was used for another request")
+    if holder.fingerprint != key_request.fingerprint:
+        raise IdempotencyKeyReused("This idempotency key was used for another request. Use a new key.")
     return holder.object_id
 
 
 async def purge(connection: AsyncConnection, *, now: datetime, retention_h: int) -> int:
-    """Forget at most 1,000 keys older than `retention_h` hours; returns how many."""
+    """Delete at most 1,000 keys that are older than `retention_h` hours. Return how many."""
     old = (
         select(idempotency_keys.c.scope, idempotency_keys.c.key)
         .where(idempotency_keys.c.created_at < now - timedelta(hours=retention_h))
@@ -97,10 +102,10 @@ async def purge(connection: AsyncConnection, *, now: datetime, retention_h: int)
     return gone.rowcount
 
 
-async def _holders(connection: AsyncConnection, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Claim]:
+async def _holders(connection: AsyncConnection, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyRequest]:
     if not names:
         return {}
     found = await connection.execute(
         select(idempotency_keys).where(tuple_(idempotency_keys.c.scope, idempotency_keys.c.key).in_(names))
     )
-    return {(row.scope, row.key): Claim(row.scope, row.key, row.fingerprint, row.object_id) for row in found}
+    return {(row.scope, row.key): KeyRequest(row.scope, row.key, row.fingerprint, row.object_id) for row in found}

@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object per line on standard output, with what is bound to the current context.
+"""Structured logs: one JSON object per line on standard output, with the values bound to the current context.
 
-Logged are events and ids. Card numbers, CVCs, tokens and secrets never are: names that suggest them are masked
-here, tracebacks carry no local variables, and errors of the database are logged without their parameters.
+A log line holds an event and ids, and never a card number, a CVC, a token or a secret. Values whose names suggest one
+are masked here, tracebacks carry no local variables, and errors of the database are logged without their parameters.
 """
 
 import logging
@@ -18,14 +18,20 @@ SECRET_NAMES = re.compile(r"authorization|token|secret|password|cvv|cvc|card_num
 CARD_NUMBER = re.compile(r"(?<!\w)(?<!\w[.-])\d(?:[ -]?\d){11,18}(?!\w|[.-]\w)")
 BEARER = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|whsec_[\w+/=-]+")
 DATABASE_PARAMETERS = re.compile(r"\n?\[parameters: .*", re.DOTALL)
+# A text that is shorter than the shortest card number need not be searched for one.
 CARD_DIGITS_MIN = 12
-NAMES_CACHED = 1000  # each line has a dozen, and they are few
+# Names of values whose check is cached: a line has a dozen, and the code uses far fewer than this.
+NAMES_CACHED = 1000
 MASK = "[hidden]"
+# Libraries whose lines below WARNING are dropped.
 QUIET = ("arq", "aiosqlite", "asyncio", "uvicorn.access", "httpx", "httpcore", "alembic")
 
 
 def configure_logs(*, level: str, form: str) -> None:
-    """Send every log line of this process, the libraries' too, through one chain. Call it once, before all else."""
+    """Send every log line of this process, those of libraries too, through one chain. Call this once, before all else.
+
+    `form` is `json` or `console`.
+    """
     shared_chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -55,14 +61,14 @@ def configure_logs(*, level: str, form: str) -> None:
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Mask values whose name says that they are secret, and what looks like a card number or a token in any text."""
+    """Mask values whose name says that they are secret, and text that looks like a card number or a token."""
     for name, value in line.items():
         line[name] = _hidden_value(name, value)
     return line
 
 
-def hidden(text: str) -> str:
-    """`text` without card numbers, tokens, webhook secrets and the parameters of a database statement."""
+def redact(text: str) -> str:
+    """Return `text` without card numbers, tokens, webhook secrets and the parameters of a database statement."""
     text = DATABASE_PARAMETERS.sub("", text) if "[parameters: " in text else text
     if "eyJ" in text or "whsec_" in text:
         text = BEARER.sub(MASK, text)
@@ -79,9 +85,9 @@ def _hidden_value(name: Any, value: Any) -> Any:
         return MASK
     match value:
         case str():
-            return hidden(value)
+            return redact(value)
         case BaseException():
-            return hidden(str(value))
+            return redact(str(value))
         case dict():
             return {key: _hidden_value(key, item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -103,7 +109,7 @@ def _text_renderer(form: str) -> Processor:
 
 
 def _console() -> Processor:
-    """For people; its own form of tracebacks would show local variables."""
+    """Return the renderer for people, with plain tracebacks: its own form would show local variables."""
     return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 

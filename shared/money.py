@@ -1,8 +1,8 @@
 """Currencies, and how an amount is written for people and for services that count in major units.
 
-Amounts are integers in minor units: no float is ever made here.
-The table is ISO 4217, list one, as of amendment 180 (Bulgaria's euro, 1 January 2026), without funds codes, precious
-metals, units of account and test codes: nobody pays an order in them.
+Amounts are integers in minor units: no float is ever made here. The table is ISO 4217, list one, as of amendment 180
+(Bulgaria's euro, 1 January 2026), without funds codes, precious metals, units of account and test codes, because no
+order is paid in them.
 """
 
 from decimal import Decimal
@@ -25,22 +25,31 @@ EXPONENTS: dict[str, int] = {
 
 
 def is_currency(code: str) -> bool:
-    """`code` is an active ISO 4217 currency, in upper case."""
+    """Return whether `code` is an active currency of ISO 4217, in upper case."""
     return code in EXPONENTS
 
 
 def exponent(code: str) -> int:
-    """How many decimals the currency has: 100 minor units are 1 USD (2), 1 JPY (0). Raises KeyError if unknown."""
+    """Return how many decimals the currency has: 2 for USD, as 100 minor units are 1 USD, and 0 for JPY.
+
+    Raises KeyError for an unknown currency.
+    """
     return EXPONENTS[code]
 
 
 def in_major_units(amount: int, currency: str) -> Decimal:
-    """`amount` minor units as others count them, exactly: 1585 USD is 15.85. Raises KeyError if unknown."""
+    """Return `amount` minor units in major units, exactly: 15.85 for 1585 and USD.
+
+    Raises KeyError for an unknown currency.
+    """
     return Decimal((amount < 0, tuple(map(int, str(abs(amount)))), -exponent(currency)))
 
 
 def format_amount(amount: int, currency: str) -> str:
-    """`amount` minor units as people write them: "15.85 USD", "100 JPY". Raises KeyError for an unknown currency."""
+    """Return `amount` minor units as people write them: "15.85 USD", "100 JPY".
+
+    Raises KeyError for an unknown currency.
+    """
     decimals = exponent(currency)
     if decimals == 0:
         return f"{amount} {currency}"

@@ -1,4 +1,7 @@
-"""The verbs of payment methods. A table gets a brand, four digits, an expiry and a keyed hash: never a number."""
+"""Payment methods: add, find, change and delete them.
+
+The table gets the brand, the last four digits, the expiry and a keyed hash of a card, and never its number.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +12,15 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.clock import rfc3339
+from shared.database.clock import rfc3339
+from shared.database.tables import payment_methods
 from shared.errors import PaymentMethodLimit
 from shared.lifecycle import FailureCode, MethodType
-from shared.models import payment_methods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMethod:
-    """What may be kept of a card or an account that its user has shown us."""
+    """The part of a card or an account that may be stored."""
 
     user_id: str
     type: MethodType
@@ -48,11 +51,11 @@ class Method:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
-        """The method that a row of the table holds."""
+        """Return the method of a row of the table."""
         return cls(**{**row, "type": MethodType(row["type"])})
 
-    def document(self) -> dict[str, Any]:
-        """The method as its user sees it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the method as its user sees it."""
         return {
             "id": str(self.id),
             "user_id": self.user_id,
@@ -69,17 +72,19 @@ class Method:
 async def add_method(
     connection: AsyncConnection, new: NewMethod, *, method_id: UUID, methods_max: int, now: datetime
 ) -> tuple[Method, bool]:
-    """Add a method, or find that the user has it: then its expiry is brought up to date. True if it is new.
+    """Add a method, or update the expiry if the user already has it. Return the method, and True if it is new.
 
-    The first of a user is the default. Raises PaymentMethodLimit if the user has `methods_max` already.
+    The first method of a user is the default. Raises PaymentMethodLimit if the user already has `methods_max` methods.
     """
-    await _one_at_a_time(connection, new.user_id)
+    await _lock_methods_of(connection, new.user_id)
     active = await methods_of(connection, new.user_id)
     known = next((method for method in active if method.fingerprint == new.fingerprint), None)
     if known is not None:
         return await _renew(connection, known, new, now=now), False
     if len(active) >= methods_max:
-        raise PaymentMethodLimit(f"has {methods_max} payment methods; delete one first")
+        raise PaymentMethodLimit(
+            f"This user already has {methods_max} payment methods. Delete one before adding another."
+        )
     is_default = new.is_default or not active
     if is_default:
         await _clear_default(connection, new.user_id, now=now)
@@ -102,7 +107,7 @@ async def add_method(
 
 
 async def methods_of(connection: AsyncConnection, user_id: str) -> list[Method]:
-    """The user's active methods, the newest first."""
+    """Return the active methods of the user, the newest first."""
     found = await connection.execute(
         select(payment_methods)
         .where(payment_methods.c.user_id == user_id, payment_methods.c.is_active)
@@ -112,7 +117,7 @@ async def methods_of(connection: AsyncConnection, user_id: str) -> list[Method]:
 
 
 async def find_method(connection: AsyncConnection, method_id: UUID, *, user_id: str | None) -> Method | None:
-    """The active method, if it is the user's; any user's for None."""
+    """Return the active method if it is the user's, or of any user if `user_id` is None. None if there is none."""
     conditions: list[ColumnElement[bool]] = [payment_methods.c.id == method_id, payment_methods.c.is_active]
     if user_id is not None:
         conditions.append(payment_methods.c.user_id == user_id)
@@ -123,8 +128,8 @@ async def find_method(connection: AsyncConnection, method_id: UUID, *, user_id: 
 async def change_method(
     connection: AsyncConnection, method: Method, *, display_name: str | None, make_default: bool, now: datetime
 ) -> Method | None:
-    """Rename the method, make it the default, or both; None if it is gone."""
-    await _one_at_a_time(connection, method.user_id)
+    """Rename the method, make it the default, or both. Return it, or None if it was deleted."""
+    await _lock_methods_of(connection, method.user_id)
     values: dict[str, Any] = {"updated_at": now}
     if display_name is not None:
         values["display_name"] = display_name
@@ -135,20 +140,26 @@ async def change_method(
 
 
 async def delete_method(connection: AsyncConnection, method: Method, *, now: datetime) -> bool:
-    """Put the method out of use; a default passes to the newest that is left. False if it is gone already."""
-    await _one_at_a_time(connection, method.user_id)
-    standing = await find_method(connection, method.id, user_id=method.user_id)
-    if standing is None:
+    """Deactivate the method. If it was the default, the newest method that is left becomes the default.
+
+    Return False if the method was already deleted.
+    """
+    await _lock_methods_of(connection, method.user_id)
+    current = await find_method(connection, method.id, user_id=method.user_id)
+    if current is None:
         return False
     await _update(connection, method.id, {"is_active": False, "is_default": False, "updated_at": now})
-    left = await methods_of(connection, method.user_id)
-    if standing.is_default and left:
-        await _update(connection, left[0].id, {"is_default": True, "updated_at": now})
+    remaining = await methods_of(connection, method.user_id)
+    if current.is_default and remaining:
+        await _update(connection, remaining[0].id, {"is_default": True, "updated_at": now})
     return True
 
 
-async def _one_at_a_time(connection: AsyncConnection, user_id: str) -> None:
-    """Queue the writers of one user's methods: limit and default are about all of them. SQLite has one writer."""
+async def _lock_methods_of(connection: AsyncConnection, user_id: str) -> None:
+    """Let one transaction at a time change the methods of a user: the limit and the default concern all of them.
+
+    SQLite needs no lock for that, as it has one writer.
+    """
     if connection.dialect.name == "postgresql":
         await connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:user, 0))"), {"user": f"payment methods of {user_id}"}

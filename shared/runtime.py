@@ -1,37 +1,40 @@
-"""Opens what a process needs from its settings: the only place that knows which database and which Redis."""
+"""The runtime of a process: the database, the broker and the keyring that its settings name.
+
+No other module decides which database and which Redis a process uses.
+"""
 
 from dataclasses import dataclass
 
-from shared.addresses import AddressPolicy
-from shared.config import Settings
-from shared.db import Database, open_database
+from shared.broker.client import Broker, open_broker
+from shared.config.settings import Settings
+from shared.database.engine import Database, open_database
 from shared.errors import ConfigurationError
-from shared.queue import Carrier, open_carrier
-from shared.vault import Vault, open_vault
+from shared.keyring import Keyring, open_keyring
+from shared.webhooks.url_policy import AddressPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What the API and the worker share; `payments up` gives both the same one."""
+    """The parts that the API and the worker both need; `payments up` gives both the same runtime."""
 
     settings: Settings
     database: Database
-    carrier: Carrier
-    vault: Vault
+    broker: Broker
+    keyring: Keyring
 
     @property
     def address_policy(self) -> AddressPolicy:
-        """Where deliveries may go."""
+        """The addresses that deliveries may reach."""
         return AddressPolicy(self.settings.delivery_networks, self.settings.own_ports)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.carrier.close()
+        await self.broker.close()
         await self.database.dispose()
 
 
 def open_runtime(settings: Settings) -> Runtime:
-    """The runtime of these settings; connects to nothing yet. Raises ConfigurationError without REDIS_URL."""
+    """Return the runtime of these settings. It connects to nothing yet. Raises ConfigurationError without REDIS_URL."""
     if settings.redis_url is None:
         raise ConfigurationError("REDIS_URL: must be set (`payments up` starts a Valkey of its own without it)")
-    return Runtime(settings, open_database(settings), open_carrier(settings.redis_url), open_vault(settings))
+    return Runtime(settings, open_database(settings), open_broker(settings.redis_url), open_keyring(settings))

@@ -16,21 +16,23 @@ import pytest
 import redis
 from sqlalchemy import delete
 
-from shared.config import Settings, load_settings
-from shared.db import Database, open_database
-from shared.models import metadata
-from shared.queue import Carrier, open_carrier
-from shared.schema import migrate
-from tests.servers import PostgresServer, ValkeyServer, free_port
+from shared.broker.client import Broker, open_broker
+from shared.config.settings import Settings, load_settings
+from shared.database.engine import Database, open_database
+from shared.database.migrations import migrate
+from shared.database.tables import metadata
+from tests.support.servers import PostgresServer, ValkeyServer, free_port
 
 TEST_DATABASE = "payments_test"
 TEST_SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 
-for _name in list(os.environ):  # the developer's shell does not decide what is tested; children inherit none of it
+# The developer's shell does not decide what is tested; children inherit none of it.
+for _name in list(os.environ):
     if _name.lower() in Settings.model_fields or _name.startswith("PG"):
         del os.environ[_name]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so does a shell's `&`, and what we start would inherit it
+# A shell's `&` ignores it as well, and what we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -79,11 +81,11 @@ def redis_url(valkey: ValkeyServer) -> str:
 
 
 @pytest.fixture
-async def carrier(redis_url: str) -> AsyncIterator[Carrier]:
-    """What brings messages to the empty Valkey."""
-    carrier = open_carrier(redis_url)
-    yield carrier
-    await carrier.close()
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    """The broker on the empty Valkey."""
+    broker = open_broker(redis_url)
+    yield broker
+    await broker.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

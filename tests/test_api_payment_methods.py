@@ -10,18 +10,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.schemas import Method as MethodModel
-from shared.config import Settings
-from shared.db import Database, open_database
+from api.schemas.payment_methods import Method as MethodModel
+from shared.config.settings import Settings
+from shared.database.engine import Database, open_database
+from shared.database.tables import metadata
 from shared.ids import new_id
-from shared.models import metadata
 from shared.payment_methods import change_method, delete_method, find_method
 from shared.runtime import Runtime
-from tests.api_client import (
+from tests.support.api_client import (
     MASTERCARD,
     SIX_CARDS,
     VISA,
-    Door,
+    RunningApi,
     accepted,
     added,
     card,
@@ -34,7 +34,7 @@ from tests.api_client import (
     row_counts,
 )
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 
 async def everything_stored(database: Database) -> str:
@@ -88,15 +88,17 @@ async def test_a_paypal_account_is_kept_masked(user: httpx.AsyncClient) -> None:
     assert method["masked_details"] == {"email": "s***r@example.com"}
 
 
-async def test_neither_number_nor_cvc_nor_address_is_stored_or_answered(door: Door, user: httpx.AsyncClient) -> None:
+async def test_neither_number_nor_cvc_nor_address_is_stored_or_answered(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     bodies = [card("4000 0566-5566 5556", cvv="987", cardholder_name="Ada"), paypal("shopper@example.com")]
     answers = [
         await user.post("/payment-methods", json=body, headers={"Idempotency-Key": "k" + body["type"]})
         for body in bodies
     ]
     payment = await accepted(user, order(answers[0].json()["id"]))
-    await claimed(door.database, payment["id"])
-    texts = "".join(answer.text for answer in answers) + await everything_stored(door.database)
+    await claimed(running_api.database, payment["id"])
+    texts = "".join(answer.text for answer in answers) + await everything_stored(running_api.database)
     for secret in ("4000056655665556", "4000 0566", "66556655", "'987'", '"987"', "shopper@example.com", "Ada"):
         assert secret not in texts
     assert "5556" in texts
@@ -143,13 +145,13 @@ async def test_neither_number_nor_cvc_nor_address_is_stored_or_answered(door: Do
     ],
 )
 async def test_what_is_wrong_with_a_card_is_named_by_its_place_and_never_repeated(
-    door: Door, user: httpx.AsyncClient, changes: dict[str, Any], pointer: str
+    running_api: RunningApi, user: httpx.AsyncClient, changes: dict[str, Any], pointer: str
 ) -> None:
     answer = await user.post("/payment-methods", json=card(**changes))
     assert pointers(answer) == [pointer]
     errors = str(answer.json()["errors"])
     assert not any(secret in errors for secret in ("4242", "1234", "987", "98a", "٤"))
-    assert await row_counts(door.database) == {}
+    assert await row_counts(running_api.database) == {}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no database is asked
@@ -177,13 +179,13 @@ async def test_a_number_may_be_written_with_spaces_and_hyphens(user: httpx.Async
 # -- the same again, and the limit
 
 
-async def test_the_same_card_again_is_the_one_that_is_there(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_same_card_again_is_the_one_that_is_there(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     first = await user.post("/payment-methods", json=card(display_name="Mine"))
     again = await user.post("/payment-methods", json=card(cvv="999", display_name="Other"))
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json() == first.json()
     assert again.headers["location"] == first.headers["location"]
-    assert (await row_counts(door.database)) == {"payment_methods": 1}
+    assert (await row_counts(running_api.database)) == {"payment_methods": 1}
 
 
 async def test_the_same_card_again_with_another_expiry_is_the_renewed_card(user: httpx.AsyncClient) -> None:
@@ -194,8 +196,8 @@ async def test_the_same_card_again_with_another_expiry_is_the_renewed_card(user:
     assert (await user.get(f"/payment-methods/{first['id']}")).json() == renewed.json()
 
 
-async def test_credit_and_debit_paypal_and_other_users_are_other_methods(door: Door) -> None:
-    one, two = door.user(1), door.user(2)
+async def test_credit_and_debit_paypal_and_other_users_are_other_methods(running_api: RunningApi) -> None:
+    one, two = running_api.user(1), running_api.user(2)
     ids = {
         await added(one, card()),
         await added(one, card(type="DEBIT_CARD")),
@@ -285,7 +287,7 @@ async def test_ten_who_want_to_be_the_default_at_once_leave_one(user: httpx.Asyn
 
 
 async def test_a_default_made_of_a_method_that_is_just_being_deleted_leaves_the_old_one(
-    door: Door, user: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
     await added(user, card())
     doomed = await added(user, card(MASTERCARD))
@@ -344,12 +346,12 @@ async def test_a_deleted_method_is_not_found_any_more(user: httpx.AsyncClient) -
     assert await added(user) != method_id  # the same card, added anew
 
 
-async def test_payments_accepted_before_the_deletion_go_on(door: Door, user: httpx.AsyncClient) -> None:
+async def test_payments_accepted_before_the_deletion_go_on(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     method_id = await added(user, card("4000000000000002"))
     payment = await accepted(user, order(method_id))
     await user.delete(f"/payment-methods/{method_id}")
     problem(await user.post("/payments", json=order(method_id)), 422, "payment_method_unusable")
-    claim = await claimed(door.database, payment["id"])
+    claim = await claimed(running_api.database, payment["id"])
     assert claim.method["scenario"] == "card_declined"
 
 
@@ -357,13 +359,13 @@ async def test_payments_accepted_before_the_deletion_go_on(door: Door, user: htt
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_a_method_is_nobody_elses_business(door: Door, user: httpx.AsyncClient, method: str) -> None:
+async def test_a_method_is_nobody_elses_business(running_api: RunningApi, user: httpx.AsyncClient, method: str) -> None:
     path = f"/payment-methods/{await added(user)}"
     body = {"display_name": "x"} if method == "PATCH" else None
-    for stranger in (door.user(2), door.service("shop"), door.user("10")):
+    for stranger in (running_api.user(2), running_api.service("shop"), running_api.user("10")):
         problem(await stranger.request(method, path, json=body), 404, "not_found")
         assert (await stranger.get("/payment-methods")).json() == {"payment_methods": []}
-    answer = await door.admin().request(method, path, json=body)
+    answer = await running_api.admin().request(method, path, json=body)
     assert answer.status_code in {200, 204}
 
 
@@ -380,7 +382,7 @@ async def test_what_is_no_id_of_ours_is_not_found(user: httpx.AsyncClient) -> No
 
 
 class FixedClock:
-    """Says what it is told."""
+    """A clock that stands still until it is set."""
 
     def __init__(self, moment: datetime) -> None:
         self.moment = moment
@@ -392,18 +394,20 @@ class FixedClock:
 async def test_a_card_is_valid_through_the_last_day_of_its_month(settings: Settings, runtime: Runtime) -> None:
     clock = FixedClock(datetime(2030, 2, 28, 23, 59, 59, 999_000, UTC))
     database = open_database(settings, clock=clock)
-    async with opened(Runtime(settings, database, runtime.carrier, runtime.vault)) as door:
-        user = door.user()
+    async with opened(Runtime(settings, database, runtime.broker, runtime.keyring)) as running_api:
+        user = running_api.user()
         method_id = await added(user, card(exp_month=2, exp_year=2030))
         assert (await user.get(f"/payment-methods/{method_id}")).json()["expires_at"] == "2030-03-01T00:00:00.000Z"
         payment = await accepted(user, order(method_id))
         assert payment["created_at"] == "2030-02-28T23:59:59.999Z"
         clock.moment = datetime(2030, 3, 1, tzinfo=UTC)
         answer = await user.post("/payments", json=order(method_id))
-        [error] = problem(answer, 422, "payment_method_unusable")["errors"]
-        assert error == {"pointer": "/payment_method_id", "detail": "this payment method has expired"}
+        expired = problem(answer, 422, "payment_method_unusable")
+        assert expired["detail"] == "This payment method has expired. Choose or add another one."
+        assert [error["pointer"] for error in expired["errors"]] == ["/payment_method_id"]
         late = await user.post("/payment-methods", json=card(MASTERCARD, exp_month=2, exp_year=2030))
         assert pointers(late) == ["/payment_details/exp_year"]
+        assert late.json()["errors"][0]["detail"] == "is in the past: the card has expired"
         assert (await claimed(database, payment["id"])) is not None  # accepted in time: it goes on
     await database.dispose()
 
@@ -411,7 +415,9 @@ async def test_a_card_is_valid_through_the_last_day_of_its_month(settings: Setti
 # -- repeats
 
 
-async def test_a_repeat_without_or_with_another_cvc_is_the_same_request(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_repeat_without_or_with_another_cvc_is_the_same_request(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     key = {"Idempotency-Key": "k1"}
     first = await user.post("/payment-methods", json=card(cvv="123"), headers=key)
     again = await user.post("/payment-methods", json=card("4242 4242 4242 4242", cvv="999"), headers=key)
@@ -420,7 +426,7 @@ async def test_a_repeat_without_or_with_another_cvc_is_the_same_request(door: Do
     assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
     for other in (card(MASTERCARD), card(exp_year=2041), card(display_name="x"), card(type="DEBIT_CARD"), paypal()):
         problem(await user.post("/payment-methods", json=other, headers=key), 422, "idempotency_key_reused")
-    assert await row_counts(door.database) == {"payment_methods": 1, "idempotency_keys": 1}
+    assert await row_counts(running_api.database) == {"payment_methods": 1, "idempotency_keys": 1}
 
 
 async def test_the_repeat_of_a_request_that_found_the_card_there_finds_it_again(user: httpx.AsyncClient) -> None:
@@ -451,15 +457,15 @@ async def test_a_refusal_does_not_bind_the_key(user: httpx.AsyncClient) -> None:
 
 
 async def test_a_method_that_went_meanwhile_is_neither_changed_nor_deleted_again(
-    door: Door, user: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
     kept, gone = await added(user, card()), await added(user, card(MASTERCARD))
-    async with door.database.read() as connection:
+    async with running_api.database.read() as connection:
         method = await find_method(connection, UUID(gone), user_id=None)
     assert method is not None
     await user.delete(f"/payment-methods/{gone}")
-    async with door.database.transaction() as connection:
-        now = await door.database.clock.now(connection)
+    async with running_api.database.transaction() as connection:
+        now = await running_api.database.clock.now(connection)
         assert not await delete_method(connection, method, now=now)
         assert await change_method(connection, method, display_name="x", make_default=False, now=now) is None
     assert [m["id"] for m in (await user.get("/payment-methods")).json()["payment_methods"]] == [kept]

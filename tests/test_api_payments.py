@@ -10,16 +10,16 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from api.schemas import Payment as PaymentModel
+from api.schemas.payments import Payment as PaymentModel
+from shared.database.tables import events, payments
 from shared.ids import new_id
-from shared.models import events, payments
 from shared.payments.cancel import cancel
 from shared.runtime import Runtime
-from tests.api_client import (
+from tests.support.api_client import (
     APPROVED,
     DECLINED,
     MASTERCARD,
-    Door,
+    RunningApi,
     accepted,
     added,
     card,
@@ -35,7 +35,7 @@ from tests.api_client import (
     settled,
 )
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -95,9 +95,16 @@ async def test_what_is_left_out_has_its_default(user: httpx.AsyncClient) -> None
     assert payment | defaults == payment
 
 
-async def test_a_payment_is_written_down_with_its_history_and_its_event(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_payment_is_written_down_with_its_history_and_its_event(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     await paid(user)
-    assert await row_counts(door.database) == {"payment_methods": 1, "payments": 1, "payment_history": 1, "events": 1}
+    assert await row_counts(running_api.database) == {
+        "payment_methods": 1,
+        "payments": 1,
+        "payment_history": 1,
+        "events": 1,
+    }
 
 
 @pytest.mark.parametrize("order_id", ["A.b_c-9", "x" * 64, "0", "-", 0, 7, 2**63 - 1, -5])
@@ -122,7 +129,7 @@ async def test_order_ids_are_short_names_or_integers(user: httpx.AsyncClient, or
     ],
 )
 async def test_every_member_that_is_wrong_is_named_and_nothing_is_written(
-    door: Door, admin: httpx.AsyncClient, member: str, values: list[Any]
+    running_api: RunningApi, admin: httpx.AsyncClient, member: str, values: list[Any]
 ) -> None:
     method_id = await added(admin)
     for value in values:
@@ -130,7 +137,7 @@ async def test_every_member_that_is_wrong_is_named_and_nothing_is_written(
         named = pointers(answer)
         assert named, value
         assert all(f"{place}/".startswith(f"/{member}/") for place in named), (value, named)
-    assert await row_counts(door.database) == {"payment_methods": 1}
+    assert await row_counts(running_api.database) == {"payment_methods": 1}
 
 
 @pytest.mark.parametrize("member", ["order_id", "amount", "payment_method_id"])
@@ -159,8 +166,8 @@ async def test_amounts_are_bounded_by_the_settings(user: httpx.AsyncClient) -> N
 
 async def test_where_an_order_service_numbers_the_orders_an_order_id_is_a_positive_integer(runtime: Runtime) -> None:
     settings = runtime.settings.model_copy(update={"order_service_url": "http://127.0.0.1:1"})
-    async with opened(Runtime(settings, runtime.database, runtime.carrier, runtime.vault)) as door:
-        user = door.user()
+    async with opened(Runtime(settings, runtime.database, runtime.broker, runtime.keyring)) as running_api:
+        user = running_api.user()
         method_id = await added(user)
         for order_id in ("abc", "0", "-1", "1.0", "0042", "٤٢", str(2**63), "9" * 64):
             answer = await user.post("/payments", json=order(method_id, order_id=order_id))
@@ -185,19 +192,19 @@ async def test_where_an_order_service_numbers_the_orders_an_order_id_is_a_positi
     ],
 )
 async def test_no_callback_is_promised_to_an_address_that_may_not_be_reached(
-    door: Door, user: httpx.AsyncClient, url: str
+    running_api: RunningApi, user: httpx.AsyncClient, url: str
 ) -> None:
     answer = await user.post("/payments", json=order(await added(user), callback_url=url))
     body = problem(answer, 422, "callback_url_refused")
     assert [error["pointer"] for error in body["errors"]] == ["/callback_url"]
     assert "secret" not in answer.text
-    assert await row_counts(door.database) == {"payment_methods": 1}
+    assert await row_counts(running_api.database) == {"payment_methods": 1}
 
 
 async def test_loopback_takes_callbacks_in_development_but_our_own_ports_never_do(
-    door: Door, user: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
-    for port in door.settings.own_ports:
+    for port in running_api.settings.own_ports:
         for host in ("127.0.0.1", "localhost", "127.9.9.9", "0.0.0.0", "[::1]"):  # noqa: S104
             answer = await user.post("/payments", json=order("x", callback_url=f"http://{host}:{port}/"))
             problem(answer, 422, "callback_url_refused")
@@ -207,22 +214,28 @@ async def test_loopback_takes_callbacks_in_development_but_our_own_ports_never_d
 # -- with which method
 
 
-async def test_a_method_must_be_the_payers_own_and_in_use(door: Door, user: httpx.AsyncClient) -> None:
+UNUSABLE = "must be an active payment method of the user that has not expired"
+
+
+async def test_a_method_must_be_the_payers_own_and_in_use(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     gone = await added(user)
     assert (await user.delete(f"/payment-methods/{gone}")).status_code == 204
-    foreign = await added(door.user(2))
+    foreign = await added(running_api.user(2))
     for method_id in (gone, foreign, str(new_id()), "pm_1", "00000000-0000-0000-0000-000000000000"):
         answer = await user.post("/payments", json=order(method_id))
         body = problem(answer, 422, "payment_method_unusable")
-        assert body["errors"] == [{"pointer": "/payment_method_id", "detail": "no such payment method of this user"}]
-    assert "payments" not in await row_counts(door.database)
+        assert body["detail"] == "This user has no such payment method. Choose or add another one."
+        assert body["errors"] == [{"pointer": "/payment_method_id", "detail": UNUSABLE}]
+    assert "payments" not in await row_counts(running_api.database)
 
 
-async def test_what_becomes_of_the_method_later_does_not_touch_the_payment(door: Door, user: httpx.AsyncClient) -> None:
+async def test_what_becomes_of_the_method_later_does_not_touch_the_payment(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
     await user.delete(f"/payment-methods/{payment['payment_method_id']}")
     assert (await user.get(f"/payments/{payment['id']}")).json() == payment
-    claim = await claimed(door.database, payment["id"])
+    claim = await claimed(running_api.database, payment["id"])
     assert claim.method == {"type": "CREDIT_CARD", "details": claim.method["details"], "scenario": None}
     assert claim.method["details"]["last4"] == "4242"
 
@@ -230,16 +243,18 @@ async def test_what_becomes_of_the_method_later_does_not_touch_the_payment(door:
 # -- for whom
 
 
-async def test_a_user_pays_for_nobody_else_not_even_under_their_own_name(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_user_pays_for_nobody_else_not_even_under_their_own_name(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     method_id = await added(user)
     for user_id in (2, "2", 1, "1"):
         problem(await user.post("/payments", json=order(method_id, user_id=user_id)), 403, "forbidden")
-    assert "payments" not in await row_counts(door.database)
+    assert "payments" not in await row_counts(running_api.database)
 
 
 @pytest.mark.parametrize("role", ["service", "admin", "payment_admin", "super_admin"])
-async def test_services_and_admins_pay_for_a_user_with_that_users_method(door: Door, role: str) -> None:
-    asker, payer = door.user("shop", role=role), door.user(7)
+async def test_services_and_admins_pay_for_a_user_with_that_users_method(running_api: RunningApi, role: str) -> None:
+    asker, payer = running_api.user("shop", role=role), running_api.user(7)
     method_id = await added(payer)
     payment = await accepted(asker, order(method_id, user_id=7))
     assert payment["user_id"] == "7"
@@ -253,40 +268,44 @@ async def test_services_and_admins_pay_for_a_user_with_that_users_method(door: D
 # -- one live payment per user and order
 
 
-async def test_an_order_with_a_payment_in_progress_takes_no_second_one(door: Door, user: httpx.AsyncClient) -> None:
+async def test_an_order_with_a_payment_in_progress_takes_no_second_one(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     first = await paid(user, order_id="o1")
     again = order(first["payment_method_id"], order_id="o1", amount=99)
     answer = await user.post("/payments", json=again)
     assert problem(answer, 409, "payment_in_progress")["payment_id"] == first["id"]
-    await claimed(door.database, first["id"])
+    await claimed(running_api.database, first["id"])
     answer = await user.post("/payments", json=again)
     assert problem(answer, 409, "payment_in_progress")["payment_id"] == first["id"]
-    assert (await row_counts(door.database))["payments"] == 1
+    assert (await row_counts(running_api.database))["payments"] == 1
 
 
-async def test_a_paid_order_is_not_paid_again(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_paid_order_is_not_paid_again(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     first = await paid(user, order_id="o1")
-    await settled(door.database, first["id"], APPROVED)
+    await settled(running_api.database, first["id"], APPROVED)
     answer = await user.post("/payments", json=order(first["payment_method_id"], order_id="o1"))
     assert problem(answer, 409, "order_already_paid")["payment_id"] == first["id"]
 
 
-async def test_after_a_failed_or_cancelled_payment_the_order_may_be_paid(door: Door, user: httpx.AsyncClient) -> None:
+async def test_after_a_failed_or_cancelled_payment_the_order_may_be_paid(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     failed = await paid(user, order_id="o1")
-    await settled(door.database, failed["id"], DECLINED)
+    await settled(running_api.database, failed["id"], DECLINED)
     cancelled = await paid(user, order_id="o1")
     await user.post(f"/payments/{cancelled['id']}/cancel")
     third = await paid(user, order_id="o1")
     assert len({failed["id"], cancelled["id"], third["id"]}) == 3
 
 
-async def test_two_users_may_have_an_order_of_the_same_name(door: Door) -> None:
-    one, two = await paid(door.user(1), order_id="o1"), await paid(door.user(2), order_id="o1")
+async def test_two_users_may_have_an_order_of_the_same_name(running_api: RunningApi) -> None:
+    one, two = await paid(running_api.user(1), order_id="o1"), await paid(running_api.user(2), order_id="o1")
     assert one["id"] != two["id"]
 
 
 async def test_of_two_payments_for_an_order_at_the_same_instant_one_is_accepted(
-    door: Door, user: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
     method_id = await added(user)
     for round_ in range(10):
@@ -297,13 +316,13 @@ async def test_of_two_payments_for_an_order_at_the_same_instant_one_is_accepted(
         for answer in answers:
             if answer.status_code == 409:
                 assert problem(answer, 409, "payment_in_progress")["payment_id"] == won
-    assert (await row_counts(door.database))["payments"] == 10
+    assert (await row_counts(running_api.database))["payments"] == 10
 
 
 # -- looking
 
 
-async def test_the_etag_answers_304_until_the_payment_moves(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_etag_answers_304_until_the_payment_moves(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     payment = await paid(user)
     for path in (f"/payments/{payment['id']}", f"/payments/{payment['id']}/status"):
         for matching in ('"1"', 'W/"1"', '"0", "1"', '"x","1" , W/"9"', "*"):
@@ -312,12 +331,12 @@ async def test_the_etag_answers_304_until_the_payment_moves(door: Door, user: ht
         for other in ('"2"', "1", '"11"', "", '""', "W/1", '"1', "\t"):
             answer = await user.get(path, headers={"If-None-Match": other})
             assert answer.status_code == 200, other
-    await claimed(door.database, payment["id"])
+    await claimed(running_api.database, payment["id"])
     moved = await user.get(f"/payments/{payment['id']}", headers={"If-None-Match": '"1"'})
     assert (moved.status_code, moved.headers["etag"], moved.json()["sequence"]) == (200, '"2"', 2)
 
 
-async def test_the_etag_is_right_over_every_move(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_etag_is_right_over_every_move(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     payment = await paid(user)
     path = f"/payments/{payment['id']}"
     seen = {}
@@ -326,11 +345,13 @@ async def test_the_etag_is_right_over_every_move(door: Door, user: httpx.AsyncCl
         seen[answer.headers["etag"]] = answer.json()
         again = await user.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert again.status_code == 304
-        await settled(door.database, payment["id"], APPROVED) if len(seen) == 1 else None
+        await settled(running_api.database, payment["id"], APPROVED) if len(seen) == 1 else None
     assert list(seen) == ['"1"', '"3"']
 
 
-async def test_the_status_is_the_small_answer_for_those_who_poll(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_status_is_the_small_answer_for_those_who_poll(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
     answer = await user.get(f"/payments/{payment['id']}/status")
     assert answer.json() == {
@@ -339,15 +360,15 @@ async def test_the_status_is_the_small_answer_for_those_who_poll(door: Door, use
         "updated_at": payment["updated_at"],
     }
     assert (answer.headers["etag"], answer.headers["retry-after"]) == ('"1"', "1")
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     answer = await user.get(f"/payments/{payment['id']}/status")
     assert answer.json()["status"] == "COMPLETED"
     assert "retry-after" not in answer.headers
 
 
-async def test_a_completed_payment_tells_how(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_completed_payment_tells_how(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     payment = await paid(user)
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     answer = await user.get(f"/payments/{payment['id']}")
     done = answer.json()
     PaymentModel.model_validate(done)
@@ -357,9 +378,11 @@ async def test_a_completed_payment_tells_how(door: Door, user: httpx.AsyncClient
     assert "no-cache" in answer.headers["cache-control"]
 
 
-async def test_a_decline_is_no_error_but_a_payment_that_failed(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_decline_is_no_error_but_a_payment_that_failed(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
-    await settled(door.database, payment["id"], DECLINED)
+    await settled(running_api.database, payment["id"], DECLINED)
     answer = await user.get(f"/payments/{payment['id']}")
     done = answer.json()
     PaymentModel.model_validate(done)
@@ -368,9 +391,11 @@ async def test_a_decline_is_no_error_but_a_payment_that_failed(door: Door, user:
     assert done["processed_at"] is not None
 
 
-async def test_the_history_has_every_move_numbered_without_gaps(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_history_has_every_move_numbered_without_gaps(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     answer = (await user.get(f"/payments/{payment['id']}/history")).json()
     assert answer["payment_id"] == payment["id"]
     moves = [
@@ -389,13 +414,13 @@ async def test_the_history_has_every_move_numbered_without_gaps(door: Door, user
 
 
 async def test_a_payments_deliveries_name_its_receivers_and_show_the_owners_own_url(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient, admin: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient, admin: httpx.AsyncClient
 ) -> None:
     endpoint = {"name": "orders", "url": "https://orders.example/hook?token=s3cret"}
     assert (await service.post("/webhook-endpoints", json=endpoint)).status_code == 201
     payment = await paid(user, callback_url="https://me.example/cb")
     assert (await user.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"] == []  # initiated: unwanted
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     answer = await user.get(f"/payments/{payment['id']}/deliveries")
     assert answer.json()["payment_id"] == payment["id"]
     shown = {delivery["kind"]: delivery for delivery in answer.json()["deliveries"]}
@@ -417,16 +442,21 @@ async def test_a_payments_deliveries_name_its_receivers_and_show_the_owners_own_
     [("GET", ""), ("GET", "/status"), ("GET", "/history"), ("GET", "/deliveries"), ("POST", "/cancel")],
 )
 async def test_a_payment_is_for_its_owner_its_creator_and_admins_and_404_for_everybody_else(
-    door: Door, method: str, path: str
+    running_api: RunningApi, method: str, path: str
 ) -> None:
-    payer, creator = door.user(7), door.service("shop")
+    payer, creator = running_api.user(7), running_api.service("shop")
     payment = await accepted(creator, order(await added(payer), user_id=7))
-    for stranger in (door.user(8), door.service("other"), door.service("7"), door.user("shop")):
+    for stranger in (
+        running_api.user(8),
+        running_api.service("other"),
+        running_api.service("7"),
+        running_api.user("shop"),
+    ):
         problem(await stranger.request(method, f"/payments/{payment['id']}{path}"), 404, "not_found")
-    assert (await claimed(door.database, payment["id"])) is not None  # it was not cancelled either
-    await change(door.database, payment["id"], status="PENDING")
-    for somebody in (payer, creator, door.admin(), door.user(9, roles=["x", "super_admin"])):
-        answer = await somebody.request(method, f"/payments/{payment['id']}{path}")
+    assert (await claimed(running_api.database, payment["id"])) is not None  # it was not cancelled either
+    await change(running_api.database, payment["id"], status="PENDING")
+    for client in (payer, creator, running_api.admin(), running_api.user(9, roles=["x", "super_admin"])):
+        answer = await client.request(method, f"/payments/{payment['id']}{path}")
         assert answer.status_code == 200, answer.text
 
 
@@ -495,13 +525,13 @@ async def test_an_empty_list_is_a_list(user: httpx.AsyncClient) -> None:
     assert (await user.get("/payments")).json() == {"payments": [], "limit": 20, "next_cursor": None}
 
 
-async def test_everybody_lists_their_own_and_admins_list_all(door: Door) -> None:
-    payer, other, creator = door.user(7), door.user(8), door.service("shop")
+async def test_everybody_lists_their_own_and_admins_list_all(running_api: RunningApi) -> None:
+    payer, other, creator = running_api.user(7), running_api.user(8), running_api.service("shop")
     own = await paid(payer)
     made = await accepted(creator, order(await added(payer), user_id=7))
     foreign = await paid(other)
     seen = {}
-    for name, client in {"payer": payer, "other": other, "creator": creator, "admin": door.admin()}.items():
+    for name, client in {"payer": payer, "other": other, "creator": creator, "admin": running_api.admin()}.items():
         seen[name] = {payment["id"] for payment in (await client.get("/payments")).json()["payments"]}
     assert seen == {
         "payer": {own["id"], made["id"]},
@@ -509,15 +539,15 @@ async def test_everybody_lists_their_own_and_admins_list_all(door: Door) -> None
         "creator": {made["id"]},
         "admin": {own["id"], made["id"], foreign["id"]},
     }
-    of_user = (await door.admin().get("/payments", params={"user_id": "7"})).json()["payments"]
+    of_user = (await running_api.admin().get("/payments", params={"user_id": "7"})).json()["payments"]
     assert {payment["id"] for payment in of_user} == {own["id"], made["id"]}
-    for nobody in (payer, creator):
-        problem(await nobody.get("/payments", params={"user_id": "7"}), 403, "forbidden")
+    for client in (payer, creator):
+        problem(await client.get("/payments", params={"user_id": "7"}), 403, "forbidden")
 
 
-async def test_lists_are_filtered_by_status_and_order(door: Door, user: httpx.AsyncClient) -> None:
+async def test_lists_are_filtered_by_status_and_order(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     one, two = await paid(user, order_id="o1"), await paid(user, order_id="o2")
-    await settled(door.database, one["id"], DECLINED)
+    await settled(running_api.database, one["id"], DECLINED)
     three = await paid(user, order_id="o1")
 
     async def listed(**params: str) -> list[str]:
@@ -530,11 +560,13 @@ async def test_lists_are_filtered_by_status_and_order(door: Door, user: httpx.As
     assert await listed(order_id="nothing") == []
 
 
-async def test_created_after_is_inclusive_and_created_before_is_not(door: Door, user: httpx.AsyncClient) -> None:
+async def test_created_after_is_inclusive_and_created_before_is_not(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     start = datetime(2026, 3, 1, 12, tzinfo=UTC)
     made = [await paid(user) for _ in range(3)]
     for seconds, payment in enumerate(made):
-        await change(door.database, payment["id"], created_at=start + timedelta(seconds=seconds))
+        await change(running_api.database, payment["id"], created_at=start + timedelta(seconds=seconds))
 
     async def listed(**params: str) -> list[int]:
         found = {payment["id"] for page in await pages(user, limit=1, **params) for payment in page}
@@ -604,12 +636,14 @@ async def test_a_cursor_is_opaque_and_keeps_its_filters(user: httpx.AsyncClient)
         assert pointers(await user.get("/payments", params={"cursor": cursor, **other})) == ["/query/cursor"]
 
 
-async def test_a_cursor_that_is_foreign_or_tampered_with_is_422(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_cursor_that_is_foreign_or_tampered_with_is_422(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     method_id = await added(user)
     for _ in range(2):
         await accepted(user, order(method_id))
     cursor = (await user.get("/payments", params={"limit": 1})).json()["next_cursor"]
-    for client in (door.user(2), door.admin("1"), door.service("1")):
+    for client in (running_api.user(2), running_api.admin("1"), running_api.service("1")):
         assert pointers(await client.get("/payments", params={"cursor": cursor})) == ["/query/cursor"]
     for place in range(0, len(cursor), 5):
         tampered = cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :]
@@ -618,7 +652,7 @@ async def test_a_cursor_that_is_foreign_or_tampered_with_is_422(door: Door, user
         assert pointers(await user.get("/payments", params={"cursor": cut})) == ["/query/cursor"]
 
 
-async def test_a_cursor_of_deliveries_is_none_of_payments(door: Door, service: httpx.AsyncClient) -> None:
+async def test_a_cursor_of_deliveries_is_none_of_payments(running_api: RunningApi, service: httpx.AsyncClient) -> None:
     endpoint = (
         await service.post(
             "/webhook-endpoints",
@@ -638,7 +672,9 @@ async def test_a_cursor_of_deliveries_is_none_of_payments(door: Door, service: h
 # -- cancelling
 
 
-async def test_a_pending_payment_can_be_cancelled_once_and_for_all(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_pending_payment_can_be_cancelled_once_and_for_all(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user, callback_url="https://me.example/cb")
     path = f"/payments/{payment['id']}"
     answer = await user.post(f"{path}/cancel")
@@ -653,35 +689,37 @@ async def test_a_pending_payment_can_be_cancelled_once_and_for_all(door: Door, u
         ("PENDING", "accepted", "user:1"),
         ("CANCELLED", "cancelled", "user:1"),
     ]
-    told = (await user.get(f"{path}/deliveries")).json()["deliveries"]
-    assert [delivery["event_type"] for delivery in told] == ["payment.cancelled"]
-    assert await claimed(door.database, payment["id"]) is None
-    async with door.database.read() as connection:
+    shown = (await user.get(f"{path}/deliveries")).json()["deliveries"]
+    assert [delivery["event_type"] for delivery in shown] == ["payment.cancelled"]
+    assert await claimed(running_api.database, payment["id"]) is None
+    async with running_api.database.read() as connection:
         due = (await connection.execute(select(payments.c.due_at))).scalar_one()
         kinds = (await connection.execute(select(events.c.type).order_by(events.c.sequence))).scalars().all()
     assert (due, kinds) == (None, ["payment.initiated", "payment.cancelled"])
 
 
-async def test_a_payment_that_a_worker_has_taken_up_cannot_be_cancelled(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_payment_that_a_worker_has_taken_up_cannot_be_cancelled(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
-    await claimed(door.database, payment["id"])
+    await claimed(running_api.database, payment["id"])
     problem(await user.post(f"/payments/{payment['id']}/cancel"), 409, "payment_not_cancellable")
     for outcome in (APPROVED, DECLINED):
         ended = await paid(user)
-        await settled(door.database, ended["id"], outcome)
+        await settled(running_api.database, ended["id"], outcome)
         problem(await user.post(f"/payments/{ended['id']}/cancel"), 409, "payment_not_cancellable")
     assert len((await user.get(f"/payments/{payment['id']}/history")).json()["history"]) == 2
 
 
-async def test_against_a_claim_exactly_one_wins(door: Door, user: httpx.AsyncClient) -> None:
+async def test_against_a_claim_exactly_one_wins(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     async def cancelled(payment_id: str) -> bool:
-        async with door.database.transaction() as connection:
-            now = await door.database.clock.now(connection)
+        async with running_api.database.transaction() as connection:
+            now = await running_api.database.clock.now(connection)
             result = await cancel(connection, UUID(payment_id), by="user:1", now=now)
             return result is not None and result.is_new
 
     async def taken(payment_id: str) -> bool:
-        return await claimed(door.database, payment_id) is not None
+        return await claimed(running_api.database, payment_id) is not None
 
     method_id = await added(user)
     winners = set()

@@ -1,6 +1,7 @@
 """Webhook endpoints, their deliveries and the callback secret over HTTP, on both databases."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,25 +9,20 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from api.schemas import CallbackSecret, Delivery, Endpoint, NewEndpoint
-from shared.deliveries import (
-    ClaimedDelivery,
-    Delivered,
-    DeliveryAttempt,
-    Exhausted,
-    TryAgain,
-    claim_deliveries,
-    record_attempts,
-)
+from api.schemas.webhooks import CallbackSecret, Delivery, Endpoint, NewEndpoint
+from shared.config.settings import Settings
+from shared.database.leases import WorkItem
+from shared.database.tables import deliveries, webhook_endpoints
 from shared.ids import new_id
-from shared.leases import Ref
-from shared.models import deliveries, webhook_endpoints
 from shared.runtime import Runtime
-from tests.api_client import (
+from shared.webhooks.attempts import Delivered, DeliveryAttempt, Exhausted, TryAgain, record_attempts
+from shared.webhooks.deliveries import ClaimedDelivery, claim_deliveries
+from tests.support.api_client import (
     APPROVED,
-    Door,
+    RunningApi,
     accepted,
     added,
+    opened,
     order,
     paid,
     pointers,
@@ -35,10 +31,10 @@ from tests.api_client import (
     settled,
     working,
 )
-from tests.receivers import answering, receiver
-from tests.waiting import eventually
+from tests.support.receivers import answering, receiver
+from tests.support.waiting import eventually
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 TERMINAL = ["payment.cancelled", "payment.completed", "payment.failed"]
 
@@ -56,18 +52,18 @@ async def registered(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any
     return made
 
 
-async def claimed_deliveries(door: Door) -> list[ClaimedDelivery]:
+async def claimed_deliveries(running_api: RunningApi) -> list[ClaimedDelivery]:
     """Every delivery there is, claimed."""
-    async with door.database.transaction() as connection:
-        now = await door.database.clock.now(connection)
-        found = await connection.execute(select(deliveries.c.id, deliveries.c.attempt))
-        refs = [Ref(row.id, row.attempt) for row in found]
-        return [claim for claim in await claim_deliveries(connection, now, refs, lease_s=30) if claim]
+    async with running_api.database.transaction() as connection:
+        now = await running_api.database.clock.now(connection)
+        found = await connection.execute(select(deliveries.c.id, deliveries.c.lease_version))
+        items = [WorkItem(row.id, row.lease_version) for row in found]
+        return [claim for claim in await claim_deliveries(connection, now, items, lease_s=30) if claim]
 
 
-async def attempted(door: Door, outcome: Delivered | Exhausted | TryAgain) -> None:
+async def attempted(running_api: RunningApi, outcome: Delivered | Exhausted | TryAgain) -> None:
     """Every delivery there is gets one attempt."""
-    claims = await claimed_deliveries(door)
+    claims = await claimed_deliveries(running_api)
     is_delivered = isinstance(outcome, Delivered)
     attempts = [
         DeliveryAttempt(
@@ -80,8 +76,8 @@ async def attempted(door: Door, outcome: Delivered | Exhausted | TryAgain) -> No
         )
         for claim in claims
     ]
-    async with door.database.transaction() as connection:
-        now = await door.database.clock.now(connection)
+    async with running_api.database.transaction() as connection:
+        now = await running_api.database.clock.now(connection)
         assert all(await record_attempts(connection, now, attempts))
 
 
@@ -113,19 +109,21 @@ async def test_a_new_endpoint_is_answered_with_its_secret_once(service: httpx.As
 
 
 async def test_every_endpoint_has_a_secret_of_its_own_that_is_encrypted_at_rest(
-    door: Door, service: httpx.AsyncClient
+    running_api: RunningApi, service: httpx.AsyncClient
 ) -> None:
     secrets = [(await registered(service))["secret"] for _ in range(3)]
     assert len(set(secrets)) == 3
-    async with door.database.read() as connection:
+    async with running_api.database.read() as connection:
         query = select(webhook_endpoints.c.secret).order_by(webhook_endpoints.c.id)
         stored = (await connection.execute(query)).scalars().all()
-    assert [door.runtime.vault.decrypt(secret) for secret in stored] == secrets
+    assert [running_api.runtime.keyring.decrypt(secret) for secret in stored] == secrets
     for secret, kept in zip(secrets, stored, strict=True):
         assert secret.removeprefix("whsec_") not in kept
 
 
-async def test_a_replay_shows_the_endpoint_but_not_its_secret(door: Door, service: httpx.AsyncClient) -> None:
+async def test_a_replay_shows_the_endpoint_but_not_its_secret(
+    running_api: RunningApi, service: httpx.AsyncClient
+) -> None:
     key = {"Idempotency-Key": "k1"}
     first = await service.post("/webhook-endpoints", json=endpoint(), headers=key)
     again = await service.post("/webhook-endpoints", json=endpoint(), headers=key)
@@ -134,7 +132,7 @@ async def test_a_replay_shows_the_endpoint_but_not_its_secret(door: Door, servic
     assert again.json() == {name: value for name, value in first.json().items() if name != "secret"}
     other = await service.post("/webhook-endpoints", json=endpoint(name="x"), headers=key)
     problem(other, 422, "idempotency_key_reused")
-    assert (await row_counts(door.database))["webhook_endpoints"] == 1
+    assert (await row_counts(running_api.database))["webhook_endpoints"] == 1
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no database is asked
@@ -158,10 +156,10 @@ async def test_a_replay_shows_the_endpoint_but_not_its_secret(door: Door, servic
     ],
 )
 async def test_what_is_wrong_with_an_endpoint_is_named(
-    door: Door, service: httpx.AsyncClient, changes: dict[str, Any], pointer: str
+    running_api: RunningApi, service: httpx.AsyncClient, changes: dict[str, Any], pointer: str
 ) -> None:
     assert pointers(await service.post("/webhook-endpoints", json=endpoint(**changes))) == [pointer]
-    assert await row_counts(door.database) == {}
+    assert await row_counts(running_api.database) == {}
 
 
 REFUSED_URLS = [
@@ -196,7 +194,9 @@ REFUSED_URLS = [
 ]
 
 
-async def test_no_endpoint_leads_where_deliveries_may_not_go(door: Door, service: httpx.AsyncClient) -> None:
+async def test_no_endpoint_leads_where_deliveries_may_not_go(
+    running_api: RunningApi, service: httpx.AsyncClient
+) -> None:
     made = await registered(service)
     for url in REFUSED_URLS:
         for answer in (
@@ -206,33 +206,37 @@ async def test_no_endpoint_leads_where_deliveries_may_not_go(door: Door, service
             body = problem(answer, 422, "callback_url_refused")
             assert [error["pointer"] for error in body["errors"]] == ["/url"], url
             assert "secret" not in answer.text
-    assert (await row_counts(door.database))["webhook_endpoints"] == 1
+    assert (await row_counts(running_api.database))["webhook_endpoints"] == 1
     assert (await service.get(f"/webhook-endpoints/{made['id']}")).json()["url"] == made["url"]
 
 
 async def test_our_own_ports_are_closed_to_deliveries_and_other_ports_of_loopback_open(
-    door: Door, service: httpx.AsyncClient
+    running_api: RunningApi, service: httpx.AsyncClient
 ) -> None:
-    for port in door.settings.own_ports:
+    for port in running_api.settings.own_ports:
         answer = await service.post("/webhook-endpoints", json=endpoint(url=f"http://localhost:{port}/hook"))
         problem(answer, 422, "callback_url_refused")
     await registered(service, url="http://localhost:1/hook")
 
 
-async def test_without_allowed_networks_loopback_is_closed(runtime: Runtime, door: Door) -> None:
-    settings = runtime.settings.model_copy(update={"webhook_allowed_networks": ()})
-    settings.__dict__.pop("delivery_networks", None)
-    closed = Runtime(settings, runtime.database, runtime.carrier, runtime.vault)
-    assert door.api is not None
-    door.api.runtime = closed
-    answer = await door.service().post("/webhook-endpoints", json=endpoint(url="http://127.0.0.1:1/"))
-    problem(answer, 422, "callback_url_refused")
+async def test_without_allowed_networks_loopback_is_closed(
+    runtime: Runtime, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(webhook_allowed_networks="")
+    async with opened(Runtime(settings, runtime.database, runtime.broker, runtime.keyring)) as running_api:
+        answer = await running_api.service().post("/webhook-endpoints", json=endpoint(url="http://127.0.0.1:1/"))
+        problem(answer, 422, "callback_url_refused")
 
 
-async def test_endpoints_are_for_services_and_admins(door: Door) -> None:
-    made = await registered(door.service())
+async def test_endpoints_are_for_services_and_admins(running_api: RunningApi) -> None:
+    made = await registered(running_api.service())
     path = f"/webhook-endpoints/{made['id']}"
-    for nobody in (door.user(), door.user("shop"), door.user(1, role="manager"), door.user(1, roles=[])):
+    for client in (
+        running_api.user(),
+        running_api.user("shop"),
+        running_api.user(1, role="manager"),
+        running_api.user(1, roles=[]),
+    ):
         for method, where, body in (
             ("POST", "/webhook-endpoints", endpoint()),
             ("GET", "/webhook-endpoints", None),
@@ -241,12 +245,12 @@ async def test_endpoints_are_for_services_and_admins(door: Door) -> None:
             ("DELETE", path, None),
             ("GET", f"{path}/deliveries", None),
         ):
-            problem(await nobody.request(method, where, json=body), 403, "forbidden")
-    assert (await row_counts(door.database))["webhook_endpoints"] == 1
+            problem(await client.request(method, where, json=body), 403, "forbidden")
+    assert (await row_counts(running_api.database))["webhook_endpoints"] == 1
 
 
-async def test_a_service_manages_its_own_endpoints_and_admins_manage_all(door: Door) -> None:
-    shop, other, admin = door.service("shop"), door.service("other"), door.admin()
+async def test_a_service_manages_its_own_endpoints_and_admins_manage_all(running_api: RunningApi) -> None:
+    shop, other, admin = running_api.service("shop"), running_api.service("other"), running_api.admin()
     of_shop, of_admin = await registered(shop), await registered(admin)
     assert [e["id"] for e in (await shop.get("/webhook-endpoints")).json()["webhook_endpoints"]] == [of_shop["id"]]
     assert (await other.get("/webhook-endpoints")).json() == {"webhook_endpoints": []}
@@ -294,17 +298,17 @@ async def test_an_endpoint_can_be_changed(service: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("how", ["disable", "delete"])
 async def test_disabling_or_deleting_an_endpoint_ends_its_open_deliveries(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient, how: str
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient, how: str
 ) -> None:
     made, kept = await registered(service), await registered(service, name="kept")
     payment = await paid(user)
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     path = f"/webhook-endpoints/{made['id']}"
     ended = await (service.delete(path) if how == "delete" else service.patch(path, json={"enabled": False}))
     assert ended.status_code in {200, 204}
     shown = (await user.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
     assert {d["endpoint_id"]: d["status"] for d in shown} == {made["id"]: "cancelled", kept["id"]: "pending"}
-    await settled(door.database, (await paid(user))["id"], APPROVED)
+    await settled(running_api.database, (await paid(user))["id"], APPROVED)
     assert len(await deliveries_of(service, kept["id"])) == 2
     if how == "disable":
         assert len(await deliveries_of(service, made["id"])) == 1
@@ -341,7 +345,7 @@ async def test_what_is_no_id_of_ours_is_not_found(admin: httpx.AsyncClient) -> N
 
 
 async def test_an_endpoint_gets_the_events_it_asked_for(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     every = ["payment.initiated", "payment.completed", "payment.failed", "payment.cancelled"]
     wanted = {
@@ -350,7 +354,7 @@ async def test_an_endpoint_gets_the_events_it_asked_for(
     }
     default = (await registered(service))["id"]
     completed, cancelled = await paid(user), await paid(user)
-    await settled(door.database, completed["id"], APPROVED)
+    await settled(running_api.database, completed["id"], APPROVED)
     await user.post(f"/payments/{cancelled['id']}/cancel")
     happened = {"payment.initiated", "payment.completed", "payment.cancelled"}
     for endpoint_id, types in (wanted | {default: set(TERMINAL)}).items():
@@ -359,11 +363,11 @@ async def test_an_endpoint_gets_the_events_it_asked_for(
 
 
 async def test_an_endpoints_deliveries_are_listed_with_attempts_and_answers_the_newest_first(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     made = await registered(service, event_types=["payment.initiated"])
     payments = [await paid(user) for _ in range(3)]
-    await attempted(door, TryAgain(300))
+    await attempted(running_api, TryAgain(300))
     found = await deliveries_of(service, made["id"])
     assert [d["payment_id"] for d in found] == [p["id"] for p in reversed(payments)]
     Delivery.model_validate(found[0])
@@ -376,13 +380,13 @@ async def test_an_endpoints_deliveries_are_listed_with_attempts_and_answers_the_
 
 
 async def test_an_endpoints_deliveries_are_filtered_by_status_and_paged(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     made = await registered(service, event_types=["payment.initiated"])
     path = f"/webhook-endpoints/{made['id']}/deliveries"
     for _ in range(3):
         await paid(user)
-    await attempted(door, Delivered())
+    await attempted(running_api, Delivered())
     for _ in range(2):
         await paid(user)
     assert len(await deliveries_of(service, made["id"], status="delivered")) == 3
@@ -412,11 +416,14 @@ async def only_delivery(client: httpx.AsyncClient, payment: dict[str, Any]) -> d
 
 @pytest.mark.parametrize("outcome", [Delivered(), Exhausted(), TryAgain(300)])
 async def test_a_delivery_can_be_sent_again_however_it_ended(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient, outcome: Delivered | Exhausted | TryAgain
+    running_api: RunningApi,
+    user: httpx.AsyncClient,
+    service: httpx.AsyncClient,
+    outcome: Delivered | Exhausted | TryAgain,
 ) -> None:
     await registered(service, event_types=["payment.initiated"])
     payment = await paid(user)
-    await attempted(door, outcome)
+    await attempted(running_api, outcome)
     delivery = await only_delivery(user, payment)
     answer = await user.post(f"/webhook-deliveries/{delivery['id']}/resend")
     again = answer.json()
@@ -428,31 +435,31 @@ async def test_a_delivery_can_be_sent_again_however_it_ended(
 
 
 async def test_a_delivery_that_is_being_sent_is_409(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     await registered(service, event_types=["payment.initiated"])
     payment = await paid(user)
-    await claimed_deliveries(door)
+    await claimed_deliveries(running_api)
     delivery = await only_delivery(user, payment)
     answer = await user.post(f"/webhook-deliveries/{delivery['id']}/resend", headers={"Idempotency-Key": "k1"})
     problem(answer, 409, "delivery_in_progress")
-    assert "idempotency_keys" not in await row_counts(door.database)
+    assert "idempotency_keys" not in await row_counts(running_api.database)
 
 
-async def test_a_delivery_is_resent_by_those_who_may_see_it(door: Door) -> None:
-    payer, creator, registrar = door.user(7), door.service("creator"), door.service("registrar")
+async def test_a_delivery_is_resent_by_those_who_may_see_it(running_api: RunningApi) -> None:
+    payer, creator, registrar = running_api.user(7), running_api.service("creator"), running_api.service("registrar")
     await registered(registrar, event_types=["payment.initiated"])
     payment = await accepted(creator, order(await added(payer), user_id=7))
     delivery = await only_delivery(payer, payment)
     path = f"/webhook-deliveries/{delivery['id']}/resend"
-    for stranger in (door.user(8), door.service("other"), door.user("registrar")):
+    for stranger in (running_api.user(8), running_api.service("other"), running_api.user("registrar")):
         problem(await stranger.post(path), 404, "not_found")
-    for somebody in (payer, creator, registrar, door.admin()):
-        assert (await somebody.post(path)).status_code == 202
+    for client in (payer, creator, registrar, running_api.admin()):
+        assert (await client.post(path)).status_code == 202
 
 
 async def test_to_an_endpoint_that_is_disabled_or_gone_nothing_is_resent(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     made = await registered(service, event_types=["payment.initiated"])
     payment = await paid(user)
@@ -464,21 +471,25 @@ async def test_to_an_endpoint_that_is_disabled_or_gone_nothing_is_resent(
     problem(await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), 404, "not_found")
 
 
-async def test_a_repeated_resend_sends_once(door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient) -> None:
+async def test_a_repeated_resend_sends_once(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
     await registered(service, event_types=["payment.initiated"])
     payment = await paid(user)
-    await attempted(door, Delivered())
+    await attempted(running_api, Delivered())
     path = f"/webhook-deliveries/{(await only_delivery(user, payment))['id']}/resend"
     key = {"Idempotency-Key": "again"}
     first = await user.post(path, headers=key)
     assert (first.status_code, "idempotent-replayed" in first.headers) == (202, False)
-    await attempted(door, Delivered())
+    await attempted(running_api, Delivered())
     again = await user.post(path, headers=key)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
     assert (again.json()["status"], len(again.json()["attempts"])) == ("delivered", 2)
 
 
-async def test_a_resent_delivery_arrives_with_its_old_id(runtime: Runtime, door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_resent_delivery_arrives_with_its_old_id(
+    runtime: Runtime, running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     async with receiver(answering(500), answering(500), answering(500), answering(200)) as shop, working(runtime):
         payment = await paid(user, callback_url=shop.url)
 
@@ -498,9 +509,9 @@ async def test_a_resent_delivery_arrives_with_its_old_id(runtime: Runtime, door:
 # -- the callback secret
 
 
-async def test_everybody_has_a_callback_secret_of_their_own_that_stays_the_same(door: Door) -> None:
+async def test_every_principal_has_a_callback_secret_of_its_own_that_stays_the_same(running_api: RunningApi) -> None:
     secrets = []
-    for client in (door.user(1), door.user(2), door.service("1"), door.user(1)):
+    for client in (running_api.user(1), running_api.user(2), running_api.service("1"), running_api.user(1)):
         answer = await client.get("/callback-secret")
         CallbackSecret.model_validate(answer.json())
         assert answer.headers["cache-control"] == "no-store"

@@ -1,4 +1,4 @@
-"""Who gets in: every token that is not exactly right is 401, and none of them reaches the database."""
+"""Tokens: every one that is not exactly right is 401, and none of those reaches the database."""
 
 import base64
 import hashlib
@@ -15,33 +15,34 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from api.auth import Authenticator, Principal, Role
-from api.errors import Code, Problem
+from api.auth.principal import Principal, Role
+from api.auth.tokens import SharedSecretVerifier
+from api.problems import Code, Problem
 from cli.tokens import mint
-from shared.config import Settings
-from shared.db import Database
+from shared.config.settings import Settings
+from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.payments.find import Visible
 from shared.runtime import Runtime
-from tests.api_client import Door, opened, problem, token
+from tests.support.api_client import RunningApi, opened, problem, token
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def authenticator() -> Authenticator:
-    return Authenticator(secret=SECRET, algorithm="HS256")
+def verifier() -> SharedSecretVerifier:
+    return SharedSecretVerifier(secret=SECRET, algorithm="HS256")
 
 
-def refused(authenticator: Authenticator, bearer: str) -> None:
+def refused(verifier: SharedSecretVerifier, bearer: str) -> None:
     with pytest.raises(Problem) as caught:
-        authenticator.principal(bearer)
+        verifier.verified(bearer)
     assert caught.value.code == Code.INVALID_TOKEN
-    assert len(caught.value.detail or "") < 60  # no room for what was sent
+    assert len(caught.value.detail or "") < 60  # too short to repeat what was sent
 
 
 def forged(header: Any, payload: Any, key: bytes = SECRET.encode(), *, raw: bool = False) -> str:
@@ -72,9 +73,9 @@ def forged(header: Any, payload: Any, key: bytes = SECRET.encode(), *, raw: bool
     ],
 )
 def test_a_token_names_its_user_in_user_id_or_sub(
-    authenticator: Authenticator, claims: dict[str, Any], user_id: str
+    verifier: SharedSecretVerifier, claims: dict[str, Any], user_id: str
 ) -> None:
-    assert authenticator.principal(token(SECRET, **claims)) == Principal(user_id, Role.USER)
+    assert verifier.verified(token(SECRET, **claims)).principal == Principal(user_id, Role.USER)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_a_token_names_its_user_in_user_id_or_sub(
         {"sub": True},
     ],
 )
-def test_a_token_that_does_not_name_one_user_is_refused(authenticator: Authenticator, claims: dict[str, Any]) -> None:
-    refused(authenticator, token(SECRET, **claims))
+def test_a_token_that_does_not_name_one_user_is_refused(verifier: SharedSecretVerifier, claims: dict[str, Any]) -> None:
+    refused(verifier, token(SECRET, **claims))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +130,11 @@ def test_a_token_that_does_not_name_one_user_is_refused(authenticator: Authentic
         ({"role": "user", "roles": ["admin"]}, Role.ADMIN),
     ],
 )
-def test_only_signed_claims_grant_a_role(authenticator: Authenticator, claims: dict[str, Any], role: Role) -> None:
-    assert authenticator.principal(token(SECRET, user_id=1, **claims)).role == role
+def test_only_signed_claims_grant_a_role(verifier: SharedSecretVerifier, claims: dict[str, Any], role: Role) -> None:
+    assert verifier.verified(token(SECRET, user_id=1, **claims)).principal.role == role
 
 
-def test_everybody_sees_what_their_role_lets_them() -> None:
+def test_a_principal_sees_what_its_role_lets_it() -> None:
     assert Principal("1", Role.USER).visible == Visible(user_id="1")
     assert Principal("shop", Role.SERVICE).visible == Visible(created_by="service:shop")
     assert Principal("1", Role.ADMIN).visible == Visible()
@@ -165,31 +166,29 @@ def test_everybody_sees_what_their_role_lets_them() -> None:
         {"type": ["access"]},
     ],
 )
-def test_only_access_tokens_that_are_valid_now_get_in(authenticator: Authenticator, claims: dict[str, Any]) -> None:
-    refused(authenticator, token(SECRET, **{"user_id": 1, **claims}))
+def test_only_access_tokens_that_are_valid_now_get_in(verifier: SharedSecretVerifier, claims: dict[str, Any]) -> None:
+    refused(verifier, token(SECRET, **{"user_id": 1, **claims}))
 
 
-def test_other_keys_and_other_algorithms_are_refused(authenticator: Authenticator) -> None:
+def test_other_keys_and_other_algorithms_are_refused(verifier: SharedSecretVerifier) -> None:
     for key in ("", "another-secret-that-is-also-more-than-32-bytes", SECRET + " ", SECRET[:-1]):
-        refused(
-            authenticator, forged({"alg": "HS256", "typ": "JWT"}, {"user_id": 1, "exp": 9_999_999_999}, key.encode())
-        )
+        refused(verifier, forged({"alg": "HS256", "typ": "JWT"}, {"user_id": 1, "exp": 9_999_999_999}, key.encode()))
     for algorithm in ("HS384", "HS512"):
-        refused(authenticator, token(SECRET, algorithm=algorithm, user_id=1))
+        refused(verifier, token(SECRET, algorithm=algorithm, user_id=1))
     long = SECRET * 2
-    strict = Authenticator(secret=long, algorithm="HS512")
-    assert strict.principal(token(long, algorithm="HS512", user_id=1)).user_id == "1"
+    strict = SharedSecretVerifier(secret=long, algorithm="HS512")
+    assert strict.verified(token(long, algorithm="HS512", user_id=1)).principal.user_id == "1"
     refused(strict, token(long, user_id=1))
 
 
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "NONE", "nOnE", "", None, [], {}, ["HS256"], 1, "HS256 ", "hs256"]
 )
-def test_an_unsigned_or_strangely_signed_token_is_refused(authenticator: Authenticator, algorithm: Any) -> None:
+def test_an_unsigned_or_strangely_signed_token_is_refused(verifier: SharedSecretVerifier, algorithm: Any) -> None:
     header, claims = {"alg": algorithm, "typ": "JWT"}, {"user_id": 1, "exp": 9_999_999_999}
-    refused(authenticator, forged(header, claims))
-    refused(authenticator, forged(header, claims).rpartition(".")[0] + ".")
-    refused(authenticator, forged({"typ": "JWT"}, claims))
+    refused(verifier, forged(header, claims))
+    refused(verifier, forged(header, claims).rpartition(".")[0] + ".")
+    refused(verifier, forged({"typ": "JWT"}, claims))
 
 
 def test_a_key_that_is_public_signs_nothing() -> None:
@@ -200,11 +199,11 @@ def test_a_key_that_is_public_signs_nothing() -> None:
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         "RS256",
     )
-    refused(Authenticator(secret=SECRET, algorithm="HS256"), signed)
-    refused(Authenticator(secret=public.decode(), algorithm="HS256"), signed)
+    refused(SharedSecretVerifier(secret=SECRET, algorithm="HS256"), signed)
+    refused(SharedSecretVerifier(secret=public.decode(), algorithm="HS256"), signed)
     by_public_key = forged({"alg": "HS256"}, {"user_id": 1, "exp": 9_999_999_999}, public)
-    refused(Authenticator(secret=SECRET, algorithm="HS256"), by_public_key)
-    refused(Authenticator(secret=public.decode(), algorithm="HS256"), by_public_key)
+    refused(SharedSecretVerifier(secret=SECRET, algorithm="HS256"), by_public_key)
+    refused(SharedSecretVerifier(secret=public.decode(), algorithm="HS256"), by_public_key)
 
 
 GOOD_HEADER = {"alg": "HS256", "typ": "JWT"}
@@ -246,21 +245,21 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("bearer", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_is_refused(authenticator: Authenticator, bearer: str) -> None:
-    refused(authenticator, bearer)
+def test_garbage_is_refused(verifier: SharedSecretVerifier, bearer: str) -> None:
+    refused(verifier, bearer)
 
 
-def test_a_token_with_any_character_changed_is_refused(authenticator: Authenticator) -> None:
+def test_a_token_with_any_character_changed_is_refused(verifier: SharedSecretVerifier) -> None:
     good = token(SECRET, user_id=1, role="service")
     for place, character in enumerate(good[:-1]):  # the last one has bits that mean nothing
-        refused(authenticator, good[:place] + ("A" if character != "A" else "B") + good[place + 1 :])
+        refused(verifier, good[:place] + ("A" if character != "A" else "B") + good[place + 1 :])
 
 
-# -- at the door
+# -- over HTTP
 
 
 class Untouchable(Database):
-    """A database that nobody may ask."""
+    """A database that no request may reach; it counts those that do."""
 
     def __init__(self, inner: Database) -> None:
         self.clock = inner.clock
@@ -269,18 +268,18 @@ class Untouchable(Database):
 
     def transaction(self) -> NoReturn:
         self.asked += 1
-        raise DatabaseUnavailable("nobody should ask")
+        raise DatabaseUnavailable("no request may reach it")
 
     def read(self) -> NoReturn:
         self.asked += 1
-        raise DatabaseUnavailable("nobody should ask")
+        raise DatabaseUnavailable("no request may reach it")
 
 
 @asynccontextmanager
-async def guarded(runtime: Runtime) -> AsyncIterator[tuple[Door, Untouchable]]:
+async def guarded(runtime: Runtime) -> AsyncIterator[tuple[RunningApi, Untouchable]]:
     database = Untouchable(runtime.database)
-    async with opened(Runtime(runtime.settings, database, runtime.carrier, runtime.vault)) as door:
-        yield door, database
+    async with opened(Runtime(runtime.settings, database, runtime.broker, runtime.keyring)) as running_api:
+        yield running_api, database
 
 
 OPERATIONS = [
@@ -327,32 +326,34 @@ async def test_without_a_valid_token_no_operation_reaches_the_database(runtime: 
         {"X-User-Id": "1", "X-Role": "admin"},
         *({"Authorization": f"Bearer {bearer}"} for bearer in (expired, refresh, unsigned, "x", "a.b.c")),
     ]
-    async with guarded(runtime) as (door, database):
+    async with guarded(runtime) as (running_api, database):
         for method, path in OPERATIONS:
             for header in headers:
-                answer = await door.client(headers=header).request(method, path.format(id=new_id()))
+                answer = await running_api.client(headers=header).request(method, path.format(id=new_id()))
                 body = problem(answer, 401, "invalid_token")
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert not any(bearer in answer.text for bearer in (good, expired, refresh))
                 assert body["correlation_id"]
         assert database.asked == 0
-        answer = await door.user().get("/payments")  # and the good one does
+        answer = await running_api.user().get("/payments")  # and the good one does
         problem(answer, 503, "unavailable")
         assert database.asked == 1
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_the_scheme_is_bearer_in_any_case(door: Door) -> None:
+async def test_the_scheme_is_bearer_in_any_case(running_api: RunningApi) -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
-        answer = await door.client(headers={"Authorization": f"{scheme} {token(SECRET, user_id=1)}"}).get("/payments")
+        answer = await running_api.client(headers={"Authorization": f"{scheme} {token(SECRET, user_id=1)}"}).get(
+            "/payments"
+        )
         assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_a_token_of_the_command_line_gets_in(door: Door) -> None:
-    settings = door.settings
+async def test_a_token_of_the_command_line_gets_in(running_api: RunningApi) -> None:
+    settings = running_api.settings
     for user, role, expected in (("7", None, 403), ("shop", "service", 200), ("root", "admin", 200)):
-        client = door.bearing(mint(settings, user=user, role=role, hours=1))
+        client = running_api.bearing(mint(settings, user=user, role=role, hours=1))
         assert (await client.get("/payments")).status_code == 200
         assert (await client.get("/webhook-endpoints")).status_code == expected
 
@@ -360,17 +361,19 @@ async def test_a_token_of_the_command_line_gets_in(door: Door) -> None:
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_the_platforms_short_secret_works() -> None:
     short = "x" * 29
-    assert Authenticator(secret=short, algorithm="HS256").principal(token(short, user_id=1)).user_id == "1"
+    assert (
+        SharedSecretVerifier(secret=short, algorithm="HS256").verified(token(short, user_id=1)).principal.user_id == "1"
+    )
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_a_token_of_the_auth_service_gets_in(door: Door, settings: Settings) -> None:
+async def test_a_token_of_the_auth_service_gets_in(running_api: RunningApi, settings: Settings) -> None:
     claims = {"user_id": 1, "type": "access", "exp": 9_999_999_999, "iat": 1, "jti": "a"}  # what it puts in, no more
-    client = door.bearing(jwt.encode(claims, settings.jwt_secret_key.get_secret_value(), "HS256"))
+    client = running_api.bearing(jwt.encode(claims, settings.jwt_secret_key.get_secret_value(), "HS256"))
     assert (await client.get("/payments")).status_code == 200
 
 
-async def test_health_and_documents_need_no_token(door: Door) -> None:
-    anybody: httpx.AsyncClient = door.client(base="")
+async def test_health_and_documents_need_no_token(running_api: RunningApi) -> None:
+    anybody: httpx.AsyncClient = running_api.client(base="")
     for path in ("/health", "/health/ready", "/metrics", "/openapi.json", "/docs"):
         assert (await anybody.get(path)).status_code == 200, path

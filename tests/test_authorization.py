@@ -1,4 +1,4 @@
-"""Who may do what: every operation and everybody, in one table. An operation without a row fails."""
+"""Authorization: every operation and every kind of client, in one table. An operation without a row fails."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from api.main import PLATFORM_PREFIX, PREFIX, create_app
+from api.main import create_app
+from api.paths import PLATFORM_PREFIX, PREFIX
 from api.state import Api
-from shared.config import load_settings
+from shared.config.settings import load_settings
 from shared.runtime import open_runtime
-from tests.api_client import Door, added, card, order
+from tests.support.api_client import RunningApi, added, card, order
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
-# What everybody is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created by
-# them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object in
-# the list. 404 is the answer to whatever is not theirs: not even that it exists is told. (An admin's 404 for the last
-# verification says that there was none.)
+# What each client is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created
+# by them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object
+# in the list. 404 is the answer to whatever is not theirs: not even that it exists is shown. (An admin's 404 for the
+# last verification says that there was none.)
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -73,7 +74,7 @@ ON_THE_PLATFORM = {"/payments": "/payments", "/payment-methods": "/payments/meth
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What everybody is answered to one operation on one object, at one of its addresses."""
+    """What each client is answered to one operation on one object, at one of its addresses."""
 
     method: str
     path: str
@@ -102,23 +103,23 @@ def addresses(path: str) -> list[str]:
     return [PREFIX + path, *platform]
 
 
-def everybody(door: Door) -> dict[str, httpx.AsyncClient]:
+def clients(running_api: RunningApi) -> dict[str, httpx.AsyncClient]:
     return {
-        "none": door.client(base=""),
-        "user": door.user(1),
-        "other": door.user(2),
-        "service": door.service("shop"),
-        "other_s": door.service("stall"),
-        "admin": door.admin("root"),
+        "none": running_api.client(base=""),
+        "user": running_api.user(1),
+        "other": running_api.user(2),
+        "service": running_api.service("shop"),
+        "other_s": running_api.service("stall"),
+        "admin": running_api.admin("root"),
     }
 
 
 class Things:
     """Makes what an operation is tried on; every try gets a new one."""
 
-    def __init__(self, door: Door) -> None:
-        self.user = door.user(1)
-        self.service = door.service("shop")
+    def __init__(self, running_api: RunningApi) -> None:
+        self.user = running_api.user(1)
+        self.service = running_api.service("shop")
         self._number = 0
 
     async def make(self, thing: str) -> dict[str, str]:
@@ -163,7 +164,7 @@ class Things:
         return {"name": "o", "url": url, "event_types": ["payment.initiated"]}
 
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
-        """What is sent: right in everything but who sends it."""
+        """What is sent: right in everything but, perhaps, its sender."""
         if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend")):
             return None
         if row.method == "PATCH":
@@ -176,12 +177,12 @@ class Things:
 
 
 @pytest.mark.parametrize("row", rows(), ids=str)
-async def test_everybody_gets_what_the_table_says(door: Door, row: Row) -> None:
-    things = Things(door)
+async def test_every_client_gets_what_the_table_says(running_api: RunningApi, row: Row) -> None:
+    things = Things(running_api)
     answered = []
-    for client in everybody(door).values():
+    for client in clients(running_api).values():
         ids = await things.make(row.thing)
-        client.base_url = httpx.URL(door.url)
+        client.base_url = httpx.URL(running_api.url)
         answer = await client.request(
             row.method,
             row.path.format(**ids),
@@ -207,12 +208,12 @@ def test_every_operation_has_a_row() -> None:
     assert {(row.method, row.path) for row in rows()} == served
 
 
-def test_whoever_is_nobody_gets_401_everywhere_but_at_the_root() -> None:
+def test_without_a_token_everything_but_the_root_is_401() -> None:
     assert {row.answers[0] for row in rows() if not row.path.startswith(ROOT)} == {"401"}
 
 
-async def test_everybody_has_a_callback_secret_of_their_own(door: Door) -> None:
-    people = [client for name, client in everybody(door).items() if name != "none"]
-    people += [door.service("1"), door.admin("1")]  # a machine with a user's number is not that user
-    secrets = [(await client.get("/callback-secret")).json()["secret"] for client in people]
-    assert len(set(secrets)) == len(people)
+async def test_every_principal_has_a_callback_secret_of_its_own(running_api: RunningApi) -> None:
+    with_token = [client for name, client in clients(running_api).items() if name != "none"]
+    with_token += [running_api.service("1"), running_api.admin("1")]  # a machine with a user's number is not that user
+    secrets = [(await client.get("/callback-secret")).json()["secret"] for client in with_token]
+    assert len(set(secrets)) == len(with_token)

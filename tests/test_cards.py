@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.cards import (
+from api.cards import (
     ADDRESS_SCENARIOS,
     CARD_SCENARIOS,
     Brand,
@@ -229,10 +229,10 @@ def test_the_cvc_of_an_amex_has_four_digits() -> None:
 def test_a_refusal_never_repeats_the_number_or_the_cvc(number: str, cvc: str) -> None:
     with pytest.raises(CardRefused) as refused:
         inspect_card(number, cvc)
-    told = f"{refused.value!r} {refused.value.reason} {refused.value.args} {traceback.format_exception(refused.value)}"
-    assert number not in told
-    assert number[-4:] not in told
-    assert cvc not in told
+    text = f"{refused.value!r} {refused.value.reason} {refused.value.args} {traceback.format_exception(refused.value)}"
+    assert number not in text
+    assert number[-4:] not in text
+    assert cvc not in text
 
 
 def test_a_kept_card_shows_four_digits_of_its_number() -> None:

@@ -11,9 +11,9 @@ import orjson
 import psutil
 import pytest
 
-from tests.chaos.plan import drawn
+from tests.chaos.plan import planned_faults
 from tests.chaos.run import FAULTS
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 SECONDS = 25  # every fault comes at least once
 SETTLED_S = 240
@@ -33,9 +33,9 @@ def chaos(output: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_the_seed_decides_every_fault_and_each_comes_before_any_comes_again() -> None:
-    plan = list(drawn("1", list(FAULTS), seconds=SECONDS))
-    assert plan == list(drawn("1", list(FAULTS), seconds=SECONDS))
-    assert plan != list(drawn("2", list(FAULTS), seconds=SECONDS))
+    plan = list(planned_faults("1", list(FAULTS), seconds=SECONDS))
+    assert plan == list(planned_faults("1", list(FAULTS), seconds=SECONDS))
+    assert plan != list(planned_faults("2", list(FAULTS), seconds=SECONDS))
     assert {planned.fault for planned in plan} == set(FAULTS)
     assert len({planned.fault for planned in plan[: len(FAULTS)]}) == len(FAULTS)
 
@@ -43,11 +43,11 @@ def test_the_seed_decides_every_fault_and_each_comes_before_any_comes_again() ->
 @pytest.mark.slow
 @pytest.mark.timeout(SETTLED_S + 60)
 def test_whatever_breaks_every_journalled_payment_ends_and_is_charged_as_its_status_says(tmp_path: Path) -> None:
-    outcome = tmp_path / "outcome"
-    with chaos(tmp_path / "out", "--seconds", str(SECONDS), "--seed", "1", "--json", str(outcome)) as process:
+    report = tmp_path / "report"
+    with chaos(tmp_path / "out", "--seconds", str(SECONDS), "--seed", "1", "--json", str(report)) as process:
         code = process.wait(SETTLED_S)
     assert code == 0, (tmp_path / "out").read_text()
-    found = orjson.loads(outcome.read_bytes())
+    found = orjson.loads(report.read_bytes())
     assert found["findings"] == []
     assert set(found["faults"]) == set(FAULTS)
     assert found["accepted"] > SECONDS

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.client_address import HOPS_MAX, client_address, limited_as
+from api.edge.client_address import HOPS_MAX, client_address, rate_limit_key
 
 PROXIES = tuple(ip_network(network) for network in ("10.0.0.0/8", "2001:db8:1::/48"))
 CLIENT = "198.51.100.7"
@@ -21,7 +21,7 @@ def seen(peer: str | None, *forwarded: str, trusted: Any = PROXIES) -> str | Non
 
 @pytest.mark.parametrize("trusted", [(), PROXIES])
 @pytest.mark.parametrize("forwarded", [[], [MADE_UP], ["127.0.0.1"], ["10.0.0.1"], ["x"], [""]])
-def test_nobody_but_a_trusted_proxy_is_believed(trusted: Any, forwarded: list[str]) -> None:
+def test_only_a_trusted_proxy_is_believed(trusted: Any, forwarded: list[str]) -> None:
     assert seen(CLIENT, *forwarded, trusted=trusted) == CLIENT
 
 
@@ -41,7 +41,7 @@ def test_without_trusted_proxies_loopback_is_not_believed_either() -> None:
         ([MADE_UP, CLIENT], CLIENT),  # two lines are one
         ([f"{MADE_UP}, {CLIENT}, 10.0.0.2"], CLIENT),
         ([f"{MADE_UP}, {CLIENT}, 2001:db8:1::5, 10.0.0.2"], CLIENT),
-        (["10.0.0.3, 10.0.0.2"], "10.0.0.3"),  # nobody but proxies: the farthest
+        (["10.0.0.3, 10.0.0.2"], "10.0.0.3"),  # only proxies: the farthest
         ([f"{CLIENT}:4711"], CLIENT),
         (["2001:db8:2::7"], "2001:db8:2::7"),
         (["[2001:db8:2::7]:4711"], "2001:db8:2::7"),
@@ -75,7 +75,7 @@ def test_a_peer_without_an_address_has_none() -> None:
 
 
 def test_what_one_customer_has_is_counted_as_one() -> None:
-    assert limited_as(ip_address(CLIENT)) == CLIENT
-    assert limited_as(ip_address("2001:db8:2:3::1")) == limited_as(ip_address("2001:db8:2:3:4:5:6:7"))
-    assert limited_as(ip_address("2001:db8:2:3::1")) != limited_as(ip_address("2001:db8:2:4::1"))
-    assert limited_as(ip_address("fe80::1%eth0")) == "fe80::/64"
+    assert rate_limit_key(ip_address(CLIENT)) == CLIENT
+    assert rate_limit_key(ip_address("2001:db8:2:3::1")) == rate_limit_key(ip_address("2001:db8:2:3:4:5:6:7"))
+    assert rate_limit_key(ip_address("2001:db8:2:3::1")) != rate_limit_key(ip_address("2001:db8:2:4::1"))
+    assert rate_limit_key(ip_address("fe80::1%eth0")) == "fe80::/64"

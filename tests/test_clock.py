@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,65 +9,73 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.clock import ASK_EVERY_S, DatabaseClock
-from shared.db import Database
+from shared.database.clock import ASK_EVERY_S, DatabaseClock
+from shared.database.engine import Database
+from tests.support.manual_clock import ManualClock
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-AWAY = timedelta(hours=5)  # of the database's clock from the host's
+# Of the database's clock from the host's.
+AWAY = timedelta(hours=5)
+# The clock says whole milliseconds.
+EXACT_S = 0.0011
 
 
 @dataclass
-class Host:
-    """A database whose clock is far from the host's, and whose answers take as long as told."""
+class FakeDatabase:
+    """A connection to a database whose clock is far from the host's; each answer takes `answer_s` to arrive."""
 
+    host: ManualClock
     offset: timedelta = AWAY
+    answer_s: float = 0.0
     answers: int = 0
     dialect: Any = field(default_factory=lambda: SimpleNamespace(name="postgresql"))
 
     def time(self) -> datetime:
-        return EPOCH + self.offset + timedelta(seconds=monotonic())
+        return EPOCH + self.offset + timedelta(seconds=self.host.now)
 
     async def execute(self, _statement: object) -> Any:
         self.answers += 1
-        return SimpleNamespace(scalar_one=self.time)
+        moment = self.time()
+        self.host.now += self.answer_s
+        return SimpleNamespace(scalar_one=lambda: moment)
 
     @property
     def connection(self) -> AsyncConnection:
         return cast("AsyncConnection", self)
 
 
-def away(clock_says: datetime, host: Host) -> float:
-    return abs((clock_says - host.time()).total_seconds())
+def away_s(moment: datetime, fake: FakeDatabase) -> float:
+    return abs((moment - fake.time()).total_seconds())
 
 
-async def test_it_goes_by_the_databases_clock_and_asks_once() -> None:
-    host, clock = Host(), DatabaseClock()
+async def test_it_goes_by_the_databases_clock_and_asks_once_a_second() -> None:
+    host = ManualClock()
+    fake, clock = FakeDatabase(host), DatabaseClock(monotonic_clock=host)
     for _ in range(50):
-        assert away(await clock.now(host.connection), host) < 0.05
-    assert host.answers == 1
+        assert away_s(await clock.now(fake.connection), fake) < EXACT_S
+        host.now += ASK_EVERY_S / 50
+    assert fake.answers == 1
+    host.now += ASK_EVERY_S / 50
+    assert away_s(await clock.now(fake.connection), fake) < EXACT_S
+    assert fake.answers == 2
 
 
 async def test_a_clock_that_is_set_is_followed_at_the_next_question() -> None:
-    host, clock = Host(), DatabaseClock()
-    await clock.now(host.connection)
-    for host.offset in (AWAY + timedelta(minutes=3), timedelta(0)):
-        clock._asked_at -= ASK_EVERY_S + 1
-        assert away(await clock.now(host.connection), host) < 0.05
+    host = ManualClock()
+    fake, clock = FakeDatabase(host), DatabaseClock(monotonic_clock=host)
+    await clock.now(fake.connection)
+    for fake.offset in (AWAY + timedelta(minutes=3), timedelta(0)):
+        host.now += ASK_EVERY_S + 1
+        assert away_s(await clock.now(fake.connection), fake) < EXACT_S
 
 
 async def test_a_slow_answer_spoils_nothing() -> None:
-    class Slow(Host):
-        async def execute(self, _statement: object) -> Any:
-            said = self.time()
-            until = monotonic() + 0.2
-            while monotonic() < until:  # the loop is busy with others
-                pass
-            return SimpleNamespace(scalar_one=lambda: said)
-
-    host, clock = Host(), DatabaseClock()
-    await clock.now(host.connection)
-    clock._asked_at -= ASK_EVERY_S + 1
-    assert away(await clock.now(Slow().connection), host) < 0.05
+    host = ManualClock()
+    fake, clock = FakeDatabase(host), DatabaseClock(monotonic_clock=host)
+    await clock.now(fake.connection)
+    host.now += ASK_EVERY_S + 1
+    fake.answer_s = 0.2
+    assert away_s(await clock.now(fake.connection), fake) < EXACT_S
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)

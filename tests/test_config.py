@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared.config import DEVELOPMENT_SECRET, Settings, load_settings
+from shared.config.security import DEVELOPMENT_SECRET
+from shared.config.settings import Settings, load_settings
 from shared.errors import ConfigurationError
 from shared.runtime import open_runtime
 

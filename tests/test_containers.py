@@ -11,8 +11,9 @@ import pytest
 import typer.main
 import yaml
 
-from shared.config import SECRET_BYTES_MIN, Settings, load_settings
-from shared.schema import MIGRATIONS
+from shared.config.security import SECRET_BYTES_MIN
+from shared.config.settings import Settings, load_settings
+from shared.database.migrations import MIGRATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
@@ -31,17 +32,17 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
-    """The instructions of a Dockerfile: its word and the rest, continued lines joined."""
+    """The instructions of a Dockerfile: its word and its arguments, continued lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
 
 
 def stages(name: str) -> list[list[tuple[str, str]]]:
     found: list[list[tuple[str, str]]] = []
-    for word, rest in instructions(name):
+    for word, arguments in instructions(name):
         if word == "FROM":
             found.append([])
-        found[-1].append((word, rest))
+        found[-1].append((word, arguments))
     return found
 
 
@@ -49,9 +50,9 @@ def commands() -> list[list[str]]:
     """Every `payments ...` that an image or the compose file runs."""
     found = []
     for name in DOCKERFILES:
-        for word, rest in instructions(name):
-            if word in ("CMD", "HEALTHCHECK") and "[" in rest:
-                found.append(json.loads(rest[rest.index("[") :]))
+        for word, arguments in instructions(name):
+            if word in ("CMD", "HEALTHCHECK") and "[" in arguments:
+                found.append(json.loads(arguments[arguments.index("[") :]))
     for service in SERVICES.values():
         found += [service.get("command", []), service.get("healthcheck", {}).get("test", [])[1:]]
     return [command for command in found if command[:1] == ["payments"]]
@@ -67,7 +68,7 @@ def test_the_services_are_the_whole_system() -> None:
     assert "version" not in COMPOSE
 
 
-def test_nobody_starts_before_the_schema_is_there() -> None:
+def test_no_process_starts_before_the_schema_is_there() -> None:
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert SERVICES["migrate"]["command"] == ["payments", "migrate"]
     for name in ("api", "worker"):
@@ -107,7 +108,7 @@ def test_every_variable_is_a_setting_and_together_they_are_accepted(name: str) -
     assert settings.redis_url == "redis://redis:6379/0"
 
 
-def test_the_api_is_limited_and_trusts_no_proxy_unless_told() -> None:
+def test_the_api_is_limited_and_trusts_no_proxy_by_default() -> None:
     environment = SERVICES["api"]["environment"]
     assert (environment["RATE_LIMIT_USER"], environment["RATE_LIMIT_ADDRESS"]) == ("600/minute", "6000/minute")
     assert not environment["TRUSTED_PROXIES"]
@@ -133,13 +134,15 @@ def test_webhooks_reach_this_files_own_network_and_nothing_else_private() -> Non
 
 
 def test_the_health_check_of_the_platform_finds_curl_in_the_api() -> None:
-    installs = [rest for word, rest in stages("Dockerfile.api")[-1] if word == "RUN" and "apt-get" in rest]
-    assert any("curl" in shlex.split(rest) for rest in installs)
+    installs = [
+        arguments for word, arguments in stages("Dockerfile.api")[-1] if word == "RUN" and "apt-get" in arguments
+    ]
+    assert any("curl" in shlex.split(arguments) for arguments in installs)
     assert SERVICES["api"]["healthcheck"]["test"] == ["CMD", "curl", "-fsS", "http://127.0.0.1:8009/health"]
 
 
 def test_every_command_exists_with_its_options() -> None:
-    from cli.main import app  # noqa: PLC0415 - the rest of this file holds without it
+    from cli.main import app  # noqa: PLC0415 - the other tests hold without it
 
     known: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
     assert {command[1] for command in commands()} == {"api", "worker", "migrate", "health"}
@@ -152,18 +155,24 @@ def test_every_command_exists_with_its_options() -> None:
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_an_image_is_built_in_two_stages_from_locked_packages(name: str) -> None:
     build, final = stages(name)
-    assert [rest for word, rest in (build[0], final[0]) if word == "FROM"] == [
+    assert [arguments for word, arguments in (build[0], final[0]) if word == "FROM"] == [
         "python:3.13-slim AS build",
         "python:3.13-slim",
     ]
     installs = [
-        part.strip() for word, rest in build if word == "RUN" for part in rest.split("&&") if "pip install" in part
+        part.strip()
+        for word, arguments in build
+        if word == "RUN"
+        for part in arguments.split("&&")
+        if "pip install" in part
     ]
     assert installs == [
         "pip install --require-hashes --only-binary=:all: -r requirements.txt",
         "pip install --no-deps --no-build-isolation --editable .",
     ]
-    assert not any(re.search(r"pip|gcc|build-essential|-dev\b", rest) for word, rest in final if word == "RUN")
+    assert not any(
+        re.search(r"pip|gcc|build-essential|-dev\b", arguments) for word, arguments in final if word == "RUN"
+    )
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -171,7 +180,8 @@ def test_an_image_runs_as_nobody_in_particular(name: str) -> None:
     final = stages(name)[-1]
     words = [word for word, _ in final]
     assert words.count("USER") == 1
-    assert int(dict(final)["USER"]) > 0  # a number, so that runAsNonRoot can see it
+    # A number, so that runAsNonRoot can see it.
+    assert int(dict(final)["USER"]) > 0
     assert "RUN" not in words[words.index("USER") :]
 
 
@@ -201,12 +211,14 @@ def test_both_images_are_built_alike() -> None:
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {part for word, rest in stages(name)[0] if word == "COPY" for part in rest.split()[:-1]}
+    copied = {part for word, arguments in stages(name)[0] if word == "COPY" for part in arguments.split()[:-1]}
     assert copied == allowed
     assert all((ROOT / part).exists() for part in copied)
 
 
 def test_an_image_holds_every_package_and_the_migrations() -> None:
-    copied = {part for word, rest in stages("Dockerfile.api")[0] if word == "COPY" for part in rest.split()[:-1]}
+    copied = {
+        part for word, arguments in stages("Dockerfile.api")[0] if word == "COPY" for part in arguments.split()[:-1]
+    }
     assert {"api", "worker", "shared", "cli"} <= copied
     assert MIGRATIONS.relative_to(ROOT).as_posix() in copied

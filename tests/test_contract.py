@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import Settings
-from shared.db import Database
+from shared.config.settings import Settings
+from shared.database.engine import Database
 from shared.runtime import open_runtime
-from tests.api_client import Door, added, held, order, served, working
-from tests.rows import assert_sound
-from tests.waiting import eventually
+from tests.support.api_client import RunningApi, added, held, order, served, working
+from tests.support.rows import assert_sound
+from tests.support.waiting import eventually
 
 type MakeSettings = Callable[..., Settings]
 
@@ -52,29 +52,29 @@ END_S = 600
 
 
 @pytest.fixture
-async def door(make_settings: MakeSettings) -> AsyncIterator[Door]:
+async def running_api(make_settings: MakeSettings) -> AsyncIterator[RunningApi]:
     """API and worker; of a description's example addresses none is looked up."""
     settings = make_settings(payment_success_rate=1, waiters_max=0, webhook_timeout=0.1)
-    async with held(service(settings)) as door:
-        yield door
+    async with held(service(settings)) as running_api:
+        yield running_api
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[Door]:
+async def service(settings: Settings) -> AsyncIterator[RunningApi]:
     runtime = open_runtime(settings)
     try:
-        async with served(runtime) as door, working(runtime):
-            yield door
+        async with served(runtime) as running_api, working(runtime):
+            yield running_api
     finally:
         await runtime.close()
 
 
-async def examine(door: Door, folder: Path, *options: str) -> None:
+async def examine(running_api: RunningApi, folder: Path, *options: str) -> None:
     """Let schemathesis ask whatever it comes up with, as an admin: of one address it uses objects that exist."""
-    (folder / "schemathesis.toml").write_text(REAL_IDS.format(**await objects(door)))
-    admin = door.admin()
+    (folder / "schemathesis.toml").write_text(REAL_IDS.format(**await objects(running_api)))
+    admin = running_api.admin()
     command = [
-        sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{door.url}/openapi.json",
+        sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{running_api.url}/openapi.json",
         "--header", f"Authorization: {admin.headers['authorization']}",
         "--checks", CHECKS, "--continue-on-failure", "--generation-database", "none", "--workers", "2",
         "--warnings", "off", "--request-timeout", "30", "--no-shrink", *options,
@@ -90,12 +90,12 @@ async def examine(door: Door, folder: Path, *options: str) -> None:
         if child.returncode is None:
             child.kill()
     assert child.returncode == 0, output.decode()[-20_000:]
-    await everything_ends(door.database)
+    await everything_ends(running_api.database)
 
 
-async def objects(door: Door) -> dict[str, str]:
+async def objects(running_api: RunningApi) -> dict[str, str]:
     """A payment that has ended, a method, an endpoint and a delivery to it."""
-    admin = door.admin()
+    admin = running_api.admin()
     endpoint = await admin.post("/webhook-endpoints", json={"name": "shop", "url": "http://127.0.0.1:9/hook"})
     method_id = await added(admin)
     payment = (await admin.post("/payments", json=order(method_id))).json()
@@ -125,18 +125,18 @@ async def everything_ends(database: Database) -> None:
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-async def test_answers_to_random_requests_are_as_described(door: Door, tmp_path: Path) -> None:
-    await examine(door, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "3")
+async def test_answers_to_random_requests_are_as_described(running_api: RunningApi, tmp_path: Path) -> None:
+    await examine(running_api, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "3")
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_answers_at_the_edges_are_as_described(door: Door, tmp_path: Path) -> None:
+async def test_answers_at_the_edges_are_as_described(running_api: RunningApi, tmp_path: Path) -> None:
     """Every constraint kept and broken in turn; not at the platform's addresses, which lead to the same code."""
-    await examine(door, tmp_path, "--phases", "coverage", "--exclude-path-regex", "^/api/payments")
+    await examine(running_api, tmp_path, "--phases", "coverage", "--exclude-path-regex", "^/api/payments")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(END_S)
-async def test_every_answer_is_as_described_however_long_one_looks(door: Door, tmp_path: Path) -> None:
+async def test_every_answer_is_as_described_however_long_one_looks(running_api: RunningApi, tmp_path: Path) -> None:
     """The quick ones ask one database each; this one both, with every phase."""
-    await examine(door, tmp_path, "--max-examples", "100", "--max-time", "120")
+    await examine(running_api, tmp_path, "--max-examples", "100", "--max-time", "120")

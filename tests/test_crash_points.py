@@ -18,28 +18,30 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.clock import DatabaseClock
-from shared.config import Settings
-from shared.db import Database, open_database
-from shared.models import deliveries
+from shared.config.settings import Settings
+from shared.database.clock import DatabaseClock
+from shared.database.engine import Database, open_database
+from shared.database.tables import deliveries
 from shared.runtime import Runtime, open_runtime
-from tests.api_client import Door, added, opened, order, row_counts, working
-from tests.crashing import LEASE_S, Journey, travel
-from tests.processes import END_S, forked
-from tests.receivers import Receiver, receiver
-from tests.rows import are_settled, assert_sound, books, read_all
-from tests.waiting import eventually
+from tests.support.api_client import RunningApi, added, opened, order, row_counts, working
+from tests.support.crashing import LEASE_S, Journey, run_journey
+from tests.support.processes import END_S, forked
+from tests.support.receivers import Receiver, receiver
+from tests.support.rows import are_settled, assert_sound, ledger_entries, read_all
+from tests.support.waiting import eventually
 
 type MakeSettings = Callable[..., Settings]
 
-AT_ONCE = 4  # processes beside each other: each waits most of its time
-BOUNDARIES_MIN = 30  # of the whole journey: fewer would mean that the hooks miss some
+# Processes beside each other: each waits most of its time.
+AT_ONCE = 4
+# Of a journey to its end: fewer boundaries would mean that the hooks miss some.
+BOUNDARIES_MIN = 30
 RECOVERY_S = 30.0
 STEPS = ("accept", "claim, charge, record", "deliver")
 
 
 class LaterClock(DatabaseClock):
-    """A clock under which every lease of those who died is over."""
+    """A clock under which every lease of the killed processes is over."""
 
     async def now(self, connection: AsyncConnection) -> datetime:
         return await super().now(connection) + timedelta(seconds=2 * LEASE_S)
@@ -47,33 +49,33 @@ class LaterClock(DatabaseClock):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a journey ended: what its process told before."""
+    """How a journey ended, and what its process had reported until then."""
 
     exit_code: int
     accepted: UUID | None
     boundaries: Sequence[str]
 
 
-async def travelled(journey: Journey) -> End:
-    """Let a process travel, and wait until it is dead."""
-    told, teller = Pipe(duplex=False)
-    process = forked(travel, journey, teller)
-    teller.close()
+async def ended(journey: Journey) -> End:
+    """Run a journey in a process, and wait until that has ended."""
+    reports, sender = Pipe(duplex=False)
+    process = forked(run_journey, journey, sender)
+    sender.close()
     await eventually(lambda: process.exitcode is not None, END_S)
-    words: list[Any] = []
-    with told:
-        while told.poll():
+    received: list[Any] = []
+    with reports:
+        while reports.poll():
             try:
-                words.append(told.recv())
+                received.append(reports.recv())
             except EOFError:
                 break
     assert process.exitcode is not None
-    return End(process.exitcode, UUID(words[0]) if words else None, words[1] if len(words) > 1 else [])
+    return End(process.exitcode, UUID(received[0]) if received else None, received[1] if len(received) > 1 else [])
 
 
 @asynccontextmanager
 async def later(settings: Settings) -> AsyncIterator[Runtime]:
-    """What the survivors run on: the same database and Redis, when the leases are over."""
+    """The runtime of the recovery: the same database and Redis, when the leases are over."""
     runtime = open_runtime(settings)
     await runtime.database.dispose()
     runtime = replace(runtime, database=open_database(settings, clock=LaterClock()))
@@ -91,14 +93,14 @@ async def later(settings: Settings) -> AsyncIterator[Runtime]:
     ],
     indirect=["backend"],
 )
-async def test_whatever_boundary_a_process_dies_at_the_payment_is_charged_and_told_once(
+async def test_whatever_boundary_a_process_dies_at_the_payment_is_charged_once_and_its_webhook_sent(
     make_settings: MakeSettings, database: Database, *, sends_at_once: bool
 ) -> None:
     settings = make_settings(payment_success_rate=1, lease_s=LEASE_S)
     async with receiver() as shop:
-        async with later(settings) as runtime, opened(runtime) as door, door.user() as client:
+        async with later(settings) as runtime, opened(runtime) as running_api, running_api.user() as client:
             body = order(await added(client), callback_url=shop.url)
-        whole = await travelled(Journey(settings, {**body, "order_id": "whole"}, "whole", sends_at_once))
+        whole = await ended(Journey(settings, {**body, "order_id": "whole"}, "whole", sends_at_once))
         assert (whole.exit_code, {name.split(":")[0] for name in whole.boundaries}) == (0, set(STEPS))
         assert len(whole.boundaries) >= BOUNDARIES_MIN, whole.boundaries
         journeys = [
@@ -109,29 +111,31 @@ async def test_whatever_boundary_a_process_dies_at_the_payment_is_charged_and_to
 
         async def in_turn(journey: Journey) -> End:
             async with turns:
-                return await travelled(journey)
+                return await ended(journey)
 
         ends = await asyncio.gather(*map(in_turn, journeys))
         assert Counter(end.exit_code for end in ends) == {-signal.SIGKILL: len(journeys)}
-        async with later(settings) as runtime, opened(runtime) as door, working(runtime):
-            found = await asyncio.gather(*(asked_again(door, journey) for journey in journeys))
+        async with later(settings) as runtime, opened(runtime) as running_api, working(runtime):
+            found = await asyncio.gather(*(sent_again(running_api, journey) for journey in journeys))
             await eventually(lambda: everything_ended(database, len(journeys) + 1), RECOVERY_S)
     for end, payment_id, boundary in zip(ends, found, whole.boundaries, strict=True):
         assert end.accepted in {None, payment_id}, f"lost: the payment accepted before {boundary}"
-        assert await books(database, payment_id) == ["authorize", "capture"], boundary
-        assert told(shop, payment_id) in range(1, 3), boundary
+        assert await ledger_entries(database, payment_id) == ["authorize", "capture"], boundary
+        assert received_count(shop, payment_id) in range(1, 3), boundary
     assert {payment.status for payment in await read_all(database)} == {"COMPLETED"}
     await assert_sound(database)
     many = len(journeys) + 1
     rows = await row_counts(database)
     assert (rows["payments"], rows["idempotency_keys"], rows["deliveries"]) == (many,) * 3
-    assert rows["events"] == 2 * many  # initiated and completed
-    assert len(shop.requests) > many  # who died between a POST and its record: told once more
+    # Initiated and completed.
+    assert rows["events"] == 2 * many
+    # The webhook of a process that died between a POST and its record is sent again.
+    assert len(shop.requests) > many
 
 
-async def asked_again(door: Door, journey: Journey) -> UUID:
-    """What a client does that got no answer: it repeats its request, with the same key."""
-    async with door.user() as client:
+async def sent_again(running_api: RunningApi, journey: Journey) -> UUID:
+    """Repeat the request with the same key, as a client does that got no answer."""
+    async with running_api.user() as client:
         answer = await client.post("/payments", json=journey.body, headers={"Idempotency-Key": journey.key})
     assert answer.status_code == 202, answer.text
     return UUID(answer.json()["id"])
@@ -139,12 +143,12 @@ async def asked_again(door: Door, journey: Journey) -> UUID:
 
 async def everything_ended(database: Database, count: int) -> bool:
     async with database.read() as connection:
-        standing = list((await connection.execute(select(deliveries.c.status))).scalars())
-    return standing == ["delivered"] * count and await are_settled(database, count)
+        statuses = list((await connection.execute(select(deliveries.c.status))).scalars())
+    return statuses == ["delivered"] * count and await are_settled(database, count)
 
 
-def told(shop: Receiver, payment_id: UUID) -> int:
-    """How often the receiver heard of the payment; always under one id, by which it knows a repetition."""
-    heard = [request for request in shop.requests if request.event["data"]["payment"]["id"] == str(payment_id)]
-    assert len({request.headers["webhook-id"] for request in heard}) == 1
-    return len(heard)
+def received_count(shop: Receiver, payment_id: UUID) -> int:
+    """Count the webhooks of the payment; all have one id, by which the receiver knows a repetition."""
+    received = [request for request in shop.requests if request.event["data"]["payment"]["id"] == str(payment_id)]
+    assert len({request.headers["webhook-id"] for request in received}) == 1
+    return len(received)

@@ -14,13 +14,16 @@ import pytest
 from rich.console import Console
 from standardwebhooks import Webhook
 
-from cli.demo_results import Checks, Result, Spread, percentile, summarize
-from cli.demo_stage import LOG_TAIL_LINES, Receiver, clean_environment, telling_lines
-from cli.demo_view import Moment, View
-from shared.vault import new_webhook_secret
-from tests.commands import CONTROL, ENDS_MAX_S, Command, command
+from cli.demo.receiver import Receiver
+from cli.demo.results import Checks, Result, Spread, summarize
+from cli.demo.view import Moment, View
+from cli.local.service import LOG_TAIL_LINES, clean_environment, telling_lines
+from cli.percentiles import percentile
+from shared.keyring import new_webhook_secret
+from tests.support.commands import CONTROL, ENDS_MAX_S, Command, command
 
-SETTINGS_OF_THE_SHELL = {  # none of them may reach the demo
+# None of them may reach the demo.
+SETTINGS_OF_THE_SHELL = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
     "redis_url": "redis://127.0.0.1:1",
     "PAYMENT_SUCCESS_RATE": "0",
@@ -77,7 +80,7 @@ def test_a_demo_whose_service_dies_says_so_and_fails(tmp_path: Path) -> None:
         assert running.ends(ENDS_MAX_S) == 1
     assert "Not as expected" in running.output
     assert "expected 0, found -9" in running.output
-    assert '"api.listening"' in running.output, "the service's last words"
+    assert '"api.listening"' in running.output, "the end of the service's log"
 
 
 def test_nothing_expected_is_no_success() -> None:
@@ -172,7 +175,7 @@ async def test_the_receiver_counts_only_what_the_right_secret_signed() -> None:
         assert await receiver.arrival("p1", "callback", timeout_s=0) is None
 
 
-async def test_whoever_waits_for_a_webhook_is_woken_by_it() -> None:
+async def test_a_wait_for_a_webhook_ends_when_it_arrives() -> None:
     secret, body = new_webhook_secret(), '{"type": "payment.failed", "data": {"payment": {"id": "p2"}}}'
     async with Receiver() as receiver, httpx.AsyncClient(trust_env=False) as client, asyncio.TaskGroup() as waiting:
         receiver.secrets["callback"] = secret
@@ -222,7 +225,7 @@ def test_a_pipe_gets_plain_lines_in_the_order_of_time() -> None:
     ]
 
 
-def test_the_verdict_lists_what_broke_and_the_end_of_the_log() -> None:
+def test_the_end_lists_what_broke_and_the_log_tail() -> None:
     printed = io.StringIO()
     checks = Checks()
     checks.fail("payment [1] ends", "it is still PENDING")

@@ -1,23 +1,65 @@
 """What the documents say is so."""
 
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 from typer.main import get_command
 
-from api.errors import Code
+from api.problems import Code
 from cli.main import app
-from shared.config import Settings
+from shared.config.settings import GROUPS, Settings
 from shared.lifecycle import HistoryReason, PaymentStatus
 from tests.test_repository import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://)([^)#]+)\)")
 
 
+def configuration_tables() -> str:
+    """Render what docs/configuration.md has after its introduction: a table for each group of settings."""
+    return "\n".join(configuration_table(group) for group in GROUPS)
+
+
+def configuration_table(group: type[BaseSettings]) -> str:
+    title = (inspect.getdoc(group) or "").removesuffix(".")
+    rows = [
+        f"| `{name.upper()}` | {as_written(field.default)} | {field.description} |"
+        for name, field in group.model_fields.items()
+    ]
+    return "\n".join([f"## {title}", "", "| variable | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+def as_written(default: Any) -> str:
+    """The default of a setting as the environment would have it; empty for none."""
+    match default:
+        case None:
+            return ""
+        case SecretStr():
+            return "development secret"
+        case bool():
+            return str(default).lower()
+        case float():
+            return f"{default:g}"
+        case tuple():
+            return ",".join(map(as_written, default))
+        case _:
+            return str(default)
+
+
+def test_every_setting_is_documented_in_the_words_of_its_declaration() -> None:
+    page, tables = CONFIGURATION.read_text(), configuration_tables()
+    found = "".join(page.partition("## ")[1:])
+    assert found == tables, f"after its introduction, docs/configuration.md has to be:\n\n{tables}"
+
+
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    page = CONFIGURATION.read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`([A-Z_0-9]+)`", row)}
     assert documented == {name.upper() for name in Settings.model_fields}
@@ -27,7 +69,7 @@ def test_every_setting_is_documented_and_nothing_else_is() -> None:
     "name", ["PORT", "PAYMENT_SUCCESS_RATE", "WORKER_CONCURRENCY", "LEASE_S", "WEBHOOK_TIMEOUT", "ACCEPT_QUEUE_MAX"]
 )
 def test_a_documented_default_is_the_default(name: str) -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    page = CONFIGURATION.read_text()
     row = next(line for line in page.splitlines() if line.startswith("| `") and f"`{name}`" in line.split("|")[1])
     names = re.findall(r"`([A-Z_0-9]+)`", row.split("|")[1])
     default = row.split("|")[2].split(",")[names.index(name)].strip()

@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.main import create_app
 from api.state import Api
-from shared.config import Settings
-from shared.db import Database, open_database
+from shared import metrics
+from shared.config.settings import Settings
+from shared.database.engine import Database, open_database
+from shared.database.group_commit import GroupCommit
+from shared.database.tables import idempotency_keys
 from shared.errors import (
     CommitUnknown,
     DatabaseUnavailable,
@@ -25,16 +28,14 @@ from shared.errors import (
     ValueRefused,
     WriteConflict,
 )
-from shared.group_commit import GroupCommit
 from shared.ids import new_id
-from shared.models import idempotency_keys
 from shared.payments.accept import Intent
 from shared.runtime import Runtime
-from tests.api_client import Door, Scripted, added, opened, order, problem, row_counts
-from tests.servers import PostgresServer
-from tests.waiting import eventually
+from tests.support.api_client import RunningApi, Scripted, added, opened, order, problem, row_counts
+from tests.support.servers import PostgresServer
+from tests.support.waiting import eventually
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 
 async def write(connection: AsyncConnection, now: datetime, members: Sequence[str]) -> list[str | PaymentInProgress]:
@@ -62,11 +63,10 @@ def commit_of(database: Database, **options: Any) -> GroupCommit[str, str]:
     return GroupCommit(database, write, **({"batch_max": 100, "queue_max": 1000} | options))
 
 
-async def submitted(commit: GroupCommit[str, str], *members: str) -> list[asyncio.Task[str]]:
-    """The members, all of them queued."""
-    tasks = [asyncio.create_task(commit.submit(member)) for member in members]
-    await eventually(lambda: commit.queued == len(members))
-    return tasks
+def submitted(commit: GroupCommit[str, str], *members: str) -> list[asyncio.Task[str]]:
+    """The members, all of them queued when this returns."""
+    loop = asyncio.get_running_loop()
+    return [asyncio.Task(commit.submit(member), loop=loop, eager_start=True) for member in members]
 
 
 async def outcomes(tasks: Sequence[asyncio.Task[str]]) -> list[Any]:
@@ -80,30 +80,27 @@ async def test_members_that_wait_together_share_one_transaction(database: Databa
     counting = Scripted(database)
     commit = commit_of(counting)
     names = [f"m{n}" for n in range(100)]
-    tasks = await submitted(commit, *names)
+    tasks = submitted(commit, *names)
     assert await commit.run_once() == 100
     assert await outcomes(tasks) == [name.upper() for name in names]
     assert counting.transactions == 1
     assert await written(database) == set(names)
 
 
-async def test_after_a_commit_members_gather_while_it_rests(database: Database) -> None:
-    """A stream makes few large commits; one that comes alone waits for nobody."""
+async def test_after_a_commit_members_gather_while_it_lingers(database: Database) -> None:
+    """A stream makes few large commits; one that comes alone waits for no other."""
     counting = Scripted(database)
-    commit = commit_of(counting, rest=1e9)  # that is, as long as it ever rests
+    # That is, it lingers as long as it may.
+    commit = commit_of(counting, linger_factor=1e9)
     running = asyncio.create_task(commit.run())
     assert await commit.submit("alone") == "ALONE"
-    late = await asyncio.gather(*(_later(commit, turns) for turns in range(20)))
-    assert late == ["LATER"] * 20
+    tasks = submitted(commit, "early")
+    assert await written(database) == {"alone"}
+    tasks += submitted(commit, *(f"late {n}" for n in range(20)))
+    assert await outcomes(tasks) == ["EARLY", *(f"LATE {n}" for n in range(20))]
     assert counting.transactions == 2
     commit.close()
     await running
-
-
-async def _later(commit: GroupCommit[str, str], turns: int) -> str:
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    return (await commit.submit(f"later {turns}")).split()[0]
 
 
 async def test_what_arrives_while_a_commit_runs_shares_the_next_one(database: Database) -> None:
@@ -119,16 +116,16 @@ async def test_what_arrives_while_a_commit_runs_shares_the_next_one(database: Da
     running = asyncio.create_task(commit.run())
     first = asyncio.create_task(commit.submit("first"))
     await entered.wait()
-    rest = await submitted(commit, *(f"m{n}" for n in range(30)))
+    others = submitted(commit, *(f"m{n}" for n in range(30)))
     released.set()
     assert await first == "1"
-    assert set(await outcomes(rest)) == {"30"}
+    assert set(await outcomes(others)) == {"30"}
     assert counting.transactions == 2
     commit.close()
     await running
 
 
-async def test_a_member_alone_waits_for_nobody(database: Database) -> None:
+async def test_a_member_alone_waits_for_no_other(database: Database) -> None:
     commit = commit_of(database)
     running = asyncio.create_task(commit.run())
     assert await asyncio.wait_for(commit.submit("alone"), 10) == "ALONE"
@@ -139,15 +136,15 @@ async def test_a_member_alone_waits_for_nobody(database: Database) -> None:
 async def test_a_batch_has_a_limit(database: Database) -> None:
     counting = Scripted(database)
     commit = commit_of(counting, batch_max=40)
-    tasks = await submitted(commit, *(f"m{n}" for n in range(100)))
+    tasks = submitted(commit, *(f"m{n}" for n in range(100)))
     assert [await commit.run_once() for _ in range(3)] == [40, 40, 20]
     assert counting.transactions == 3
     assert all(isinstance(outcome, str) for outcome in await outcomes(tasks))
 
 
-async def test_a_full_queue_refuses_at_once_and_loses_nobody(database: Database) -> None:
+async def test_a_full_queue_refuses_at_once_and_loses_no_member(database: Database) -> None:
     commit = commit_of(database, queue_max=3)
-    tasks = await submitted(commit, "a", "b", "c")
+    tasks = submitted(commit, "a", "b", "c")
     with pytest.raises(Overloaded):
         await commit.submit("d")
     await commit.run_once()
@@ -157,7 +154,7 @@ async def test_a_full_queue_refuses_at_once_and_loses_nobody(database: Database)
 
 async def test_after_the_close_what_is_queued_is_written_and_nothing_more_taken(database: Database) -> None:
     commit = commit_of(database, batch_max=2)
-    tasks = await submitted(commit, "a", "b", "c")
+    tasks = submitted(commit, "a", "b", "c")
     commit.close()
     with pytest.raises(Overloaded):
         await commit.submit("late")
@@ -166,9 +163,9 @@ async def test_after_the_close_what_is_queued_is_written_and_nothing_more_taken(
     assert await written(database) == {"a", "b", "c"}
 
 
-async def test_one_who_leaves_does_not_withdraw_its_member(database: Database) -> None:
+async def test_a_caller_that_leaves_does_not_withdraw_its_member(database: Database) -> None:
     commit = commit_of(database)
-    stays, leaves, refused = await submitted(commit, "stays", "leaves", "refused")
+    stays, leaves, refused = submitted(commit, "stays", "leaves", "refused")
     leaves.cancel()
     refused.cancel()
     await commit.run_once()
@@ -177,16 +174,16 @@ async def test_one_who_leaves_does_not_withdraw_its_member(database: Database) -
     assert await written(database) == {"stays", "leaves"}
 
 
-async def test_only_what_is_committed_is_told_on(database: Database) -> None:
-    told: list[list[str]] = []
+async def test_only_what_is_committed_is_passed_on(database: Database) -> None:
+    passed_on: list[list[str]] = []
     commit = commit_of(
-        Scripted(database, "lost", "unavailable", "ok"), committed=lambda results: told.append(list(results))
+        Scripted(database, "lost", "unavailable", "ok"), committed=lambda results: passed_on.append(list(results))
     )
     for members in (["a"], ["b"], ["c", "refused", "d"]):
-        tasks = await submitted(commit, *members)
+        tasks = submitted(commit, *members)
         await commit.run_once()
         await outcomes(tasks)
-    assert told == [["C", "D"]]
+    assert passed_on == [["C", "D"]]
 
 
 # -- failing
@@ -194,7 +191,7 @@ async def test_only_what_is_committed_is_told_on(database: Database) -> None:
 
 async def test_an_error_that_is_answered_is_its_members_own(database: Database) -> None:
     commit = commit_of(database)
-    tasks = await submitted(commit, "a", "refused", "b")
+    tasks = submitted(commit, "a", "refused", "b")
     await commit.run_once()
     first, refused, last = await outcomes(tasks)
     assert (first, last) == ("A", "B")
@@ -205,7 +202,7 @@ async def test_an_error_that_is_answered_is_its_members_own(database: Database) 
 async def test_what_the_database_refuses_fails_alone(database: Database) -> None:
     counting = Scripted(database)
     commit = commit_of(counting)
-    tasks = await submitted(commit, "a", "b", "poison", "c")
+    tasks = submitted(commit, "a", "b", "poison", "c")
     assert await commit.run_once() == 4
     first, second, poisoned, last = await outcomes(tasks)
     assert (first, second, last) == ("A", "B", "C")
@@ -217,14 +214,14 @@ async def test_what_the_database_refuses_fails_alone(database: Database) -> None
 async def test_a_conflict_is_tried_again_once_then_one_by_one(database: Database) -> None:
     counting = Scripted(database, "conflict")
     commit = commit_of(counting)
-    tasks = await submitted(commit, "a", "b")
+    tasks = submitted(commit, "a", "b")
     await commit.run_once()
     assert await outcomes(tasks) == ["A", "B"]
     assert counting.transactions == 2
 
     counting = Scripted(database, "conflict", "conflict", "ok", "conflict", "conflict")
     commit = commit_of(counting)
-    tasks = await submitted(commit, "c", "d", "e")
+    tasks = submitted(commit, "c", "d", "e")
     await commit.run_once()
     third, fourth, fifth = await outcomes(tasks)
     assert (third, fifth) == ("C", "E")
@@ -237,24 +234,24 @@ async def test_a_conflict_is_tried_again_once_then_one_by_one(database: Database
     ("word", "error", "is_written"),
     [("unavailable", DatabaseUnavailable, False), ("lost", CommitUnknown, True), ("rolled_back", CommitUnknown, False)],
 )
-async def test_what_nobody_knows_or_can_do_is_not_tried_again(
+async def test_what_is_unknown_or_impossible_is_not_tried_again(
     database: Database, word: str, error: type[Exception], is_written: bool
 ) -> None:
     counting = Scripted(database, word)
     commit = commit_of(counting)
-    tasks = await submitted(commit, "a", "b")
+    tasks = submitted(commit, "a", "b")
     await commit.run_once()
     assert [type(outcome) for outcome in await outcomes(tasks)] == [error, error]
     assert counting.transactions == 1
     assert await written(database) == ({"a", "b"} if is_written else set())
-    again = await submitted(commit, "c")
+    again = submitted(commit, "c")
     await commit.run_once()
     assert await outcomes(again) == ["C"]
 
 
-async def test_a_defect_ends_the_task_and_leaves_nobody_waiting(database: Database) -> None:
+async def test_a_defect_ends_the_task_and_leaves_no_member_waiting(database: Database) -> None:
     commit = commit_of(database)
-    tasks = await submitted(commit, "a", "defect")
+    tasks = submitted(commit, "a", "defect")
     with pytest.raises(KeyError):
         await commit.run()
     assert [type(outcome) for outcome in await outcomes(tasks)] == [DatabaseUnavailable] * 2
@@ -296,28 +293,28 @@ POISON_OF_POSTGRESQL = {
 }
 
 
-async def test_one_that_the_database_refuses_leaves_49_others_accepted(door: Door, backend: str) -> None:
-    user = door.user()
+async def test_one_that_the_database_refuses_leaves_49_others_accepted(running_api: RunningApi, backend: str) -> None:
+    user = running_api.user()
     method_id = await added(user)
     poisons: dict[str, Any] = POISON | POISON_OF_POSTGRESQL if backend == "postgresql" else POISON
     written = 0
     for name, changes in poisons.items():
         others = 49 if name == "check" else 3
         posts = [asyncio.create_task(user.post("/payments", json=order(method_id))) for _ in range(others)]
-        poisoned = asyncio.create_task(door.intents.submit(intent(method_id, **changes)))
+        poisoned = asyncio.create_task(running_api.intents.submit(intent(method_id, **changes)))
         answers = await asyncio.gather(*posts)
         assert {answer.status_code for answer in answers} == {202}, name
         with pytest.raises(ValueRefused):
             await poisoned
         written += others
-        counts = await row_counts(door.database)
+        counts = await row_counts(running_api.database)
         assert {counts["payments"], counts["payment_history"], counts["events"]} == {written}, name
 
 
 async def test_fifty_payments_at_once_take_few_transactions(runtime: Runtime) -> None:
     counting = Scripted(runtime.database)
-    async with opened(Runtime(runtime.settings, counting, runtime.carrier, runtime.vault)) as door:
-        user = door.user()
+    async with opened(Runtime(runtime.settings, counting, runtime.broker, runtime.keyring)) as running_api:
+        user = running_api.user()
         method_id = await added(user)
         before = counting.transactions
         answers = await asyncio.gather(*(user.post("/payments", json=order(method_id)) for _ in range(50)))
@@ -327,20 +324,20 @@ async def test_fifty_payments_at_once_take_few_transactions(runtime: Runtime) ->
 
 
 @asynccontextmanager
-async def closed_door(runtime: Runtime) -> AsyncIterator[tuple[httpx.AsyncClient, Api]]:
-    """An API whose accept queue nobody works on, until `api.running()`."""
+async def api_before_start(runtime: Runtime) -> AsyncIterator[tuple[httpx.AsyncClient, Api]]:
+    """An API that commits nothing from its accept queue until `api.running()`."""
     api = Api(runtime)
-    door = Door(runtime=runtime, transport=httpx.ASGITransport(create_app(api)), api=api)
-    yield door.user(), api
+    running_api = RunningApi(runtime=runtime, transport=httpx.ASGITransport(create_app(api)), api=api)
+    yield running_api.user(), api
 
 
 async def test_a_full_accept_queue_is_503_overloaded_and_what_waits_is_accepted(
     runtime: Runtime, settings: Settings
 ) -> None:
     small = Runtime(
-        settings.model_copy(update={"accept_queue_max": 2}), runtime.database, runtime.carrier, runtime.vault
+        settings.model_copy(update={"accept_queue_max": 2}), runtime.database, runtime.broker, runtime.keyring
     )
-    async with closed_door(small) as (user, api):
+    async with api_before_start(small) as (user, api):
         method_id = await added(user)
         waiting = [asyncio.create_task(user.post("/payments", json=order(method_id))) for _ in range(2)]
         await eventually(lambda: api.intents.queued == 2)
@@ -357,21 +354,26 @@ async def test_an_answer_that_is_held_takes_no_place_among_those_that_come_in(
     runtime: Runtime, settings: Settings
 ) -> None:
     small = Runtime(
-        settings.model_copy(update={"accept_queue_max": 1}), runtime.database, runtime.carrier, runtime.vault
+        settings.model_copy(update={"accept_queue_max": 1}), runtime.database, runtime.broker, runtime.keyring
     )
-    async with closed_door(small) as (user, api), api.running():
+    async with api_before_start(small) as (user, api), api.running():
         method_id = await added(user)
         held = asyncio.create_task(user.post("/payments", json=order(method_id), headers={"Prefer": "wait=25"}))
-        await eventually(lambda: api.intents.queued == 0 and api.admission.inside == 0 and api.waiting._seated == 1)
-        for _ in range(3):  # one after the other: each leaves its place, also one that is refused
+        await eventually(lambda: api.intents.queued == 0 and api.admission.admitted == 0 and is_one_waiting())
+        # One after the other: each leaves its place, also one that is refused.
+        for _ in range(3):
             assert (await user.post("/payments", json=order(method_id))).status_code == 202
             problem(await user.post("/payments", json={}), 422, "validation_error")
         held.cancel()
         await asyncio.wait([held])
 
 
+def is_one_waiting() -> bool:
+    return b"\npayments_waiters 1.0\n" in metrics.exposition()
+
+
 async def test_a_client_that_leaves_has_its_payment_all_the_same(runtime: Runtime) -> None:
-    async with closed_door(runtime) as (user, api):
+    async with api_before_start(runtime) as (user, api):
         method_id = await added(user)
         leaving = asyncio.create_task(user.post("/payments", json=order(method_id)))
         await eventually(lambda: api.intents.queued == 1)
@@ -383,7 +385,7 @@ async def test_a_client_that_leaves_has_its_payment_all_the_same(runtime: Runtim
 
 
 async def test_what_is_queued_at_shutdown_is_accepted(runtime: Runtime) -> None:
-    async with closed_door(runtime) as (user, api):
+    async with api_before_start(runtime) as (user, api):
         method_id = await added(user)
         waiting = asyncio.create_task(user.post("/payments", json=order(method_id)))
         await eventually(lambda: api.intents.queued == 1)
@@ -394,12 +396,12 @@ async def test_what_is_queued_at_shutdown_is_accepted(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize(("word", "is_written"), [("lost", True), ("rolled_back", False)])
-async def test_where_the_answer_to_commit_was_lost_the_repeat_with_the_same_key_tells_the_truth(
+async def test_where_the_answer_to_commit_was_lost_the_repeat_with_the_same_key_is_answered_truly(
     runtime: Runtime, word: str, is_written: bool
 ) -> None:
     scripted = Scripted(runtime.database)
-    async with opened(Runtime(runtime.settings, scripted, runtime.carrier, runtime.vault)) as door:
-        user = door.user()
+    async with opened(Runtime(runtime.settings, scripted, runtime.broker, runtime.keyring)) as running_api:
+        user = running_api.user()
         body, key = order(await added(user)), {"Idempotency-Key": "k1"}
         scripted.script.append(word)
         answer = await user.post("/payments", json=body, headers=key)
@@ -413,17 +415,17 @@ async def test_where_the_answer_to_commit_was_lost_the_repeat_with_the_same_key_
 
 async def test_other_operations_answer_a_lost_commit_and_a_conflict_the_same_way(runtime: Runtime) -> None:
     scripted = Scripted(runtime.database)
-    async with opened(Runtime(runtime.settings, scripted, runtime.carrier, runtime.vault)) as door:
+    async with opened(Runtime(runtime.settings, scripted, runtime.broker, runtime.keyring)) as running_api:
         key = {"Idempotency-Key": "k1"}
         body = {"type": "PAYPAL", "payment_details": {"email": "a@example.com"}}
         scripted.script.append("lost")
-        problem(await door.user().post("/payment-methods", json=body, headers=key), 503, "outcome_unknown")
-        again = await door.user().post("/payment-methods", json=body, headers=key)
+        problem(await running_api.user().post("/payment-methods", json=body, headers=key), 503, "outcome_unknown")
+        again = await running_api.user().post("/payment-methods", json=body, headers=key)
         assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
         scripted.script += ["conflict", "ok"]  # tried a second time
-        assert (await door.user(2).post("/payment-methods", json=body, headers=key)).status_code == 201
+        assert (await running_api.user(2).post("/payment-methods", json=body, headers=key)).status_code == 201
         scripted.script += ["conflict", "conflict"]
-        problem(await door.user(3).post("/payment-methods", json=body, headers=key), 503, "unavailable")
+        problem(await running_api.user(3).post("/payment-methods", json=body, headers=key), 503, "unavailable")
 
 
 # -- a COMMIT whose answer really is lost
@@ -471,8 +473,8 @@ async def test_a_connection_cut_while_committing_is_outcome_unknown(
     port = server.sockets[0].getsockname()[1]
     url = settings.database_url.replace(f":{postgres.port}/", f":{port}/")
     database = open_database(settings.model_copy(update={"database_url": url}))
-    async with server, opened(Runtime(settings, database, runtime.carrier, runtime.vault)) as door:
-        user = door.user()
+    async with server, opened(Runtime(settings, database, runtime.broker, runtime.keyring)) as running_api:
+        user = running_api.user()
         body, key = order(await added(user)), {"Idempotency-Key": "k1"}
         proxy.is_armed = True
         problem(await user.post("/payments", json=body, headers=key), 503, "outcome_unknown")
@@ -481,4 +483,5 @@ async def test_a_connection_cut_while_committing_is_outcome_unknown(
         assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
         async with runtime.database.read() as connection:
             assert (await connection.execute(select(func.count()).select_from(idempotency_keys))).scalar_one() == 1
-        await database.dispose()  # or the proxy would wait for its connections
+        # Or the proxy would wait for its connections.
+        await database.dispose()

@@ -1,4 +1,4 @@
-"""Whatever members come together, each is told the truth: two processes' group commits under all that may befall them.
+"""Group commits of two processes answer every member truly, whatever befalls them.
 
 Members are refused, poison their batch, leave before their answer, meet transactions that fail in every way, and lock
 rows against each other in any order: on PostgreSQL those are real deadlocks.
@@ -18,8 +18,10 @@ from sqlalchemy import bindparam, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.config import Settings
-from shared.db import Database, open_database
+from shared.config.settings import Settings
+from shared.database.engine import Database, open_database
+from shared.database.group_commit import GroupCommit
+from shared.database.tables import idempotency_keys
 from shared.errors import (
     CommitUnknown,
     DatabaseUnavailable,
@@ -28,10 +30,8 @@ from shared.errors import (
     ValueRefused,
     WriteConflict,
 )
-from shared.group_commit import GroupCommit
 from shared.ids import new_id
-from shared.models import idempotency_keys
-from tests.api_client import Scripted
+from tests.support.api_client import Scripted
 
 DEADLOCK = "40P01"
 SHARED_ROWS = 3  # that members lock against each other
@@ -42,7 +42,7 @@ WORDS = ("ok", "ok", "ok", "conflict", "unavailable", "lost", "rolled_back")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody's write: a row of its own, after those that others lock as well."""
+    """What one member writes: a row of its own, after those that others lock as well."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one process is asked to commit, and what becomes of its first transactions."""
+    """What one process is to commit, and what becomes of its first transactions."""
 
     members: tuple[tuple[str, tuple[int, ...]], ...]
     script: tuple[str, ...]
@@ -89,8 +89,8 @@ def _row(key: str | None) -> dict[str, Any]:
     return {"scope": "s", "key": key, "fingerprint": "f", "object_id": new_id(), "created_at": NOW}
 
 
-class Stage:
-    """Two processes' databases in a loop of their own."""
+class TwoProcesses:
+    """The databases of two processes, in a loop of their own."""
 
     def __init__(self, settings: Settings) -> None:
         self._runner = asyncio.Runner()
@@ -103,7 +103,7 @@ class Stage:
         return self._databases[0].is_sqlite
 
     def examine(self, plans: Sequence[Plan]) -> set[str]:
-        """Commit both and judge every answer; the keys that are in the table."""
+        """Commit both plans and check every answer; return the keys that are in the table."""
         return self._runner.run(self._examine(plans))
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Stage:
             await connection.execute(
                 insert(idempotency_keys), [_row(f"shared {number}") for number in range(SHARED_ROWS)]
             )
-        told = await asyncio.gather(
+        answered = await asyncio.gather(
             *(
                 self._committed(database, plan, str(number))
                 for number, (database, plan) in enumerate(zip(self._databases, plans, strict=True))
@@ -137,21 +137,21 @@ class Stage:
         )
         async with self._databases[0].read() as connection:
             written = set((await connection.execute(select(idempotency_keys.c.key))).scalars())
-        answers = {member: answer for part in told for member, answer in part.items()}
+        answers = {member: answer for part in answered for member, answer in part.items()}
         assert {name for name in written if not name.startswith("shared")} <= {member.name for member in answers}
         for member, answer in answers.items():
             assert_true(member, answer, is_written=member.name in written)
         return written
 
     async def _committed(self, database: Database, plan: Plan, process: str) -> dict[Member, object]:
-        """Every member with what it was told; `run` ends, with nobody waiting."""
+        """Return every member with its answer; `run` ends, with no member waiting."""
         members = [Member(f"{process}.{n}", kind, locks) for n, (kind, locks) in enumerate(plan.members)]
         commit: GroupCommit[Member, str] = GroupCommit(
             Scripted(database, *plan.script), self._write, batch_max=plan.batch_max, queue_max=100
         )
-        running = asyncio.create_task(commit.run())
-        tasks = {member: asyncio.create_task(commit.submit(member)) for member in members}
-        await asyncio.sleep(0)  # all are queued
+        running, loop = asyncio.create_task(commit.run()), asyncio.get_running_loop()
+        # All are queued when the last is made.
+        tasks = {member: asyncio.Task(commit.submit(member), loop=loop, eager_start=True) for member in members}
         for member, task in tasks.items():
             if member.kind == "leaves":
                 task.cancel()
@@ -163,7 +163,7 @@ class Stage:
 
 
 def assert_true(member: Member, answer: object, *, is_written: bool) -> None:
-    """What a member was told is so; one that left was told nothing, and may be there or not."""
+    """The answer of a member is true; one that left got none, and may be written or not."""
     match answer:
         case str():
             assert (member.kind, is_written, answer) == ("fine", True, member.name.upper())
@@ -178,49 +178,50 @@ def assert_true(member: Member, answer: object, *, is_written: bool) -> None:
         case asyncio.CancelledError():
             assert member.kind == "leaves"
         case _:
-            assert isinstance(answer, PaymentsError), f"{member} was told {answer!r}"
-            pytest.fail(f"{member} was told {answer!r}")
+            assert isinstance(answer, PaymentsError), f"{member} was answered {answer!r}"
+            pytest.fail(f"{member} was answered {answer!r}")
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[Stage]:
-    stage = Stage(settings)
-    yield stage
-    stage.close()
+def two(settings: Settings) -> Iterator[TwoProcesses]:
+    two = TwoProcesses(settings)
+    yield two
+    two.close()
 
 
-def examine(stage: Stage, *, examples: int, **options: Any) -> None:
+def examine(two: TwoProcesses, *, examples: int, **options: Any) -> None:
     @settings_of(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options
     )
     @given(st.tuples(plans(), plans()))
     def hold(both: tuple[Plan, Plan]) -> None:
-        stage.examine(both)
+        two.examine(both)
 
     hold()
 
 
-def test_every_member_is_told_the_truth(stage: Stage) -> None:
-    examine(stage, examples=60, derandomize=True)
+def test_every_member_is_answered_truly(two: TwoProcesses) -> None:
+    examine(two, examples=60, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_member_is_told_the_truth_however_long_one_looks(stage: Stage) -> None:
-    examine(stage, examples=1000)
+def test_every_member_is_answered_truly_however_long_one_looks(two: TwoProcesses) -> None:
+    examine(two, examples=1000)
 
 
-def test_members_that_left_are_written_all_the_same(stage: Stage) -> None:
+def test_members_that_left_are_written_all_the_same(two: TwoProcesses) -> None:
     leaving = Plan(members=(("leaves", (0, 1)), ("fine", (0, 1))), script=(), batch_max=2)
-    assert stage.examine((leaving, leaving)) >= {"0.0", "0.1", "1.0", "1.1"}
+    assert two.examine((leaving, leaving)) >= {"0.0", "0.1", "1.0", "1.1"}
 
 
-def test_members_that_deadlock_are_tried_again_together_and_then_alone(stage: Stage) -> None:
+def test_members_that_deadlock_are_tried_again_together_and_then_alone(two: TwoProcesses) -> None:
     there, back = (
         Plan(members=tuple(("fine", locks) for _ in range(8)), script=(), batch_max=4) for locks in ((0, 1), (1, 0))
     )
     lost = 0
     for _ in range(20):
-        lost += 2 * 8 + SHARED_ROWS - len(stage.examine((there, back)))
-    assert (stage.deadlocks == 0) == stage.is_sqlite  # they are real
-    assert 2 * lost <= stage.deadlocks  # whoever is given up has lost alone, twice
+        lost += 2 * 8 + SHARED_ROWS - len(two.examine((there, back)))
+    assert (two.deadlocks == 0) == two.is_sqlite  # they are real
+    # A member that is given up has lost alone, twice.
+    assert 2 * lost <= two.deadlocks

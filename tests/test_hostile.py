@@ -1,7 +1,7 @@
 """What no client library would send, over raw sockets to a real API process, while honest clients pay.
 
 Nothing is answered with a 5xx, nothing accepted is lost, the process does not grow, and no log line holds a secret.
-What bodies and parameters may contain is asked in `test_api_errors` and `test_contract`; here it is about HTTP itself.
+What bodies and parameters may contain is asked in `test_api_problems` and `test_contract`; this is about HTTP itself.
 """
 
 import asyncio
@@ -19,21 +19,24 @@ import psutil
 import pytest
 
 from cli.tokens import mint
-from shared.config import Settings
-from shared.db import Database
-from tests.api_client import VISA
-from tests.processes import PaymentsProcess, Shop, processes
-from tests.rows import assert_sound, read_all
-from tests.waiting import eventually
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from tests.support.api_client import VISA
+from tests.support.processes import PaymentsProcess, Shop, processes
+from tests.support.rows import assert_sound, read_all
+from tests.support.waiting import eventually
 
 type MakeSettings = Callable[..., Settings]
 
 SEED = 20261124
-QUIET_S = 0.3  # after this long without a word the server waits for more, and the client goes
+# After this long without a byte the server waits for more, and the client goes.
+QUIET_S = 0.3
 ANSWER_BYTES_MAX = 200_000
 AT_ONCE = 100
-GROWTH_BYTES_MAX = 24 * 2**20  # what allocators keep; one leaked connection with its buffers is about 20 KB
-DEAF_BYTES = 200  # of the requests that a slow client sends, one at a time
+# What allocators keep; one leaked connection with its buffers is about 20 KB.
+GROWTH_BYTES_MAX = 24 * 2**20
+# Of the request that a slow client sends, one byte at a time.
+SLOW_BYTES = 200
 SLOW_CLIENTS = 50
 INJECTED = b"x-injected"
 CVV = "9173"
@@ -162,20 +165,20 @@ def malformed(target: Target) -> list[bytes]:
     ]
 
 
-def mutated(draws: random.Random, whole: bytes) -> bytes:
+def mutated(rng: random.Random, whole: bytes) -> bytes:
     """`whole` with a few of its bytes changed, lost, doubled or cut off."""
     broken = bytearray(whole)
-    for _ in range(draws.randint(1, 6)):
-        place = draws.randrange(len(broken))
-        match draws.randrange(5):
+    for _ in range(rng.randint(1, 6)):
+        place = rng.randrange(len(broken))
+        match rng.randrange(5):
             case 0:
-                broken[place] = draws.randrange(256)
+                broken[place] = rng.randrange(256)
             case 1:
-                del broken[place : place + draws.randint(1, 9)]
+                del broken[place : place + rng.randint(1, 9)]
             case 2:
-                broken[place:place] = broken[place : place + draws.randint(1, 40)]
+                broken[place:place] = broken[place : place + rng.randint(1, 40)]
             case 3:
-                broken[place:place] = draws.choice(TOKENS)
+                broken[place:place] = rng.choice(TOKENS)
             case _:
                 del broken[max(place, 1) :]
         broken = broken or bytearray(b"G")
@@ -200,7 +203,7 @@ def requests_of(target: Target, method_id: str) -> list[bytes]:
 
 @asynccontextmanager
 async def an_honest_client(target: Target) -> AsyncIterator[list[str]]:
-    """Somebody who pays all the while; with the block's end every payment has ended well."""
+    """A client that pays all the while; at the end of the block every payment of it is completed."""
     paid: list[str] = []
     ended = asyncio.Event()
 
@@ -225,29 +228,29 @@ async def an_honest_client(target: Target) -> AsyncIterator[list[str]]:
         await eventually(all_completed, 60)
 
 
-async def hold_out(target: Target, database: Database, *, mutations: int, rounds: int = 1) -> None:
-    """Send everything once to warm up, then `rounds` times while somebody pays, and look at what is left of it."""
-    draws = random.Random(SEED)  # noqa: S311 - chosen once, the same for everybody
-    async with Shop(target.settings, user="666") as villain:
-        originals = requests_of(target, await villain.add_card())
+async def send_hostile_requests(target: Target, database: Database, *, mutations: int, rounds: int = 1) -> None:
+    """Send all once to warm up, then `rounds` times while an honest client pays, and look at what is left of it."""
+    rng = random.Random(SEED)  # noqa: S311 - chosen once, the same in every run
+    async with Shop(target.settings, user="666") as attacker:
+        originals = requests_of(target, await attacker.add_card())
     fixed = malformed(target)
     await target.send_all(fixed)
     async with an_honest_client(target) as paid:
-        await target.send_all([mutated(draws, draws.choice(originals)) for _ in range(mutations)])
+        await target.send_all([mutated(rng, rng.choice(originals)) for _ in range(mutations)])
         before = target.rss
         for _ in range(rounds):
             await target.send_all(fixed)
-            await target.send_all([mutated(draws, draws.choice(originals)) for _ in range(mutations)])
+            await target.send_all([mutated(rng, rng.choice(originals)) for _ in range(mutations)])
         growth = target.rss - before
     inputs = target.sent.total()
     print(f"{inputs} hostile inputs: {dict(target.sent)}; grown by {growth / 2**20:.1f} MiB")  # noqa: T201
     assert inputs == (rounds + 1) * (len(fixed) + mutations)
     assert growth < GROWTH_BYTES_MAX
     assert paid
-    await no_harm_was_done(target, database)
+    await assert_no_harm_was_done(target, database)
 
 
-async def no_harm_was_done(target: Target, database: Database) -> None:
+async def assert_no_harm_was_done(target: Target, database: Database) -> None:
     async def all_ended() -> bool:
         return all(payment.status.is_terminal for payment in await read_all(database))
 
@@ -262,23 +265,23 @@ async def no_harm_was_done(target: Target, database: Database) -> None:
         assert "Traceback" not in words, words[-5_000:]
 
 
-async def test_whatever_bytes_arrive_nobody_else_suffers(target: Target, database: Database) -> None:
-    await hold_out(target, database, mutations=400)
+async def test_whatever_bytes_arrive_other_clients_are_served(target: Target, database: Database) -> None:
+    await send_hostile_requests(target, database, mutations=400)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_twenty_thousand_broken_requests_leave_no_trace(target: Target, database: Database) -> None:
-    await hold_out(target, database, mutations=2_500, rounds=7)
+    await send_hostile_requests(target, database, mutations=2_500, rounds=7)
 
 
-async def test_slow_clients_keep_nobody_waiting(target: Target, database: Database) -> None:
-    request = payment(target, b"Content-Length: %d" % DEAF_BYTES, body=b" " * DEAF_BYTES)
-    slowly = [request[place : place + 1] for place in range(DEAF_BYTES)]
+async def test_slow_clients_keep_no_other_client_waiting(target: Target, database: Database) -> None:
+    request = payment(target, b"Content-Length: %d" % SLOW_BYTES, body=b" " * SLOW_BYTES)
+    slowly = [request[place : place + 1] for place in range(SLOW_BYTES)]
     async with an_honest_client(target) as paid:
         await asyncio.gather(*(target.send(*slowly, pause_s=0.01) for _ in range(SLOW_CLIENTS)))
     assert len(paid) > SLOW_CLIENTS / 10
-    await no_harm_was_done(target, database)
+    await assert_no_harm_was_done(target, database)
 
 
 @asynccontextmanager
@@ -306,7 +309,7 @@ def _allow_files(files: int, target: Target) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (files if hard == resource.RLIM_INFINITY else hard, hard))
 
 
-async def besieged(target: Target, database: Database, count: int) -> None:
+async def hold_idle_connections(target: Target, database: Database, count: int) -> None:
     before = target.rss
     async with idle_connections(target, count), an_honest_client(target) as paid:
         await eventually(lambda: len(paid) >= 20)
@@ -317,15 +320,15 @@ async def besieged(target: Target, database: Database, count: int) -> None:
     print(f"{count} idle connections held {held / 2**20:.1f} MiB")  # noqa: T201
     async with idle_connections(target, count):
         pass
-    assert target.rss - before < held + GROWTH_BYTES_MAX  # the second siege costs nothing more
-    await no_harm_was_done(target, database)
+    assert target.rss - before < held + GROWTH_BYTES_MAX  # the second time costs nothing more
+    await assert_no_harm_was_done(target, database)
 
 
-async def test_idle_connections_are_in_nobodys_way(target: Target, database: Database) -> None:
-    await besieged(target, database, 500)
+async def test_idle_connections_keep_no_client_out(target: Target, database: Database) -> None:
+    await hold_idle_connections(target, database, 500)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_ten_thousand_idle_connections_are_in_nobodys_way(target: Target, database: Database) -> None:
-    await besieged(target, database, 10_000)
+async def test_ten_thousand_idle_connections_keep_no_client_out(target: Target, database: Database) -> None:
+    await hold_idle_connections(target, database, 10_000)

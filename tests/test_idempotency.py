@@ -1,4 +1,4 @@
-"""Repeating a POST with the same Idempotency-Key, on both databases: it is done once, whoever asks how often."""
+"""Repeating a POST with the same Idempotency-Key, on both databases: it is done once, however often it is asked for."""
 
 import asyncio
 import itertools
@@ -11,17 +11,17 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from shared.config import Settings
-from shared.db import Database
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.tables import idempotency_keys, payments
 from shared.errors import IdempotencyKeyReused
-from shared.idempotency import Claim, bind, purge, replayed, unbind
+from shared.idempotency import KeyRequest, bind, purge, replayed, unbind
 from shared.ids import new_id
-from shared.models import idempotency_keys, payments
 from shared.runtime import open_runtime
-from tests.api_client import (
+from tests.support.api_client import (
     APPROVED,
     DECLINED,
-    Door,
+    RunningApi,
     accepted,
     added,
     card,
@@ -35,7 +35,7 @@ from tests.api_client import (
     settled,
 )
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 KEY = {"Idempotency-Key": "k1"}
 
@@ -49,7 +49,7 @@ async def keys(database: Database) -> list[tuple[str, str]]:
 # -- payments
 
 
-async def test_the_same_request_again_is_the_same_payment(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_same_request_again_is_the_same_payment(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     body = order(await added(user), metadata={"a": "1", "b": "2"})
     first = await user.post("/payments", json=body, headers=KEY)
     shuffled = dict(reversed(body.items())) | {"metadata": {"b": "2", "a": "1"}, "currency": "USD", "description": None}
@@ -59,13 +59,13 @@ async def test_the_same_request_again_is_the_same_payment(door: Door, user: http
         assert answer.headers["idempotent-replayed"] == "true"
         assert answer.headers["location"] == first.headers["location"]
     assert "idempotent-replayed" not in first.headers
-    assert (await row_counts(door.database))["payments"] == 1
+    assert (await row_counts(running_api.database))["payments"] == 1
 
 
-async def test_a_repeat_shows_the_payment_as_it_is_now(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_repeat_shows_the_payment_as_it_is_now(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     body = order(await added(user))
     payment = (await user.post("/payments", json=body, headers=KEY)).json()
-    await claimed(door.database, payment["id"])
+    await claimed(running_api.database, payment["id"])
     answer = await user.post("/payments", json=body, headers=KEY)
     assert (answer.status_code, answer.json()["status"], answer.headers["etag"]) == (202, "PROCESSING", '"2"')
     assert answer.headers["retry-after"] == "1"
@@ -73,11 +73,11 @@ async def test_a_repeat_shows_the_payment_as_it_is_now(door: Door, user: httpx.A
 
 @pytest.mark.parametrize("outcome", [APPROVED, DECLINED])
 async def test_the_repeat_of_a_payment_that_has_ended_starts_no_new_one(
-    door: Door, user: httpx.AsyncClient, outcome: Any
+    running_api: RunningApi, user: httpx.AsyncClient, outcome: Any
 ) -> None:
     body = order(await added(user))
     payment = (await user.post("/payments", json=body, headers=KEY)).json()
-    await settled(door.database, payment["id"], outcome)
+    await settled(running_api.database, payment["id"], outcome)
     answer = await user.post("/payments", json=body, headers=KEY)
     assert (answer.status_code, answer.json()["id"]) == (202, payment["id"])
     assert answer.json()["status"] in {"COMPLETED", "FAILED"}
@@ -97,27 +97,27 @@ async def test_the_repeat_of_a_payment_that_has_ended_starts_no_new_one(
     ],
 )
 async def test_another_request_under_the_same_key_is_422(
-    door: Door, user: httpx.AsyncClient, changes: dict[str, Any]
+    running_api: RunningApi, user: httpx.AsyncClient, changes: dict[str, Any]
 ) -> None:
     body = order(await added(user))
     await user.post("/payments", json=body, headers=KEY)
     answer = await user.post("/payments", json=body | changes, headers=KEY)
     [error] = problem(answer, 422, "idempotency_key_reused")["errors"]
     assert error["pointer"] == "/header/Idempotency-Key"
-    assert (await row_counts(door.database))["payments"] == 1
+    assert (await row_counts(running_api.database))["payments"] == 1
 
 
-async def test_fifty_equal_requests_at_once_are_one_payment(door: Door, user: httpx.AsyncClient) -> None:
+async def test_fifty_equal_requests_at_once_are_one_payment(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     body = order(await added(user))
     answers = await asyncio.gather(*(user.post("/payments", json=body, headers=KEY) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert sum("idempotent-replayed" in answer.headers for answer in answers) == 49
-    counts = await row_counts(door.database)
+    counts = await row_counts(running_api.database)
     assert (counts["payments"], counts["payment_history"], counts["events"]) == (1, 1, 1)
 
 
-async def test_the_key_is_looked_at_before_the_order(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_key_is_looked_at_before_the_order(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     body = order(await added(user))
     payment = (await user.post("/payments", json=body, headers=KEY)).json()
     assert (await user.post("/payments", json=body, headers=KEY)).json() == payment  # not 409
@@ -129,7 +129,7 @@ async def test_the_key_is_looked_at_before_the_order(door: Door, user: httpx.Asy
     assert (await user.post("/payments", json=body, headers=KEY)).json() == payment  # nor 422
 
 
-async def test_a_refusal_never_binds_a_key(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_refusal_never_binds_a_key(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     method_id = await added(user)
     blocked = order(method_id, order_id="o1")
     first = await accepted(user, blocked)
@@ -143,13 +143,15 @@ async def test_a_refusal_never_binds_a_key(door: Door, user: httpx.AsyncClient) 
     ]
     for body, status in refused:
         assert (await user.post("/payments", json=body, headers=KEY)).status_code == status
-        assert await keys(door.database) == []
+        assert await keys(running_api.database) == []
     await user.post(f"/payments/{first['id']}/cancel")
     answer = await user.post("/payments", json=blocked, headers=KEY)
     assert (answer.status_code, "idempotent-replayed" in answer.headers) == (202, False)
 
 
-async def test_equal_requests_that_are_refused_together_are_all_refused(door: Door, user: httpx.AsyncClient) -> None:
+async def test_equal_requests_that_are_refused_together_are_all_refused(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     method_id = await added(user)
     first = await accepted(user, order(method_id, order_id="o1"))
     body = order(method_id, order_id="o1")
@@ -157,11 +159,11 @@ async def test_equal_requests_that_are_refused_together_are_all_refused(door: Do
     for answer in answers:
         assert problem(answer, 409, "payment_in_progress")["payment_id"] == first["id"]
         assert "idempotent-replayed" not in answer.headers
-    assert await keys(door.database) == []
+    assert await keys(running_api.database) == []
 
 
-async def test_a_key_belongs_to_its_subject_and_its_operation(door: Door) -> None:
-    clients = [door.user(1), door.user(2), door.service("1"), door.admin("1")]
+async def test_a_key_belongs_to_its_subject_and_its_operation(running_api: RunningApi) -> None:
+    clients = [running_api.user(1), running_api.user(2), running_api.service("1"), running_api.admin("1")]
     made: set[str] = set()
     for client in clients:
         method_id = (await client.post("/payment-methods", json=card(), headers=KEY)).json()["id"]
@@ -170,7 +172,7 @@ async def test_a_key_belongs_to_its_subject_and_its_operation(door: Door) -> Non
         assert (await client.post(f"/payments/{payment['id']}/cancel", headers=KEY)).status_code == 200
         made.add(payment["id"])
     assert len(made) == len(clients)
-    assert len(await keys(door.database)) == 3 * len(clients)
+    assert len(await keys(running_api.database)) == 3 * len(clients)
 
 
 async def test_a_key_may_come_quoted(user: httpx.AsyncClient) -> None:
@@ -188,7 +190,9 @@ async def test_a_key_is_up_to_255_visible_characters(user: httpx.AsyncClient, ke
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no database is asked
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, '"' + "x" * 256 + '"', "a b", "ü", "a\tb", "\x7f", "x" * 3000])
-async def test_a_key_that_is_none_is_422_and_nothing_is_done(door: Door, user: httpx.AsyncClient, key: str) -> None:
+async def test_a_key_that_is_none_is_422_and_nothing_is_done(
+    running_api: RunningApi, user: httpx.AsyncClient, key: str
+) -> None:
     method_id = await added(user)
     headers = {b"Idempotency-Key": key.encode("latin-1")}
     for path, body in (
@@ -197,20 +201,22 @@ async def test_a_key_that_is_none_is_422_and_nothing_is_done(door: Door, user: h
         (f"/payments/{new_id()}/cancel", None),
     ):
         assert pointers(await user.post(path, json=body, headers=headers)) == ["/header/Idempotency-Key"]
-    assert await row_counts(door.database) == {"payment_methods": 1}
+    assert await row_counts(running_api.database) == {"payment_methods": 1}
 
 
-async def test_what_is_stored_of_a_request_cannot_be_searched_for(door: Door, user: httpx.AsyncClient) -> None:
+async def test_what_is_stored_of_a_request_cannot_be_searched_for(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     body = card("4000056655665556", cvv="987")
     await user.post("/payment-methods", json=body, headers=KEY)
-    async with door.database.read() as connection:
+    async with running_api.database.read() as connection:
         row = (await connection.execute(select(idempotency_keys))).one()
     assert (row.scope, row.key) == ("user:1 POST /payment-methods", "k1")
     assert len(row.fingerprint) == 64
     assert "4000056655665556" not in repr(row)
 
 
-async def test_a_repeated_cancel_is_done_once(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_repeated_cancel_is_done_once(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     payment = await accepted(user, order(await added(user)))
     path = f"/payments/{payment['id']}/cancel"
     answers = await asyncio.gather(*(user.post(path, headers=KEY) for _ in range(10)))
@@ -219,38 +225,40 @@ async def test_a_repeated_cancel_is_done_once(door: Door, user: httpx.AsyncClien
     assert len((await user.get(f"/payments/{payment['id']}/history")).json()["history"]) == 2
 
 
-async def test_a_cancel_that_came_too_late_does_not_bind_its_key(door: Door, user: httpx.AsyncClient) -> None:
+async def test_a_cancel_that_came_too_late_does_not_bind_its_key(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await accepted(user, order(await added(user)))
-    await claimed(door.database, payment["id"])
+    await claimed(running_api.database, payment["id"])
     answer = await user.post(f"/payments/{payment['id']}/cancel", headers=KEY)
     problem(answer, 409, "payment_not_cancellable")
-    assert await keys(door.database) == []
+    assert await keys(running_api.database) == []
 
 
-async def test_twenty_equal_new_methods_at_once_are_one(door: Door, user: httpx.AsyncClient) -> None:
+async def test_twenty_equal_new_methods_at_once_are_one(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(user.post("/payment-methods", json=paypal(), headers=KEY) for _ in range(20)))
     assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
     assert sum("idempotent-replayed" in answer.headers for answer in answers) == 19
-    assert (await row_counts(door.database))["payment_methods"] == 1
+    assert (await row_counts(running_api.database))["payment_methods"] == 1
 
 
 # -- over two processes
 
 
 @asynccontextmanager
-async def two_doors(settings: Settings) -> AsyncIterator[tuple[Door, Door]]:
+async def two_apis(settings: Settings) -> AsyncIterator[tuple[RunningApi, RunningApi]]:
     """Two APIs on the same database, each with its own connections and its own group commit."""
     async with AsyncExitStack() as stack:
-        doors = []
+        apis = []
         for _ in range(2):
             runtime = open_runtime(settings)
             stack.push_async_callback(runtime.close)
-            doors.append(await stack.enter_async_context(opened(runtime)))
-        yield doors[0], doors[1]
+            apis.append(await stack.enter_async_context(opened(runtime)))
+        yield apis[0], apis[1]
 
 
 async def test_duplicates_over_two_apis_are_one_payment_per_key(settings: Settings) -> None:
-    async with two_doors(settings) as (one, two):
+    async with two_apis(settings) as (one, two):
         clients = itertools.cycle([one.user(), two.user()])
         method_id = await added(one.user())
         requests = [
@@ -270,7 +278,7 @@ async def test_duplicates_over_two_apis_are_one_payment_per_key(settings: Settin
 
 
 async def test_an_order_paid_over_two_apis_at_once_is_paid_once(settings: Settings) -> None:
-    async with two_doors(settings) as (one, two):
+    async with two_apis(settings) as (one, two):
         method_id = await added(one.user())
         for n in range(10):
             body = order(method_id, order_id=f"o-{n}")
@@ -281,7 +289,7 @@ async def test_an_order_paid_over_two_apis_at_once_is_paid_once(settings: Settin
 
 
 async def test_batches_with_crossing_keys_and_orders_over_two_apis_all_end(settings: Settings) -> None:
-    async with two_doors(settings) as (one, two):
+    async with two_apis(settings) as (one, two):
         method_id = await added(one.user())
         requests = []
         for n in range(40):
@@ -299,9 +307,9 @@ async def test_batches_with_crossing_keys_and_orders_over_two_apis_all_end(setti
 
 
 async def test_bound_keys_are_answered_with_who_holds_them(database: Database) -> None:
-    first = Claim("s", "k", "f1", new_id())
-    second = Claim("s", "k", "f1", new_id())
-    other = Claim("s", "k", "f2", new_id())
+    first = KeyRequest("s", "k", "f1", new_id())
+    second = KeyRequest("s", "k", "f1", new_id())
+    other = KeyRequest("s", "k", "f2", new_id())
     async with database.transaction() as connection:
         now = await database.clock.now(connection)
         assert await bind(connection, [], now=now) == {}
@@ -317,10 +325,10 @@ async def test_bound_keys_are_answered_with_who_holds_them(database: Database) -
 
 
 async def test_keys_are_forgotten_after_their_retention_in_bounded_batches(database: Database) -> None:
-    claims = [Claim("s", f"k{n}", "f", new_id()) for n in range(1100)]
+    key_requests = [KeyRequest("s", f"k{n}", "f", new_id()) for n in range(1100)]
     async with database.transaction() as connection:
         now = await database.clock.now(connection)
-        await bind(connection, claims, now=now)
+        await bind(connection, key_requests, now=now)
         await connection.execute(
             update(idempotency_keys)
             .where(idempotency_keys.c.key != "k0")

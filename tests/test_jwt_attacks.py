@@ -11,14 +11,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.auth import Authenticator, Role
-from shared.config import Settings
-from tests.api_client import Door, problem, token
-from tests.neighbours import KeyServer, running
-from tests.test_admission import door_with, key_settings, signer
+from api.auth.principal import Role
+from api.auth.tokens import SharedSecretVerifier
+from shared.config.settings import Settings
+from tests.support.api_client import RunningApi, problem, token
+from tests.support.upstreams import KeyServer, running
 from tests.test_auth import SECRET, Untouchable, forged, refused
+from tests.test_auth_modes import api_with, key_settings, signer
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 CLAIMS = {"user_id": 1, "role": "admin", "exp": 9_999_999_999}
 ATTACKERS_SECRET = b"a-secret-of-the-attackers-with-more-than-32-bytes"
@@ -26,18 +27,18 @@ ATTACKERS_SECRET = b"a-secret-of-the-attackers-with-more-than-32-bytes"
 
 @pytest.fixture
 def backend() -> str:
-    """Who gets in is no matter of the database."""
+    """Tokens are no matter of the database."""
     return "sqlite"
 
 
 @pytest.fixture
-def authenticator() -> Authenticator:
-    return Authenticator(secret=SECRET, algorithm="HS256")
+def verifier() -> SharedSecretVerifier:
+    return SharedSecretVerifier(secret=SECRET, algorithm="HS256")
 
 
 @pytest.fixture
 async def attackers() -> AsyncIterator[KeyServer]:
-    """A key server of the attackers', that nobody may ask."""
+    """A key server of the attackers', which must get no request."""
     async with running(KeyServer()) as server:
         yield server
         assert not server.requests
@@ -63,9 +64,9 @@ KEY_NAMES = [
 
 @pytest.mark.parametrize("kid", KEY_NAMES)
 @pytest.mark.parametrize("key", [b"", b"\n", b"\0", b"x", b"null", ATTACKERS_SECRET])
-def test_the_name_of_a_key_chooses_none(authenticator: Authenticator, kid: str, key: bytes) -> None:
-    refused(authenticator, forged({"alg": "HS256", "kid": kid}, CLAIMS, key))
-    assert authenticator.principal(forged({"alg": "HS256", "kid": kid}, CLAIMS)).user_id == "1"
+def test_the_name_of_a_key_chooses_none(verifier: SharedSecretVerifier, kid: str, key: bytes) -> None:
+    refused(verifier, forged({"alg": "HS256", "kid": kid}, CLAIMS, key))
+    assert verifier.verified(forged({"alg": "HS256", "kid": kid}, CLAIMS)).principal.user_id == "1"
 
 
 def bringing_a_key(url: str) -> list[tuple[str, dict[str, Any]]]:
@@ -86,9 +87,9 @@ def bringing_a_key(url: str) -> list[tuple[str, dict[str, Any]]]:
     return asymmetric + symmetric
 
 
-def test_a_token_brings_no_key_along(authenticator: Authenticator, attackers: KeyServer) -> None:
+def test_a_token_brings_no_key_along(verifier: SharedSecretVerifier, attackers: KeyServer) -> None:
     for bearer, _hint in bringing_a_key(attackers.url):
-        refused(authenticator, bearer)
+        refused(verifier, bearer)
 
 
 async def test_a_token_brings_no_public_key_along_and_says_not_where_to_get_one(
@@ -97,10 +98,11 @@ async def test_a_token_brings_no_public_key_along_and_says_not_where_to_get_one(
     platform = signer("RS256")
     async with running(KeyServer()) as ours:
         ours.keys = [platform.jwk]
-        async with door_with(key_settings(make_settings, ours), database=Untouchable) as door:
+        async with api_with(key_settings(make_settings, ours), database=Untouchable) as running_api:
             for bearer, hint in bringing_a_key(attackers.url):
-                assert problem(await door.bearing(bearer).get("/payments"), 401, "invalid_token"), hint
-            problem(await door.bearing(platform.token()).get("/payments"), 503, "unavailable")  # the good one is past
+                assert problem(await running_api.bearing(bearer).get("/payments"), 401, "invalid_token"), hint
+            # The good one is past.
+            problem(await running_api.bearing(platform.token()).get("/payments"), 503, "unavailable")
 
 
 # -- signatures that are none
@@ -127,26 +129,26 @@ async def test_no_public_key_is_a_secret_and_no_zero_is_a_signature(
     tokens += [content, content + "..", signed + "." + signed]
     async with running(KeyServer()) as ours:
         ours.keys = [platform.jwk]
-        async with door_with(key_settings(make_settings, ours), database=Untouchable) as door:
+        async with api_with(key_settings(make_settings, ours), database=Untouchable) as running_api:
             for bearer in tokens:
-                problem(await door.bearing(bearer).get("/payments"), 401, "invalid_token")
-            problem(await door.bearing(signed).get("/payments"), 503, "unavailable")
+                problem(await running_api.bearing(bearer).get("/payments"), 401, "invalid_token")
+            problem(await running_api.bearing(signed).get("/payments"), 503, "unavailable")
 
 
-async def test_our_other_secrets_sign_no_tokens(door: Door) -> None:
+async def test_our_other_secrets_sign_no_tokens(running_api: RunningApi) -> None:
     ours = [
-        (await door.user().get("/callback-secret")).json()["secret"],
-        door.runtime.vault.callback_secret("user:1"),
-        door.runtime.vault.seal_cursor(b"x"),
+        (await running_api.user().get("/callback-secret")).json()["secret"],
+        running_api.runtime.keyring.callback_secret("user:1"),
+        running_api.runtime.keyring.seal_cursor(b"x"),
     ]
     for secret in (*ours, *(text.removeprefix("whsec_") for text in ours)):
-        problem(await door.bearing(token(secret, user_id=1)).get("/payments"), 401, "invalid_token")
+        problem(await running_api.bearing(token(secret, user_id=1)).get("/payments"), 401, "invalid_token")
 
 
 # -- other forms than three parts of JSON
 
 
-def test_nothing_but_the_compact_form_is_a_token(authenticator: Authenticator) -> None:
+def test_nothing_but_the_compact_form_is_a_token(verifier: SharedSecretVerifier) -> None:
     good = token(SECRET, user_id=1)
     header, payload, signature = good.split(".")
     flattened = {"protected": header, "payload": payload, "signature": signature}
@@ -161,11 +163,11 @@ def test_nothing_but_the_compact_form_is_a_token(authenticator: Authenticator) -
         forged(b'{"alg":"dir","enc":"A256GCM"}', json.dumps(CLAIMS).encode(), raw=True),
         forged("\ufeff{}".encode("utf-16"), json.dumps(CLAIMS).encode("utf-16"), raw=True),
     ):
-        refused(authenticator, form)
+        refused(verifier, form)
 
 
 @pytest.mark.parametrize("extra", [" ", "\n", "\t", "\r\n", "\0", "!", "*", ",", ";", "=AAAA", "\u200b", "%20", "A"])
-def test_a_token_has_nothing_around_or_inside_it(authenticator: Authenticator, extra: str) -> None:
+def test_a_token_has_nothing_around_or_inside_it(verifier: SharedSecretVerifier, extra: str) -> None:
     good = token(SECRET, user_id=1)
     header, payload, signature = good.split(".")
     for bearer in (
@@ -175,31 +177,31 @@ def test_a_token_has_nothing_around_or_inside_it(authenticator: Authenticator, e
         f"{header}.{extra}{payload}.{signature}",
         f"{header}.{payload}.{signature[:9]}{extra}{signature[9:]}",
     ):
-        refused(authenticator, bearer)
+        refused(verifier, bearer)
 
 
-def test_a_huge_token_is_refused_in_no_time(authenticator: Authenticator) -> None:
+def test_a_huge_token_is_refused_in_no_time(verifier: SharedSecretVerifier) -> None:
     megabyte = "A" * 1_000_000
     started = time.monotonic()
     for bearer in (megabyte, "." * 1_000_000, f"{megabyte}.{megabyte}.{megabyte}", forged({"alg": "none"}, megabyte)):
-        refused(authenticator, bearer)
+        refused(verifier, bearer)
     assert time.monotonic() - started < 5
 
 
 # -- what is said twice, or looks like something else
 
 
-def test_of_what_is_said_twice_the_signature_still_decides(authenticator: Authenticator) -> None:
+def test_of_what_is_said_twice_the_signature_still_decides(verifier: SharedSecretVerifier) -> None:
     claims = json.dumps(CLAIMS).encode()
     for header in (b'{"alg":"none","alg":"HS256"}', b'{"alg":"HS256","alg":"none"}', b'{"alg":"HS256","ALG":"none"}'):
-        refused(authenticator, forged(header, claims, ATTACKERS_SECRET, raw=True))
-        refused(authenticator, forged(header, claims, raw=True).rpartition(".")[0] + ".")
+        refused(verifier, forged(header, claims, ATTACKERS_SECRET, raw=True))
+        refused(verifier, forged(header, claims, raw=True).rpartition(".")[0] + ".")
     for claims in (
         b'{"exp":9999999999,"exp":1,"user_id":1}',
         b'{"exp":9999999999,"type":"access","type":"refresh","user_id":1}',
         b'{"exp":9999999999,"user_id":1,"sub":"1","sub":"2"}',
     ):
-        refused(authenticator, forged(b'{"alg":"HS256"}', claims, raw=True))
+        refused(verifier, forged(b'{"alg":"HS256"}', claims, raw=True))
 
 
 LOOKALIKES = [
@@ -216,22 +218,22 @@ LOOKALIKES = [
 
 
 @pytest.mark.parametrize("role", LOOKALIKES)
-def test_a_role_that_looks_like_admin_is_none(authenticator: Authenticator, role: str) -> None:
+def test_a_role_that_looks_like_admin_is_none(verifier: SharedSecretVerifier, role: str) -> None:
     for claims in ({"role": role}, {"roles": [role]}, {"Role": "admin"}, {"role ": "admin"}, {"r\u043ele": "admin"}):
-        assert authenticator.principal(token(SECRET, user_id=1, **claims)).role == Role.USER
+        assert verifier.verified(token(SECRET, user_id=1, **claims)).principal.role == Role.USER
 
 
 @pytest.mark.parametrize("user_id", ["\uff11", "1\u200b", "\u202e1", "1\u0301", "²", "\u0661", "1\u00a0", "user\u0455"])
-def test_a_user_that_looks_like_another_is_nobody(authenticator: Authenticator, user_id: str) -> None:
-    refused(authenticator, token(SECRET, user_id=user_id))
+def test_a_user_that_looks_like_another_is_refused(verifier: SharedSecretVerifier, user_id: str) -> None:
+    refused(verifier, token(SECRET, user_id=user_id))
 
 
-# -- other ways to hand it in
+# -- other ways to send it
 
 
-async def test_a_token_counts_in_the_authorization_header_and_nowhere_else(door: Door) -> None:
+async def test_a_token_counts_in_the_authorization_header_and_nowhere_else(running_api: RunningApi) -> None:
     good = token(SECRET, user_id=1)
-    anybody = door.client()
+    anybody = running_api.client()
     for answer in (
         await anybody.get("/payments", params={"access_token": good, "token": good, "authorization": f"Bearer {good}"}),
         await anybody.get("/payments", headers={"Cookie": f"access_token={good}; Authorization=Bearer {good}"}),

@@ -1,4 +1,4 @@
-"""Due rows: who takes them, who claims them and what a stale ticket does, on both databases."""
+"""Due rows: who takes them, who claims them and what a stale work item does, on both databases."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, text, update
 
-from shared.db import Database
-from shared.documents import Payment
+from shared.database.engine import Database
+from shared.database.leases import REPUBLISHED_AFTER_S, WorkItem, claim, give_back, lock, take_due
+from shared.database.tables import deliveries, payments
 from shared.ids import new_id
-from shared.leases import REPUBLISHED_AFTER_S, Ref, claim, give_back, lock, take_due
 from shared.lifecycle import PaymentStatus
-from shared.models import deliveries, payments
-from tests.receivers import complete_payments
-from tests.rows import accepted, claimed, read, write
+from shared.payments.payment import Payment
+from tests.support.receivers import complete_payments
+from tests.support.rows import accepted, claimed, read, write
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 CLAIM = update(payments).values(status=PaymentStatus.PROCESSING)
@@ -25,19 +25,19 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-async def take(database: Database, *, now: datetime = NOW, limit: int = 10, table: Table = payments) -> list[Ref]:
+async def take(database: Database, *, now: datetime = NOW, limit: int = 10, table: Table = payments) -> list[WorkItem]:
     async with database.transaction() as connection:
         return await take_due(connection, table, now=now, limit=limit)
 
 
-async def claim_rows(database: Database, refs: Sequence[Ref]) -> list[Any]:
+async def claim_rows(database: Database, items: Sequence[WorkItem]) -> list[Any]:
     async with database.transaction() as connection:
-        return list(await claim(connection, payments, refs, CLAIM))
+        return list(await claim(connection, payments, items, CLAIM))
 
 
-async def give(database: Database, refs: Sequence[Ref], *, now: datetime = NOW) -> None:
+async def give(database: Database, items: Sequence[WorkItem], *, now: datetime = NOW) -> None:
     async with database.transaction() as connection:
-        await give_back(connection, payments, refs, now=now)
+        await give_back(connection, payments, items, now=now)
 
 
 def due_in(seconds: float, **changes: Any) -> Payment:
@@ -53,10 +53,10 @@ async def test_only_what_is_due_is_taken_and_a_row_is_due_from_its_very_moment(d
 
 
 async def test_the_longest_due_come_first_and_never_more_than_the_limit(database: Database) -> None:
-    refs = await write(database, *(due_in(-seconds) for seconds in (1, 3, 2, 5, 4)))
-    assert sorted(await take(database, limit=2)) == sorted([refs[3], refs[4]])
-    assert sorted(await take(database, limit=2)) == sorted([refs[1], refs[2]])
-    assert await take(database, limit=2) == [refs[0]]
+    items = await write(database, *(due_in(-seconds) for seconds in (1, 3, 2, 5, 4)))
+    assert sorted(await take(database, limit=2)) == sorted([items[3], items[4]])
+    assert sorted(await take(database, limit=2)) == sorted([items[1], items[2]])
+    assert await take(database, limit=2) == [items[0]]
     assert await take(database, limit=2) == []
 
 
@@ -71,11 +71,11 @@ async def test_the_limit_holds_whatever_plan_postgresql_makes(database: Database
         assert len(await take_due(connection, payments, now=NOW, limit=3)) == 3
 
 
-async def test_a_taken_row_that_nobody_claims_is_due_again_after_a_while(database: Database) -> None:
-    [ref] = await write(database, due_in(0))
-    assert await take(database) == [ref]
+async def test_a_taken_row_that_no_worker_claims_is_due_again_after_a_while(database: Database) -> None:
+    [item] = await write(database, due_in(0))
+    assert await take(database) == [item]
     assert await take(database, now=after(REPUBLISHED_AFTER_S - 0.001)) == []
-    assert await take(database, now=after(REPUBLISHED_AFTER_S)) == [ref]
+    assert await take(database, now=after(REPUBLISHED_AFTER_S)) == [item]
 
 
 async def test_taking_changes_when_a_row_is_due_and_nothing_else(database: Database) -> None:
@@ -84,29 +84,30 @@ async def test_taking_changes_when_a_row_is_due_and_nothing_else(database: Datab
     await take(database)
     taken = await read(database, row.id)
     assert taken.due_at == after(REPUBLISHED_AFTER_S)
-    assert (taken.status, taken.attempt, taken.sequence) == (row.status, row.attempt, row.sequence)
+    assert (taken.status, taken.lease_version, taken.sequence) == (row.status, row.lease_version, row.sequence)
     assert (taken.due_reason, taken.updated_at) == (row.due_reason, row.updated_at)
 
 
 async def test_deliveries_are_taken_the_same_way(database: Database) -> None:
     async with database.transaction() as connection:
-        refs = await complete_payments(connection, 3, now=NOW, callback_url="https://shop.example/")
-    assert sorted(await take(database, table=deliveries, now=after(5))) == sorted(refs)
+        items = await complete_payments(connection, 3, now=NOW, callback_url="https://shop.example/")
+    assert sorted(await take(database, table=deliveries, now=after(5))) == sorted(items)
     assert await take(database, table=deliveries, now=after(5)) == []
 
 
 async def test_relays_beside_each_other_take_different_rows(database: Database) -> None:
-    refs = await write(database, *(due_in(-number) for number in range(200)))
+    items = await write(database, *(due_in(-number) for number in range(200)))
     rounds = await asyncio.gather(*(take(database, limit=20) for _ in range(16)))
-    taken = [ref for each in rounds for ref in each]
+    taken = [item for each in rounds for item in each]
     assert len(taken) == len(set(taken)), "a row was taken twice"
-    while more := await take(database, limit=200):  # a row that another relay held may be left for the next round
+    # A row that another relay held may be left for the next round.
+    while more := await take(database, limit=200):
         taken += more
-    assert sorted(taken) == sorted(refs)
+    assert sorted(taken) == sorted(items)
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-async def test_a_relay_passes_over_rows_that_somebody_holds(database: Database) -> None:
+async def test_a_relay_passes_over_rows_that_are_locked(database: Database) -> None:
     held, free = await write(database, due_in(-2), due_in(-1))
     async with database.transaction() as connection:
         assert list(await lock(connection, payments, [held])) == [held]
@@ -114,67 +115,68 @@ async def test_a_relay_passes_over_rows_that_somebody_holds(database: Database) 
 
 
 async def test_what_could_not_be_published_is_due_at_once(database: Database) -> None:
-    refs = await write(database, due_in(0), due_in(0))
+    items = await write(database, due_in(0), due_in(0))
     await take(database)
-    await give(database, refs)
-    assert sorted(await take(database)) == sorted(refs)
+    await give(database, items)
+    assert sorted(await take(database)) == sorted(items)
 
 
 async def test_giving_back_touches_nothing_that_moved_on(database: Database) -> None:
     lost, ended = claimed(NOW), claimed(NOW)
-    refs = await write(database, lost, ended)
-    async with database.transaction() as connection:  # both were taken; then one was claimed and one settled
+    items = await write(database, lost, ended)
+    # Both were taken; then one was claimed and one settled.
+    async with database.transaction() as connection:
         await connection.execute(
-            update(payments).where(payments.c.id == lost.id).values(attempt=2, due_at=after(30), sequence=3)
+            update(payments).where(payments.c.id == lost.id).values(lease_version=2, due_at=after(30), sequence=3)
         )
         await connection.execute(
             update(payments).where(payments.c.id == ended.id).values(status=PaymentStatus.COMPLETED, due_at=None)
         )
-    await give(database, refs)
+    await give(database, items)
     assert (await read(database, lost.id)).due_at == after(30)
     assert (await read(database, ended.id)).due_at is None
     await give(database, [])
 
 
-async def test_of_several_claims_with_one_ticket_exactly_one_gets_the_row(database: Database) -> None:
+async def test_of_several_claims_with_equal_work_items_exactly_one_gets_the_row(database: Database) -> None:
     row = due_in(0)
-    [ref] = await write(database, row)
-    claims = await asyncio.gather(*(claim_rows(database, [ref]) for _ in range(8)))
+    [item] = await write(database, row)
+    claims = await asyncio.gather(*(claim_rows(database, [item]) for _ in range(8)))
     assert sorted(len(each) for each in claims) == [0] * 7 + [1]
-    assert (await read(database, row.id)).attempt == 1
+    assert (await read(database, row.id)).lease_version == 1
 
 
-async def test_a_ticket_is_good_for_one_claim_and_only_the_latest_is_good(database: Database) -> None:
+async def test_a_work_item_is_good_for_one_claim_and_only_with_the_latest_lease_version(database: Database) -> None:
     row = claimed(NOW, claims=3)
-    [ref] = await write(database, row)
-    for attempt in (0, 1, 2, 4):
-        assert await claim_rows(database, [Ref(ref.id, attempt)]) == []
-    assert [each["attempt"] for each in await claim_rows(database, [ref])] == [4]
-    assert await claim_rows(database, [ref]) == []
+    [item] = await write(database, row)
+    for lease_version in (0, 1, 2, 4):
+        assert await claim_rows(database, [WorkItem(item.id, lease_version)]) == []
+    assert [each["lease_version"] for each in await claim_rows(database, [item])] == [4]
+    assert await claim_rows(database, [item]) == []
 
 
-async def test_repeated_unknown_and_stale_tickets_in_one_batch_do_no_harm(database: Database) -> None:
+async def test_repeated_unknown_and_stale_work_items_in_one_batch_do_no_harm(database: Database) -> None:
     one, other = await write(database, due_in(0), due_in(0))
-    batch = [one, Ref(new_id(), 0), one, Ref(other.id, 7), other, Ref(one.id, 1)]
+    batch = [one, WorkItem(new_id(), 0), one, WorkItem(other.id, 7), other, WorkItem(one.id, 1)]
     assert sorted(each["id"] for each in await claim_rows(database, batch)) == sorted([one.id, other.id])
-    assert (await read(database, one.id)).attempt == 1
+    assert (await read(database, one.id)).lease_version == 1
     assert await claim_rows(database, []) == []
 
 
 async def test_batches_that_overlap_in_any_order_neither_deadlock_nor_share_a_row(database: Database) -> None:
-    refs = await write(database, *(due_in(0) for _ in range(60)))
-    orders = [refs, refs[::-1], refs[30:] + refs[:30], refs[::2] + refs[1::2]]
+    items = await write(database, *(due_in(0) for _ in range(60)))
+    orders = [items, items[::-1], items[30:] + items[:30], items[::2] + items[1::2]]
     claims = await asyncio.gather(*(claim_rows(database, order) for order in orders))
     won = [each["id"] for batch in claims for each in batch]
-    assert sorted(won) == sorted(ref.id for ref in refs)
+    assert sorted(won) == sorted(item.id for item in items)
 
 
-async def test_a_lock_answers_with_the_columns_of_tickets_that_stand(database: Database) -> None:
+async def test_a_lock_returns_the_columns_of_work_items_that_are_still_valid(database: Database) -> None:
     row = claimed(NOW, claims=2)
-    [ref] = await write(database, row)
+    [item] = await write(database, row)
     async with database.transaction() as connection:
-        held = await lock(connection, payments, [ref, Ref(row.id, 1), Ref(new_id(), 0)], payments.c.status)
-        assert {held_ref: each["status"] for held_ref, each in held.items()} == {ref: PaymentStatus.PROCESSING}
+        held = await lock(connection, payments, [item, WorkItem(row.id, 1), WorkItem(new_id(), 0)], payments.c.status)
+        assert {held_item: each["status"] for held_item, each in held.items()} == {item: PaymentStatus.PROCESSING}
         assert await lock(connection, payments, []) == {}
 
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from shared import lifecycle
+from shared.database.tables import LIVE, deliveries, metadata, payment_history, payments
 from shared.lifecycle import (
     EVENT_OF_STATUS,
     MAY_BE_CANCELLED,
@@ -26,10 +27,9 @@ from shared.lifecycle import (
     MethodType,
     PaymentStatus,
 )
-from shared.models import LIVE, deliveries, metadata, payment_history, payments
-from tests.api_client import APPROVED, DECLINED, Door, added, claimed, order, paid, settled
+from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, claimed, order, paid, settled
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 PENDING, PROCESSING = PaymentStatus.PENDING, PaymentStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = PaymentStatus.COMPLETED, PaymentStatus.FAILED, PaymentStatus.CANCELLED
@@ -61,8 +61,8 @@ def test_every_status_is_classified() -> None:
 
 
 def test_every_event_is_the_event_of_one_status_or_of_a_conflict() -> None:
-    told = [event for event in EVENT_OF_STATUS.values() if event is not None]
-    assert sorted([*told, EventType.ORDER_CONFLICT]) == sorted(EventType)
+    emitted = [event for event in EVENT_OF_STATUS.values() if event is not None]
+    assert sorted([*emitted, EventType.ORDER_CONFLICT]) == sorted(EventType)
 
 
 def test_every_status_is_reached_and_what_has_ended_never_moves() -> None:
@@ -75,7 +75,7 @@ def test_every_status_is_reached_and_what_has_ended_never_moves() -> None:
         assert status.is_terminal == (status not in MAY_BE_CLAIMED and status not in MAY_BE_SETTLED)
 
 
-def test_the_guards_follow_from_the_moves() -> None:
+def test_what_a_status_allows_follows_from_the_moves() -> None:
     assert set(MAY_BE_CLAIMED) == {PENDING, PROCESSING}
     assert set(MAY_BE_SETTLED) == {PROCESSING}
     assert set(MAY_BE_CANCELLED) == {PENDING}
@@ -83,11 +83,11 @@ def test_the_guards_follow_from_the_moves() -> None:
 
 
 def test_the_diagram_shows_every_status_and_every_reason() -> None:
-    drawn = inspect.getdoc(lifecycle) or ""
+    diagram = inspect.getdoc(lifecycle) or ""
     for status in PaymentStatus:
-        assert status in drawn
+        assert status in diagram
     for reason in HistoryReason:
-        assert reason in drawn
+        assert reason in diagram
 
 
 def test_the_constraint_on_live_orders_knows_the_same_statuses() -> None:
@@ -114,13 +114,15 @@ def test_every_word_fits_into_its_column() -> None:
 # -- the same on the databases
 
 
-async def test_the_sequence_is_the_length_of_the_history_after_every_move(door: Door, user: httpx.AsyncClient) -> None:
+async def test_the_sequence_is_the_length_of_the_history_after_every_move(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     for end in (APPROVED, DECLINED, None):
         payment = await paid(user)
         if end is None:
             await user.post(f"/payments/{payment['id']}/cancel")
         else:
-            await settled(door.database, payment["id"], end)
+            await settled(running_api.database, payment["id"], end)
         now = (await user.get(f"/payments/{payment['id']}")).json()
         history = (await user.get(f"/payments/{payment['id']}/history")).json()["history"]
         assert now["sequence"] == len(history) == history[-1]["sequence"]
@@ -131,22 +133,24 @@ async def test_the_sequence_is_the_length_of_the_history_after_every_move(door: 
             assert PaymentStatus(after["new_status"]) in TRANSITIONS[PaymentStatus(before["new_status"])]
 
 
-async def test_what_has_ended_is_not_due_and_what_lives_is(door: Door, user: httpx.AsyncClient) -> None:
+async def test_what_has_ended_is_not_due_and_what_lives_is(running_api: RunningApi, user: httpx.AsyncClient) -> None:
     pending = await paid(user)
     processing = await paid(user)
-    await claimed(door.database, processing["id"])
+    await claimed(running_api.database, processing["id"])
     ended = [await paid(user) for _ in range(3)]
-    await settled(door.database, ended[0]["id"], APPROVED)
-    await settled(door.database, ended[1]["id"], DECLINED)
+    await settled(running_api.database, ended[0]["id"], APPROVED)
+    await settled(running_api.database, ended[1]["id"], DECLINED)
     await user.post(f"/payments/{ended[2]['id']}/cancel")
-    async with door.database.read() as connection:
+    async with running_api.database.read() as connection:
         found = await connection.execute(select(payments.c.id).where(payments.c.due_at.is_not(None)))
         due = set(found.scalars())
     assert due == {UUID(pending["id"]), UUID(processing["id"])}
 
 
 @pytest.mark.parametrize("end", [APPROVED, DECLINED])
-async def test_what_has_ended_cannot_be_claimed_again(door: Door, user: httpx.AsyncClient, end: object) -> None:
+async def test_what_has_ended_cannot_be_claimed_again(
+    running_api: RunningApi, user: httpx.AsyncClient, end: object
+) -> None:
     payment = (await user.post("/payments", json=order(await added(user)))).json()
-    await settled(door.database, payment["id"], end)  # type: ignore[arg-type]
-    assert await claimed(door.database, payment["id"]) is None
+    await settled(running_api.database, payment["id"], end)  # type: ignore[arg-type]
+    assert await claimed(running_api.database, payment["id"]) is None

@@ -17,11 +17,11 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert
 
-from cli.load import Options, run_load
-from cli.load_book import Book, settled_per_s
-from cli.load_checks import HISTORIES_MAX, Verdict, choose_histories, judge_ledger, tells_one_end
-from cli.load_client import open_api
-from cli.load_plan import (
+from cli.load.checks import HISTORIES_MAX, LoadVerdict, choose_histories, judge_ledger, tells_one_end
+from cli.load.client import open_api
+from cli.load.command import Options, run_load
+from cli.load.payment_tally import PaymentTally, settled_per_s
+from cli.load.plan import (
     AMOUNT_MAX,
     AMOUNT_MIN,
     BURST_EVERY_S,
@@ -33,19 +33,20 @@ from cli.load_plan import (
     parse_shape,
     refuse_absurd,
 )
-from cli.load_progress import Progress
-from cli.load_report import document, exit_code, settled_by_second
-from cli.load_run import Bounds, Run, prepare
-from cli.load_stage import Stage, target
-from cli.load_tally import Spread, Tally, spread
-from cli.verify_kinds import KINDS, BreachKind
-from shared.config import Settings
-from shared.db import Database
+from cli.load.progress import Progress
+from cli.load.report import document, exit_code, settled_by_second
+from cli.load.request_counts import RequestCounts, Spread, spread
+from cli.load.run import Bounds, Run
+from cli.load.sender import prepare
+from cli.load.targets import Target, remote_target
+from cli.verify.breaches import KINDS, BreachKind
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.tables import gateway_ledger
 from shared.ids import new_id
 from shared.lifecycle import MethodType, PaymentStatus
-from shared.models import gateway_ledger
-from tests.loads import MIX, a_plan, shown
-from tests.rows import accepted, write
+from tests.support.loads import MIX, a_plan, shown
+from tests.support.rows import accepted, write
 
 # -- the plan
 
@@ -174,29 +175,29 @@ def test_what_cannot_be_done_is_refused_at_once(
 
 
 def test_another_machine_is_loaded_only_by_its_owner() -> None:
-    assert target("http://203.0.113.7:8009/api/v1/", "t", is_mine=True).url == "http://203.0.113.7:8009"
+    assert remote_target("http://203.0.113.7:8009/api/v1/", "t", is_mine=True).url == "http://203.0.113.7:8009"
     for url in ("http://127.0.0.1:8009", "http://localhost:8009", "http://[::1]:8009"):
-        assert target(url, "t", is_mine=False).url == url
+        assert remote_target(url, "t", is_mine=False).url == url
 
 
 # -- counting
 
 
-def test_a_tally_counts_by_second_and_adds_up() -> None:
-    tally = Tally()
+def test_requests_are_counted_by_second_and_add_up() -> None:
+    counts = RequestCounts()
     for at_s in (0.1, 0.9, 1.5, 2.5):
-        tally.offer(at_s)
-    tally.accept(0.2, 100)
-    tally.accept(1.0, 300)
-    tally.refuse(1.6, "503 overloaded")
-    tally.leave(2.5, "late")
-    assert (tally.offered, tally.sent, tally.accepted) == (4, 3, 2)
-    assert [second.offered for second in tally.seconds] == [2, 1, 1]
-    assert [second.accepted for second in tally.seconds] == [1, 1, 0]
-    assert (tally.whole(2.2).refused, tally.whole(9).offered) == (1, 0)
-    assert tally.refused == {"503 overloaded": 1}
-    assert tally.latency == Spread(p50=100, p95=300, p99=300, longest=300)
-    assert tally.latency_at(1.9) == Spread(100, 100, 100, 100)
+        counts.offer(at_s)
+    counts.accept(0.2, 100)
+    counts.accept(1.0, 300)
+    counts.refuse(1.6, "503 overloaded")
+    counts.leave(2.5, "late")
+    assert (counts.offered, counts.sent, counts.accepted) == (4, 3, 2)
+    assert [second.offered for second in counts.seconds] == [2, 1, 1]
+    assert [second.accepted for second in counts.seconds] == [1, 1, 0]
+    assert (counts.whole(2.2).refused, counts.whole(9).offered) == (1, 0)
+    assert counts.refused == {"503 overloaded": 1}
+    assert counts.latency == Spread(p50=100, p95=300, p99=300, longest=300)
+    assert counts.latency_at(1.9) == Spread(100, 100, 100, 100)
 
 
 def test_a_spread_is_made_of_values_that_were_measured() -> None:
@@ -204,37 +205,37 @@ def test_a_spread_is_made_of_values_that_were_measured() -> None:
     assert spread(list(range(100, 0, -1))) == Spread(p50=50, p95=95, p99=99, longest=100)
 
 
-def test_the_book_knows_what_has_not_ended() -> None:
-    book = Book("7")
+def test_the_tally_knows_what_has_not_ended() -> None:
+    tally = PaymentTally("7")
     for number in range(3):
-        book.see(shown(f"7{number}", at_s=number))
-    book.see(shown("70", "COMPLETED"))
-    book.see(shown("70"))  # an older answer that comes late
-    book.see(shown("72", "FAILED", at_s=2))
-    book.see(shown("81"))  # somebody else's order
-    assert set(book.open) == {"p-71"}
-    assert book.oldest_open_at == 1_000_001
-    assert book.settled == 2
-    assert book.ends == {(PaymentStatus.COMPLETED, ""): 1, (PaymentStatus.FAILED, "card_declined"): 1}
-    assert book.settle_times_ms() == [2000, 2000]
-    assert settled_per_s(book.ended_at, 1_000_000, 1_000_004) == 0.25
-    assert settled_by_second(book) == [0, 0, 1, 0, 1]
+        tally.see(shown(f"7{number}", at_s=number))
+    tally.see(shown("70", "COMPLETED"))
+    tally.see(shown("70"))  # an older answer that comes late
+    tally.see(shown("72", "FAILED", at_s=2))
+    tally.see(shown("81"))  # another run's order
+    assert set(tally.open) == {"p-71"}
+    assert tally.oldest_open_at == 1_000_001
+    assert tally.settled == 2
+    assert tally.ends == {(PaymentStatus.COMPLETED, ""): 1, (PaymentStatus.FAILED, "card_declined"): 1}
+    assert tally.settle_times_ms() == [2000, 2000]
+    assert settled_per_s(tally.ended_at, 1_000_000, 1_000_004) == 0.25
+    assert settled_by_second(tally) == [0, 0, 1, 0, 1]
 
 
 def test_an_order_with_two_live_payments_was_paid_twice() -> None:
-    book = Book("7")
-    book.see(shown("70", "FAILED", payment_id="a"))
-    book.see(shown("70", "COMPLETED", payment_id="b"))
-    assert book.paid_twice == {}, "a second try after a failure is none"
-    book.see(shown("70", "COMPLETED", payment_id="c"))
-    assert book.paid_twice == {"70": {"b", "c"}}
+    tally = PaymentTally("7")
+    tally.see(shown("70", "FAILED", payment_id="a"))
+    tally.see(shown("70", "COMPLETED", payment_id="b"))
+    assert tally.paid_twice == {}, "a second try after a failure is none"
+    tally.see(shown("70", "COMPLETED", payment_id="c"))
+    assert tally.paid_twice == {"70": {"b", "c"}}
 
 
 def test_a_payment_that_ends_twice_differently_is_noticed() -> None:
-    book = Book("7")
+    tally = PaymentTally("7")
     for status in ("COMPLETED", "COMPLETED", "FAILED"):
-        book.see(shown("70", status))
-    assert book.changed == {"p-70"}
+        tally.see(shown("70", status))
+    assert tally.changed == {"p-70"}
 
 
 def a_history(*statuses: str) -> list[dict[str, Any]]:
@@ -256,13 +257,13 @@ def test_a_history_has_no_gap_and_one_end() -> None:
 
 
 def test_the_longest_histories_are_read_and_not_too_many() -> None:
-    book = Book("7")
+    tally = PaymentTally("7")
     for number in range(500):
-        book.see(shown(f"7{number}", "COMPLETED", sequence=9 if number == 321 else 3))
-    chosen = choose_histories(book)
+        tally.see(shown(f"7{number}", "COMPLETED", sequence=9 if number == 321 else 3))
+    chosen = choose_histories(tally)
     assert chosen[0] == "p-7321"
     assert len(chosen) == len(set(chosen)) <= HISTORIES_MAX
-    assert choose_histories(Book("7")) == []
+    assert choose_histories(PaymentTally("7")) == []
 
 
 # -- a run against a service that does what the test wants
@@ -273,7 +274,8 @@ class Misbehaving:
     """Just enough of the API, with faults."""
 
     ends_as: str = "COMPLETED"
-    loses_answers: int = 0  # so many POSTs are done and not answered
+    # So many POSTs are done and not answered.
+    loses_answers: int = 0
     overloaded_from: int = 10**9
     charges_twice: bool = False
     forgets: bool = False
@@ -345,10 +347,10 @@ async def loaded(service: Misbehaving, plan: Plan, bounds: Bounds) -> AsyncItera
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        stage = Stage(url=f"http://127.0.0.1:{runner.addresses[0][1]}", words="a fake", payers=("t",), watcher="t")
-        async with open_api(stage.url, connections_max=200) as api:
-            payers = await prepare(stage, api, list(MIX))
-            run = Run(plan, stage, api, bounds=bounds)
+        target = Target(url=f"http://127.0.0.1:{runner.addresses[0][1]}", words="a fake", payers=("t",), watcher="t")
+        async with open_api(target.url, connections_max=200) as api:
+            payers = await prepare(target, api, list(MIX))
+            run = Run(plan, target, api, bounds=bounds)
             yield await run.go(payers, asyncio.Event())
     finally:
         await runner.cleanup()
@@ -361,47 +363,50 @@ QUICK = Bounds(stalled_max_s=0.5, drain_max_s=3)
 async def test_a_clean_run_is_counted_and_judged() -> None:
     service = Misbehaving()
     async with loaded(service, SHORT, QUICK) as progress:
-        assert (progress.tally.offered, progress.tally.accepted, progress.book.settled) == (60, 60, 60)
+        counts = progress.request_counts
+        assert (counts.offered, counts.accepted, progress.payment_tally.settled) == (60, 60, 60)
         assert progress.verdict.is_clean
         assert exit_code(progress) == 0
         assert len(set(service.posts)) == len(service.posts) == 60
-        told = document(progress)
-    assert told["requests"]["accepted"] == 60
-    assert told["outcomes"] == [{"status": "COMPLETED", "failure_code": None, "payments": 60}]
-    assert json.loads(json.dumps(told)) == told
+        report = document(progress)
+    assert report["requests"]["accepted"] == 60
+    assert report["outcomes"] == [{"status": "COMPLETED", "failure_code": None, "payments": 60}]
+    assert json.loads(json.dumps(report)) == report
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key_and_nothing_is_paid_twice() -> None:
     service = Misbehaving(loses_answers=5)
     async with loaded(service, SHORT, QUICK) as progress:
-        assert progress.tally.repeated == 5
-        assert progress.tally.accepted == 60
+        assert progress.request_counts.repeated == 5
+        assert progress.request_counts.accepted == 60
         assert len(set(service.posts)) == 60 < len(service.posts)
         assert exit_code(progress) == 0
 
 
-async def test_a_request_that_nobody_answers_twice_is_looked_up_in_the_end() -> None:
+async def test_a_request_that_is_twice_not_answered_is_looked_up_in_the_end() -> None:
     service = Misbehaving(loses_answers=10**9)
     async with loaded(service, a_plan(rate=10, duration_s=1), QUICK) as progress:
-        assert (progress.tally.accepted, progress.tally.unanswered, progress.tally.repeated) == (0, 10, 10)
-        assert progress.book.found_after_all() == 10, "they were written down, and they ended"
+        counts = progress.request_counts
+        assert (counts.accepted, counts.unanswered, counts.repeated) == (0, 10, 10)
+        assert progress.payment_tally.found_after_all() == 10, "they were written down, and they ended"
         assert exit_code(progress) == 0
 
 
 async def test_an_overloaded_service_slows_no_arrival_down_and_is_not_asked_again() -> None:
     service = Misbehaving(overloaded_from=21)
     async with loaded(service, SHORT, QUICK) as progress:
-        assert progress.tally.refused == {"503 overloaded": 40}
-        assert (progress.tally.accepted, progress.tally.repeated, len(service.posts)) == (20, 0, 60)
+        assert progress.request_counts.refused == {"503 overloaded": 40}
+        counts = progress.request_counts
+        assert (counts.accepted, counts.repeated, len(service.posts)) == (20, 0, 60)
         assert exit_code(progress) == 0
 
 
 async def test_what_cannot_be_sent_is_counted_and_never_queued() -> None:
     service = Misbehaving(hangs=True)
     async with loaded(service, SHORT, replace(QUICK, open_max=5)) as progress:
-        assert progress.tally.offered == 60, "arrivals come by the clock alone"
-        assert progress.tally.not_sent == {"5 requests were open": 55}
-        assert len(service.posts) == progress.tally.sent == progress.tally.accepted == 5
+        assert progress.request_counts.offered == 60, "arrivals come by the clock alone"
+        assert progress.request_counts.not_sent == {"5 requests were open": 55}
+        assert len(service.posts) == progress.request_counts.sent == progress.request_counts.accepted == 5
 
 
 async def test_a_payment_that_never_ends_is_lost() -> None:
@@ -412,14 +417,16 @@ async def test_a_payment_that_never_ends_is_lost() -> None:
 
 async def test_a_payment_that_the_service_has_forgotten_is_lost() -> None:
     async with loaded(Misbehaving(forgets=True), a_plan(rate=5, duration_s=1), QUICK) as progress:
-        assert [broken.words for broken in progress.verdict.broken] == ["accepted and then unknown to the API"]
+        assert [broken.words for broken in progress.verdict.broken] == [
+            "A payment was accepted, and later the API did not know it."
+        ]
         assert exit_code(progress) == 1
 
 
 async def test_an_order_that_is_paid_twice_is_found() -> None:
     async with loaded(Misbehaving(charges_twice=True), a_plan(rate=5, duration_s=1), QUICK) as progress:
         assert [(broken.words, broken.count) for broken in progress.verdict.broken] == [
-            ("orders with more than one live payment", 5)
+            ("An order has more than one live payment.", 5)
         ]
         assert exit_code(progress) == 1
 
@@ -436,7 +443,7 @@ async def test_a_run_in_which_nothing_was_accepted_is_no_success() -> None:
         assert exit_code(progress) == 1
 
 
-# -- the gateway's books
+# -- the gateway's ledger
 
 
 def an_entry(payment_id: UUID, kind: str, amount: int, step: int = 1) -> dict[str, Any]:
@@ -452,7 +459,7 @@ def an_entry(payment_id: UUID, kind: str, amount: int, step: int = 1) -> dict[st
     }
 
 
-async def test_the_ledger_tells_what_the_records_hide(settings: Settings, database: Database) -> None:
+async def test_the_ledger_shows_what_the_records_hide(settings: Settings, database: Database) -> None:
     now = datetime.now(UTC)
     good, declined, twice, unpaid, charged = (
         accepted(now, id=new_id(), order_id=name, status=status, due_at=None, amount=700, gateway_transaction_id="ch_1")
@@ -465,7 +472,7 @@ async def test_the_ledger_tells_what_the_records_hide(settings: Settings, databa
         )
     )
     await write(database, good, declined, twice, unpaid, charged)
-    nobody = new_id()
+    orphan = new_id()
     async with database.transaction() as connection:
         await connection.execute(
             insert(gateway_ledger),
@@ -476,16 +483,16 @@ async def test_the_ledger_tells_what_the_records_hide(settings: Settings, databa
                 an_entry(twice.id, "sale", 700),
                 an_entry(twice.id, "capture", 700, step=2),
                 an_entry(charged.id, "sale", 700),
-                an_entry(nobody, "sale", 5),
+                an_entry(orphan, "sale", 5),
             ],
         )
-    verdict = Verdict()
+    verdict = LoadVerdict()
     await judge_ledger(settings, verdict)
     assert {broken.words: set(broken.examples) for broken in verdict.broken} == {
         KINDS[BreachKind.CHARGED_TWICE].words: {str(twice.id)},
         KINDS[BreachKind.ENDED_CHARGED].words: {str(charged.id)},
         KINDS[BreachKind.COMPLETED_UNCHARGED].words: {str(unpaid.id)},
-        KINDS[BreachKind.CHARGE_OF_NOBODY].words: {str(nobody)},
+        KINDS[BreachKind.ORPHAN_CHARGE].words: {str(orphan)},
     }
 
 
@@ -498,13 +505,13 @@ async def test_two_charges_for_one_order_are_found_in_the_ledger(settings: Setti
         await connection.execute(
             insert(gateway_ledger), [an_entry(first.id, "sale", 700), an_entry(second.id, "sale", 700)]
         )
-    verdict = Verdict()
+    verdict = LoadVerdict()
     await judge_ledger(settings, verdict)
     assert [broken.examples for broken in verdict.broken] == [(str(first.id),)]
 
 
-async def test_a_ledger_that_agrees_is_told_as_compared(settings: Settings, database: Database) -> None:
-    verdict = Verdict()
+async def test_a_ledger_that_agrees_is_named_as_compared(settings: Settings, database: Database) -> None:
+    verdict = LoadVerdict()
     await judge_ledger(settings, verdict)
     assert verdict.is_clean
     assert verdict.compared == ["0 charges in the gateway's ledger with 0 COMPLETED payments"]

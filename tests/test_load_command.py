@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import CONTROL, ENDS_MAX_S, Command, command
-from tests.loads import parsed
-from tests.servers import wait_until
+from tests.support.commands import CONTROL, ENDS_MAX_S, Command, command
+from tests.support.loads import parsed
+from tests.support.servers import wait_until
+
+CLEAN = "No payment was lost, and none was charged twice."
 
 
 def load(printed: Path, *arguments: str) -> AbstractContextManager[Command]:
@@ -23,13 +25,13 @@ def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind
     with load(tmp_path / "printed", "--rate", "20", "--duration", "3", *named) as running:
         assert running.ends_clean() == 0, running.output
         assert len(running.family) >= 2, "the service and its Valkey"
-    assert "Nothing lost, nothing charged twice." in running.output
+    assert CLEAN in running.output
     assert CONTROL.search(running.output) is None
-    told = json.loads(files["json"].read_text())
-    assert told["requests"]["accepted"] == told["webhooks_received"] == 60
-    assert sum(outcome["payments"] for outcome in told["outcomes"]) == sum(told["settled_by_second"]) == 60
-    assert [second["offered"] for second in told["seconds"][:3]] == [20, 20, 20]
-    completed = sum(outcome["payments"] for outcome in told["outcomes"] if outcome["status"] == "COMPLETED")
+    report = json.loads(files["json"].read_text())
+    assert report["requests"]["accepted"] == report["webhooks_received"] == 60
+    assert sum(outcome["payments"] for outcome in report["outcomes"]) == sum(report["settled_by_second"]) == 60
+    assert [second["offered"] for second in report["seconds"][:3]] == [20, 20, 20]
+    completed = sum(outcome["payments"] for outcome in report["outcomes"] if outcome["status"] == "COMPLETED")
     assert completed > 0, "no setting of the shell reaches the service"
     assert f"{completed} charges in the gateway's ledger" in running.output
     for name in ("plot.svg", "picture.svg"):
@@ -38,14 +40,14 @@ def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_load_waits_for_what_was_accepted_and_tells_the_end(
+def test_an_interrupted_load_waits_for_what_was_accepted_and_reports_the_end(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     with load(tmp_path / "printed", "--rate", "20", "--duration", "60") as running:
         running.reaches("   2 s  ")
         running.process.send_signal(number)
         assert running.ends_clean() == 130, running.output
-    assert "Nothing lost, nothing charged twice." in running.output
+    assert CLEAN in running.output
     assert "Traceback" not in running.output
 
 
@@ -55,7 +57,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
         running.reaches("   2 s  ")
         for _ in range(2):
             running.process.send_signal(signal.SIGINT)
-            running.reaches("No more are sent")
+            running.reaches("No more payments are sent")
         assert running.ends_clean() == 130, running.output
     assert "Traceback" not in running.output
 
@@ -78,18 +80,18 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path) -> 
         assert len(workers) == 2
         workers[0].kill()
         assert running.ends_clean() == 0, running.output
-    assert "Nothing lost, nothing charged twice." in running.output
+    assert CLEAN in running.output
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_more_workers_settle_more(tmp_path: Path) -> None:
-    told = tmp_path / "told.json"
+    report = tmp_path / "report.json"
     plot = tmp_path / "plot.svg"
-    arguments = ("--workers", "1,2", "--slots", "10", "--duration", "20", "--json", str(told), "--plot", str(plot))
+    arguments = ("--workers", "1,2", "--slots", "10", "--duration", "20", "--json", str(report), "--plot", str(plot))
     with load(tmp_path / "printed", *arguments) as running:
         assert running.ends_clean(timeout_s=300) == 0, running.output
-    one, two = json.loads(told.read_text())["steps"]
+    one, two = json.loads(report.read_text())["steps"]
     assert (one["possible_per_s"], two["possible_per_s"]) == (5, 10)
     assert two["settled_per_s"] > one["settled_per_s"], running.output
     assert "measured" in plot.read_text()

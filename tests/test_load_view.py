@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.load_book import Book
-from cli.load_client import Figures, WorkerFigures
-from cli.load_frame import Look, frame
-from cli.load_picture import photograph
-from cli.load_plan import Refused
-from cli.load_plot import Line, Plot, check_plot_name, svg
-from cli.load_progress import Progress, Sample
-from cli.load_scaling import measured, parse_workers, possible_per_s, saturating_rate
-from cli.load_scaling import plot as scaling_plot
-from cli.load_scaling import table as scaling_table
-from cli.load_stage import Stage
-from cli.load_tally import Second, Spread
-from cli.load_view import plain_line
+from cli.load.client import Figures, WorkerFigures
+from cli.load.frame import Look, frame
+from cli.load.payment_tally import PaymentTally
+from cli.load.plan import Refused
+from cli.load.plot import Line, Plot, check_plot_name, svg
+from cli.load.progress import Progress, Sample
+from cli.load.request_counts import Second, Spread
+from cli.load.scaling import measured, parse_workers, possible_per_s, saturating_rate
+from cli.load.scaling import plot as scaling_plot
+from cli.load.scaling import table as scaling_table
+from cli.load.screenshot import screenshot
+from cli.load.targets import Target
+from cli.load.view import plain_line
 from shared.lifecycle import PaymentStatus
-from tests.commands import CONTROL
-from tests.loads import a_plan, parsed, shown
+from tests.support.commands import CONTROL
+from tests.support.loads import a_plan, parsed, shown
 
 
-def a_worker(number: int, *, slots: int = 50, in_gateway: int = 40, settled: int = 0) -> WorkerFigures:
-    return WorkerFigures(f"host-{number}-abcd", slots, in_gateway, settled, 24.0)
+def a_worker(number: int, *, in_gateway: int = 40, checking_orders: int = 0, settled: int = 0) -> WorkerFigures:
+    return WorkerFigures(f"host-{number}-abcd", 50, in_gateway, checking_orders, settled, 24.0)
 
 
 def some_figures(workers: tuple[WorkerFigures, ...] | None) -> Figures:
@@ -47,11 +47,11 @@ def a_sample(at_s: int, figures: Figures | None) -> Sample:
 
 
 def a_progress(*figures: Figures | None) -> Progress:
-    stage = Stage(url="http://127.0.0.1:8009", words="a running deployment", payers=("t",), watcher="t")
-    progress = Progress(a_plan(), stage, phase="sending")
+    target = Target(url="http://127.0.0.1:8009", words="a running deployment", payers=("t",), watcher="t")
+    progress = Progress(a_plan(), target, phase="sending")
     progress.samples = [a_sample(at_s, found) for at_s, found in enumerate(figures, start=1)]
     progress.figures = figures[-1]
-    progress.book.ends.update({(PaymentStatus.COMPLETED, ""): 30, (PaymentStatus.FAILED, "card_declined"): 2})
+    progress.payment_tally.ends.update({(PaymentStatus.COMPLETED, ""): 30, (PaymentStatus.FAILED, "card_declined"): 2})
     return progress
 
 
@@ -73,16 +73,21 @@ def test_a_pipe_gets_one_plain_line_per_second() -> None:
 
 @pytest.mark.parametrize("width", [80, 104])
 @pytest.mark.parametrize("count", [0, 1, 4, 9])
-def test_the_picture_fits_the_terminal_and_has_a_bar_for_each_worker(width: int, count: int) -> None:
+def test_the_live_view_fits_the_terminal_and_has_a_bar_for_each_worker(width: int, count: int) -> None:
     look = Look(width=width, height=40, ascii_only=True)
     lines = seen(a_progress(some_figures(tuple(a_worker(number) for number in range(count)))), look)
     assert all(len(line.rstrip()) <= width for line in lines)
     assert sum(line.count("40/50") for line in lines) == count
     text = "\n".join(lines)
-    assert ("nobody is at work" in text) == (count == 0)
+    assert ("No worker is alive." in text) == (count == 0)
     for words in ("offered", "accepted", "settled", "p50", "p99", "queue depth", "processing", "webhook backlog"):
         assert words in text
     assert re.search(r"card_declined +2 +6.2%", text)
+
+
+def test_the_bar_of_a_worker_counts_every_taken_slot() -> None:
+    lines = seen(a_progress(some_figures((a_worker(1, in_gateway=20, checking_orders=15),))), Look())
+    assert sum(line.count("35/50") for line in lines) == 1
 
 
 def test_a_worker_that_goes_is_still_named_for_a_moment_and_then_vanishes() -> None:
@@ -99,12 +104,12 @@ def test_a_small_terminal_shows_as_many_workers_as_fit_and_says_so() -> None:
     assert "10 not shown" in "\n".join(lines)
 
 
-def test_without_an_admins_token_the_picture_says_why_it_knows_less() -> None:
+def test_without_an_admins_token_the_live_view_says_why_it_knows_less() -> None:
     assert "admin" in "\n".join(seen(a_progress(None), Look()))
 
 
-def test_a_photograph_is_an_svg_that_fetches_nothing() -> None:
-    picture = photograph(frame(a_progress(some_figures((a_worker(1),))), Look()), width=104)
+def test_a_screenshot_is_an_svg_that_fetches_nothing() -> None:
+    picture = screenshot(frame(a_progress(some_figures((a_worker(1),))), Look()), width=104)
     assert parsed(picture).tag.endswith("svg")
     assert "http" not in picture.replace("http://www.w3.org/2000/svg", "").replace(
         "https://www.textualize.io", ""
@@ -131,11 +136,12 @@ def test_a_step_is_measured_while_all_slots_are_busy() -> None:
     progress = a_progress(None)
     progress.plan = a_plan(rate=30, duration_s=20)
     progress.sent_for_s = 20
-    progress.book = Book("7")
-    for number in range(600):  # accepted at 30/s, settled at 25/s from the start
+    progress.payment_tally = PaymentTally("7")
+    # Accepted at 30/s, settled at 25/s from the start.
+    for number in range(600):
         one = shown(f"7{number}", "COMPLETED", at_s=number / 30)
         ended = datetime.fromtimestamp(1_000_000 + number / 25, UTC).isoformat()
-        progress.book.see(one | {"processed_at": ended})
+        progress.payment_tally.see(one | {"processed_at": ended})
     progress.samples = [
         a_sample(at_s, some_figures((a_worker(1, settled=at_s * 14), a_worker(2, settled=at_s * 10))))
         for at_s in range(1, 25)
@@ -151,10 +157,10 @@ def test_a_step_is_measured_while_all_slots_are_busy() -> None:
     assert "workers x slots / mean delay" in svg(scaling_plot([step], "a load"))
 
 
-def test_a_run_that_is_too_short_tells_no_rate() -> None:
+def test_a_run_that_is_too_short_has_no_rate() -> None:
     progress = a_progress(None)
-    progress.book = Book("7")
-    progress.book.see(shown("70", "COMPLETED"))
+    progress.payment_tally = PaymentTally("7")
+    progress.payment_tally.see(shown("70", "COMPLETED"))
     assert measured(progress, workers=1, slots=50).settled_per_s is None
 
 

@@ -27,7 +27,8 @@ from shared.money import (
         (0, "USD", "0.00 USD"),
         (-5, "USD", "-0.05 USD"),
         (-1585, "USD", "-15.85 USD"),
-        (2**63 - 1, "USD", "92233720368547758.07 USD"),  # a float would have lost the cents
+        # A float would have lost the cents.
+        (2**63 - 1, "USD", "92233720368547758.07 USD"),
     ],
 )
 def test_an_amount_is_written_with_the_decimals_of_its_currency(amount: int, currency: str, text: str) -> None:

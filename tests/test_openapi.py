@@ -8,17 +8,25 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from api import openapi, schemas
-from api.errors import CODES, KINDS, PROBLEM_TYPE, Code, Problem, as_problem
+from api import openapi
 from api.main import create_app
+from api.problem_handlers import CODES, as_problem
+from api.problems import KINDS, PROBLEM_TYPE, Code, Problem
+from api.schemas import operations as operation_models
+from api.schemas import payment_methods as method_models
+from api.schemas import payments as payment_models
+from api.schemas import problems as problem_models
+from api.schemas import webhooks as webhook_models
 from api.state import Api
+from cli.verify.breaches import KINDS as KINDS_OF_BREACH
+from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from shared import errors
-from shared.config import load_settings
+from shared.config.settings import load_settings
 from shared.lifecycle import PaymentStatus
 from shared.runtime import open_runtime
-from tests.api_client import APPROVED, DECLINED, Door, added, card, order, paid, paypal, settled
+from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, card, order, paid, paypal, settled
 
-pytest_plugins = ["tests.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures"]
 
 # What the contract promises, under /api/v1, beside the 429 that each of them may answer.
 OPERATIONS = {
@@ -74,7 +82,7 @@ INTERNAL = {errors.ConfigurationError, errors.SchemaOutdated}  # they stop a sta
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """The OpenAPI document, of an API that reaches nobody."""
+    """The OpenAPI document, of an API that reaches neither database nor Redis."""
     runtime = open_runtime(load_settings(database_url="postgresql://127.0.0.1:1/x", redis_url="redis://127.0.0.1:1"))
     return openapi.describe(create_app(Api(runtime)))
 
@@ -124,7 +132,7 @@ def test_every_error_is_a_problem_document_with_an_example_for_each_code(documen
             assert described["schema"] == {"$ref": "#/components/schemas/ProblemDocument"}
             assert set(described["examples"]) == CODES_OF_THE_CONTRACT[int(status)]
             for code, example in described["examples"].items():
-                shown = schemas.ProblemDocument.model_validate(example["value"])
+                shown = problem_models.ProblemDocument.model_validate(example["value"])
                 assert (shown.code, shown.status) == (code, int(status))
 
 
@@ -147,11 +155,22 @@ def test_every_success_has_a_schema_of_its_own(document: dict[str, Any]) -> None
 def test_every_body_has_an_example_that_its_own_model_takes(document: dict[str, Any]) -> None:
     request = document["components"]["schemas"]["PaymentRequest"]
     for example in request["examples"]:
-        schemas.PaymentRequest.model_validate(example)
+        payment_models.PaymentRequest.model_validate(example)
     for operation in operations(document).values():
         if "requestBody" in operation:
             assert list(operation["requestBody"]["content"]) == ["application/json"]
             assert operation["requestBody"]["required"]
+
+
+def test_the_example_of_a_report_is_what_payments_verify_says() -> None:
+    example = operation_models.VERIFY_REPORT_EXAMPLE
+    operation_models.VerifyReport.model_validate(example)
+    for invariant in example["invariants"]:
+        assert invariant["promise"] == PROMISES[Invariant(invariant["name"])]
+    for breaches in example["breaches"]:
+        info = KINDS_OF_BREACH[BreachKind(breaches["kind"])]
+        assert (breaches["invariant"], breaches["words"]) == (info.invariant, info.words)
+        assert breaches["what_to_do"] == info.what_to_do
 
 
 def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict[str, Any]) -> None:
@@ -179,8 +198,8 @@ def test_nothing_in_the_document_is_left_over(document: dict[str, Any]) -> None:
     assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
 
 
-async def test_the_document_is_served(door: Door) -> None:
-    anybody = door.client(base="")
+async def test_the_document_is_served(running_api: RunningApi) -> None:
+    anybody = running_api.client(base="")
     served = await anybody.get("/openapi.json")
     paths = {path for _, path in (*ON_THE_PLATFORM, *AT_THE_ROOT)}
     assert set(served.json()["paths"]) == {f"/api/v1{path}" for _, path in OPERATIONS} | paths
@@ -219,9 +238,10 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     assert defined <= drawn | {"PaymentsError"}
 
 
-def test_only_a_refusal_is_told_in_its_own_words() -> None:
-    told = as_problem(errors.PaymentMethodLimit("has 5 payment methods; delete one first"))
-    assert (told.code, told.detail) == (Code.PAYMENT_METHOD_LIMIT, "has 5 payment methods; delete one first")
+def test_only_a_refusal_is_described_in_its_own_words() -> None:
+    words = "This user already has 5 payment methods. Delete one before adding another."
+    problem = as_problem(errors.PaymentMethodLimit(words))
+    assert (problem.code, problem.detail) == (Code.PAYMENT_METHOD_LIMIT, words)
     for error in (errors.DatabaseUnavailable("08006 at 10.0.0.1"), errors.CommitUnknown("x"), errors.Overloaded("7")):
         assert as_problem(error).detail is None
     assert as_problem(errors.SchemaOutdated("at 1")).code == Code.INTERNAL_ERROR
@@ -232,7 +252,7 @@ def test_only_a_refusal_is_told_in_its_own_words() -> None:
 
 
 async def test_what_is_answered_is_what_the_models_say_to_the_letter(
-    door: Door, user: httpx.AsyncClient, service: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     key = {"Idempotency-Key": "k1"}
     made = await service.post(
@@ -242,35 +262,35 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
     method = await user.post("/payment-methods", json=card())
     account = await user.post("/payment-methods", json=paypal(), headers=key)
     payments = [await paid(user, callback_url="https://me.example/", metadata={"a": "b"}) for _ in range(3)]
-    await settled(door.database, payments[0]["id"], APPROVED)
-    await settled(door.database, payments[1]["id"], DECLINED)
+    await settled(running_api.database, payments[0]["id"], APPROVED)
+    await settled(running_api.database, payments[1]["id"], DECLINED)
     cancelled = await user.post(f"/payments/{payments[2]['id']}/cancel")
     accepted = await user.post("/payments", json=order(await added(user)))
     path = f"/payments/{payments[0]['id']}"
     delivery = (await user.get(f"{path}/deliveries")).json()["deliveries"][0]
     answers: list[tuple[httpx.Response, type[BaseModel]]] = [
-        (made, schemas.NewEndpoint),
-        (await service.get(endpoint), schemas.Endpoint),
-        (await service.patch(endpoint, json={"name": "n"}), schemas.Endpoint),
-        (await service.get("/webhook-endpoints"), schemas.EndpointList),
-        (await service.get(f"{endpoint}/deliveries"), schemas.EndpointDeliveries),
-        (method, schemas.Method),
-        (account, schemas.Method),
-        (await user.get("/payment-methods"), schemas.MethodList),
-        (accepted, schemas.Payment),
-        (cancelled, schemas.Payment),
-        (await user.get(path), schemas.Payment),
-        (await user.get(f"/payments/{payments[1]['id']}"), schemas.Payment),
-        (await user.get("/payments"), schemas.PaymentList),
-        (await user.get(f"{path}/status"), schemas.PaymentStatusAnswer),
-        (await user.get(f"{path}/history"), schemas.PaymentHistory),
-        (await user.get(f"{path}/deliveries"), schemas.PaymentDeliveries),
-        (await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), schemas.Delivery),
-        (await user.get("/callback-secret"), schemas.CallbackSecret),
-        (await door.client(base="").get("/health"), schemas.Health),
-        (await door.client(base="").get("/health/ready"), schemas.Ready),
-        (await user.get("/payments/x"), schemas.ProblemDocument),
-        (await user.post("/payments", json={}), schemas.ProblemDocument),
+        (made, webhook_models.NewEndpoint),
+        (await service.get(endpoint), webhook_models.Endpoint),
+        (await service.patch(endpoint, json={"name": "n"}), webhook_models.Endpoint),
+        (await service.get("/webhook-endpoints"), webhook_models.EndpointList),
+        (await service.get(f"{endpoint}/deliveries"), webhook_models.EndpointDeliveries),
+        (method, method_models.Method),
+        (account, method_models.Method),
+        (await user.get("/payment-methods"), method_models.MethodList),
+        (accepted, payment_models.Payment),
+        (cancelled, payment_models.Payment),
+        (await user.get(path), payment_models.Payment),
+        (await user.get(f"/payments/{payments[1]['id']}"), payment_models.Payment),
+        (await user.get("/payments"), payment_models.PaymentList),
+        (await user.get(f"{path}/status"), payment_models.PaymentStatusAnswer),
+        (await user.get(f"{path}/history"), payment_models.PaymentHistory),
+        (await user.get(f"{path}/deliveries"), webhook_models.PaymentDeliveries),
+        (await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), webhook_models.Delivery),
+        (await user.get("/callback-secret"), webhook_models.CallbackSecret),
+        (await running_api.client(base="").get("/health"), operation_models.Health),
+        (await running_api.client(base="").get("/health/ready"), operation_models.Ready),
+        (await user.get("/payments/x"), problem_models.ProblemDocument),
+        (await user.post("/payments", json={}), problem_models.ProblemDocument),
     ]
     for answer, model in answers:
         strict(model).model_validate_json(answer.content)
@@ -283,13 +303,15 @@ def strict(model: type[BaseModel]) -> type[BaseModel]:
     return type(model.__name__, (model,), {"model_config": {"extra": "forbid"}})
 
 
-async def test_no_answer_has_a_member_that_its_model_does_not_know(door: Door, user: httpx.AsyncClient) -> None:
+async def test_no_answer_has_a_member_that_its_model_does_not_know(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
     payment = await paid(user)
-    await settled(door.database, payment["id"], APPROVED)
+    await settled(running_api.database, payment["id"], APPROVED)
     shown = (await user.get(f"/payments/{payment['id']}")).json()
-    assert set(shown) == set(schemas.Payment.model_fields)
-    assert set(shown["payment_method_details"]) <= set(schemas.MethodDetails.model_fields)
+    assert set(shown) == set(payment_models.Payment.model_fields)
+    assert set(shown["payment_method_details"]) <= set(payment_models.MethodDetails.model_fields)
     history = (await user.get(f"/payments/{payment['id']}/history")).json()["history"]
-    assert {frozenset(move) for move in history} == {frozenset(schemas.HistoryEntry.model_fields)}
+    assert {frozenset(move) for move in history} == {frozenset(payment_models.HistoryEntry.model_fields)}
     methods = (await user.get("/payment-methods")).json()["payment_methods"]
-    assert set(methods[0]) == set(schemas.Method.model_fields)
+    assert set(methods[0]) == set(method_models.Method.model_fields)

@@ -1,4 +1,4 @@
-"""What the worker makes of the order service's answers, with the stand-in on the other side of a real connection."""
+"""How the worker reads the order service's answers, with the stand-in at the other end of a real connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,35 +12,35 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
-from shared.documents import Payment
-from shared.errors import NeighbourUnreachable
+from shared.errors import UpstreamUnavailable
 from shared.lifecycle import FailureCode
-from shared.neighbour import Neighbour
-from tests.neighbours import NEXT, Order, OrderService, running
-from tests.receivers import a_payment, answering, receiver
-from worker.orders import Confirmation, NotPayable, OrderStatus, Payable
-from worker.orders import OrderService as Book
+from shared.payments.payment import Payment
+from shared.upstream.client import UpstreamClient
+from tests.support.receivers import a_payment, answering, receiver
+from tests.support.upstreams import NEXT, Order, running
+from tests.support.upstreams import OrderService as StandinService
+from worker.orders import Confirmation, NotPayable, OrderService, OrderStatus, Payable
 
 SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[OrderService]:
-    async with running(OrderService(secret=SECRET)) as service:
+async def service() -> AsyncIterator[StandinService]:
+    async with running(StandinService(secret=SECRET)) as service:
         yield service
 
 
 @asynccontextmanager
-async def book_of(url: str, **options: Any) -> AsyncIterator[Book]:
+async def orders_at(url: str, **options: Any) -> AsyncIterator[OrderService]:
     values: dict[str, Any] = {"not_found_after_s": 0, "check_max_s": 30, **options}
-    async with Neighbour("orders", url, timeout_s=values.pop("timeout_s", 10), connections_max=5) as neighbour:
-        yield Book(neighbour, secret=SECRET, algorithm="HS256", **values)
+    async with UpstreamClient("orders", url, timeout_s=values.pop("timeout_s", 10), connections_max=5) as client:
+        yield OrderService(client, secret=SECRET, algorithm="HS256", **values)
 
 
 @pytest.fixture
-async def book(service: OrderService) -> AsyncIterator[Book]:
-    async with book_of(service.url) as book:
-        yield book
+async def orders(service: StandinService) -> AsyncIterator[OrderService]:
+    async with orders_at(service.url) as orders:
+        yield orders
 
 
 def payment_for(order: Order | str, amount: int = 1585, currency: str = "USD", user_id: str = "1") -> Payment:
@@ -64,14 +64,15 @@ def payment_for(order: Order | str, amount: int = 1585, currency: str = "USD", u
         ("1585", 1585, "JPY"),
         ("1585.0", 1585, "JPY"),
         ("1.585", 1585, "BHD"),
-        ("90071992547409.93", 9_007_199_254_740_993, "USD"),  # the same float as 90071992547409.92
+        # The same float as 90071992547409.92.
+        ("90071992547409.93", 9_007_199_254_740_993, "USD"),
     ],
 )
 async def test_an_order_whose_total_is_the_payments_amount_is_payable(
-    service: OrderService, book: Book, total: str, amount: int, currency: str
+    service: StandinService, orders: OrderService, total: str, amount: int, currency: str
 ) -> None:
     order = service.place(total=total, currency=currency)
-    assert await book.check(payment_for(order, amount, currency)) == Payable()
+    assert await orders.check(payment_for(order, amount, currency)) == Payable()
 
 
 @pytest.mark.parametrize(
@@ -93,63 +94,65 @@ async def test_an_order_whose_total_is_the_payments_amount_is_payable(
     ],
 )
 async def test_any_other_total_is_a_mismatch(
-    service: OrderService, book: Book, total: str, amount: int, currency: str
+    service: StandinService, orders: OrderService, total: str, amount: int, currency: str
 ) -> None:
     order = service.place(total=total, currency=currency)
-    assert await book.check(payment_for(order, amount, currency)) == NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH)
+    assert await orders.check(payment_for(order, amount, currency)) == NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH)
 
 
-async def test_another_currency_is_a_mismatch(service: OrderService, book: Book) -> None:
-    verdict = await book.check(payment_for(service.place(currency="EUR"), 1585, "USD"))
-    assert verdict == NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH)
+async def test_another_currency_is_a_mismatch(service: StandinService, orders: OrderService) -> None:
+    check = await orders.check(payment_for(service.place(currency="EUR"), 1585, "USD"))
+    assert check == NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH)
 
 
-async def test_somebody_elses_order_is_not_owned(service: OrderService, book: Book) -> None:
+async def test_an_order_of_another_user_is_not_owned(service: StandinService, orders: OrderService) -> None:
     for user_id in ("1", "21", "shop", "02"):
-        verdict = await book.check(payment_for(service.place(user_id=2), user_id=user_id))
-        assert verdict == NotPayable(FailureCode.ORDER_NOT_OWNED)
+        check = await orders.check(payment_for(service.place(user_id=2), user_id=user_id))
+        assert check == NotPayable(FailureCode.ORDER_NOT_OWNED)
 
 
 @pytest.mark.parametrize("status", [status for status in NEXT if status != "PENDING"] + ["PAID", "pending"])
-async def test_only_a_pending_order_is_payable(service: OrderService, book: Book, status: str) -> None:
-    verdict = await book.check(payment_for(service.place(status=status)))
-    assert verdict == NotPayable(FailureCode.ORDER_NOT_PAYABLE)
+async def test_only_a_pending_order_is_payable(service: StandinService, orders: OrderService, status: str) -> None:
+    check = await orders.check(payment_for(service.place(status=status)))
+    assert check == NotPayable(FailureCode.ORDER_NOT_PAYABLE)
 
 
-# -- is there no such order, or nobody to ask
+# -- is there no such order, or no answer
 
 
 async def test_three_500s_of_a_healthy_service_over_three_seconds_mean_that_there_is_no_such_order(
-    service: OrderService,
+    service: StandinService,
 ) -> None:
     pauses: list[float] = []
 
     async def nap(seconds: float) -> None:
         pauses.append(seconds)
 
-    async with book_of(service.url, not_found_after_s=3, sleep=nap) as book:
-        assert await book.check(payment_for("999")) == NotPayable(FailureCode.ORDER_NOT_FOUND)
+    async with orders_at(service.url, not_found_after_s=3, sleep=nap) as orders:
+        assert await orders.check(payment_for("999")) == NotPayable(FailureCode.ORDER_NOT_FOUND)
     assert [request.path for request in service.requests] == ["/orders/999", "/health"] * 3
     assert sum(pauses) == 3
     assert len(pauses) == 2
 
 
-async def test_an_order_that_can_be_read_after_all_is_no_missing_one(service: OrderService) -> None:
-    orders, service.orders = service.orders, {}
+async def test_an_order_that_can_be_read_after_all_is_no_missing_one(service: StandinService) -> None:
+    order = service.place()
+    readable, service.orders = service.orders, {}
 
     async def nap(_seconds: float) -> None:
-        service.orders = orders  # its database was just being restarted
+        # Its database was just being restarted.
+        service.orders = readable
 
-    async with book_of(service.url, sleep=nap) as book:
-        order = service.place()
-        orders[order.id], service.orders = order, {}
-        assert await book.check(payment_for(order)) == Payable()
+    async with orders_at(service.url, sleep=nap) as orders:
+        assert await orders.check(payment_for(order)) == Payable()
 
 
 @pytest.mark.parametrize("trouble", ["down", "hanging", "sick", "502", "503", "504", "501", "429", "301", "401"])
-async def test_whoever_cannot_be_asked_has_given_no_verdict(service: OrderService, trouble: str) -> None:
+async def test_a_service_that_gives_no_answer_that_counts_decides_nothing(
+    service: StandinService, trouble: str
+) -> None:
     order_id = "999"
-    async with book_of(service.url, timeout_s=0.2) as book:
+    async with orders_at(service.url, timeout_s=0.2) as orders:
         match trouble:
             case "down":
                 await service.down()
@@ -159,31 +162,33 @@ async def test_whoever_cannot_be_asked_has_given_no_verdict(service: OrderServic
                 service.is_sick = True
             case status:
                 service.failing, order_id = int(status), str(service.place().id)
-        with pytest.raises(NeighbourUnreachable):
-            await book.check(payment_for(order_id))
+        with pytest.raises(UpstreamUnavailable):
+            await orders.check(payment_for(order_id))
 
 
-async def test_a_sick_service_is_no_reason_to_wait(service: OrderService) -> None:
+async def test_a_sick_service_is_no_reason_to_wait(service: StandinService) -> None:
     service.is_sick = True
-    async with book_of(service.url) as book:
-        with pytest.raises(NeighbourUnreachable):
-            await book.check(payment_for("999"))
+    async with orders_at(service.url) as orders:
+        with pytest.raises(UpstreamUnavailable):
+            await orders.check(payment_for("999"))
     assert len(service.asked("GET", "/orders")) == 1
 
 
-async def test_a_service_that_falls_ill_meanwhile_has_given_no_verdict(service: OrderService) -> None:
+async def test_a_service_that_falls_ill_meanwhile_decides_nothing(service: StandinService) -> None:
     async def nap(_seconds: float) -> None:
         service.is_sick = True
 
-    async with book_of(service.url, sleep=nap) as book:
-        with pytest.raises(NeighbourUnreachable):
-            await book.check(payment_for("999"))
+    async with orders_at(service.url, sleep=nap) as orders:
+        with pytest.raises(UpstreamUnavailable):
+            await orders.check(payment_for("999"))
 
 
 @pytest.mark.parametrize("status", [404, 410, 422])
-async def test_a_newer_service_that_says_what_it_means_is_believed_at_once(service: OrderService, status: int) -> None:
-    async with receiver(answering(status)) as newer, book_of(newer.url.removesuffix("/hook")) as book:
-        assert await book.check(payment_for("999")) == NotPayable(FailureCode.ORDER_NOT_FOUND)
+async def test_a_newer_service_that_says_what_it_means_is_believed_at_once(
+    service: StandinService, status: int
+) -> None:
+    async with receiver(answering(status)) as newer, orders_at(newer.url.removesuffix("/hook")) as orders:
+        assert await orders.check(payment_for("999")) == NotPayable(FailureCode.ORDER_NOT_FOUND)
         assert len(newer.requests) == 1
 
 
@@ -203,42 +208,45 @@ async def test_a_newer_service_that_says_what_it_means_is_believed_at_once(servi
         b'{"id": 2, "user_id": 1, "status": "PENDING", "currency": "USD", "total": 15.85}',
     ],
 )  # fmt: skip
-async def test_what_is_not_the_order_is_no_verdict(body: bytes) -> None:
-    async with receiver(answering(200, body)) as strange, book_of(strange.url.removesuffix("/hook")) as book:
-        with pytest.raises(NeighbourUnreachable):
-            await book.check(payment_for("1"))
-        assert (await book.confirm("1", notes="", correlation_id=None)).error is not None
-        assert {request.path for request in strange.requests} == {"/orders/1"}  # and nothing was changed
+async def test_an_answer_that_is_not_the_order_decides_nothing(body: bytes) -> None:
+    async with receiver(answering(200, body)) as strange, orders_at(strange.url.removesuffix("/hook")) as orders:
+        with pytest.raises(UpstreamUnavailable):
+            await orders.check(payment_for("1"))
+        assert (await orders.confirm("1", notes="", correlation_id=None)).error is not None
+        # Nothing was changed.
+        assert {request.path for request in strange.requests} == {"/orders/1"}
 
 
-async def test_one_check_is_over_in_time_whatever_happens(service: OrderService) -> None:
+async def test_one_check_is_over_in_time_whatever_happens(service: StandinService) -> None:
     service.held = asyncio.Event()
-    async with book_of(service.url, check_max_s=0.1, timeout_s=30) as book:
+    async with orders_at(service.url, check_max_s=0.1, timeout_s=30) as orders:
         started = monotonic()
-        with pytest.raises(NeighbourUnreachable):
-            await book.check(payment_for("1"))
+        with pytest.raises(UpstreamUnavailable):
+            await orders.check(payment_for("1"))
         assert monotonic() - started < 10
 
 
 @pytest.mark.parametrize("order_id", ["abc", "0", "007", "-1", "1.0", "1_0", "٤٢", "..", "1/../2", "1" * 20, ""])
-async def test_what_is_no_number_of_an_order_is_no_order_and_nobody_is_asked(
-    service: OrderService, book: Book, order_id: str
+async def test_what_is_no_number_of_an_order_is_no_order_and_the_service_is_not_asked(
+    service: StandinService, orders: OrderService, order_id: str
 ) -> None:
     service.place()
-    assert await book.check(payment_for(order_id)) == NotPayable(FailureCode.ORDER_NOT_FOUND)
+    assert await orders.check(payment_for(order_id)) == NotPayable(FailureCode.ORDER_NOT_FOUND)
     assert service.requests == []
 
 
 # -- tokens and names
 
 
-async def test_every_request_has_a_token_of_its_own_that_is_soon_over(service: OrderService, book: Book) -> None:
+async def test_every_request_has_a_token_of_its_own_that_is_soon_over(
+    service: StandinService, orders: OrderService
+) -> None:
     payment = replace(payment_for(service.place()), correlation_id="shop-4711")
     with capture_logs() as logs:
-        await book.check(payment)
-        await book.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
+        await orders.check(payment)
+        await orders.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
         service.failing = 503
-        await book.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
+        await orders.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
     for request in service.requests:
         claims = jwt.decode(request.token, SECRET, algorithms=["HS256"])
         assert time() < claims.pop("exp") <= time() + 300
@@ -249,9 +257,9 @@ async def test_every_request_has_a_token_of_its_own_that_is_soon_over(service: O
     assert "eyJ" not in str(logs)
 
 
-async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: OrderService, book: Book) -> None:
+async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: StandinService, orders: OrderService) -> None:
     for order_id in ("1/status", "a b", "ü", "?", "#", "%2F", "..;"):
-        await book.confirm(order_id, notes="", correlation_id=None)
+        await orders.confirm(order_id, notes="", correlation_id=None)
     assert [request.path for request in service.requests] == [
         "/orders/1%2Fstatus", "/orders/a%20b", "/orders/%C3%BC", "/orders/%3F", "/orders/%23", "/orders/%252F",
         "/orders/..%3B",
@@ -260,9 +268,9 @@ async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: OrderSer
 
 @pytest.mark.parametrize("order_id", [".", ".."])
 async def test_an_id_that_would_lead_elsewhere_is_asked_about_nowhere(
-    service: OrderService, book: Book, order_id: str
+    service: StandinService, orders: OrderService, order_id: str
 ) -> None:
-    confirmation = await book.confirm(order_id, notes="", correlation_id=None)
+    confirmation = await orders.confirm(order_id, notes="", correlation_id=None)
     assert confirmation.order_status is None
     assert "no address" in (confirmation.error or "")
     assert service.requests == []
@@ -275,13 +283,13 @@ def is_done(confirmation: Confirmation) -> bool:
     return confirmation.error is None
 
 
-async def confirmed(book: Book, order: Order, notes: str = "Paid") -> Confirmation:
-    return await book.confirm(str(order.id), notes=notes, correlation_id=None)
+async def confirmed(orders: OrderService, order: Order, notes: str = "Paid") -> Confirmation:
+    return await orders.confirm(str(order.id), notes=notes, correlation_id=None)
 
 
-async def test_a_pending_order_is_confirmed_with_a_note(service: OrderService, book: Book) -> None:
+async def test_a_pending_order_is_confirmed_with_a_note(service: StandinService, orders: OrderService) -> None:
     order = service.place()
-    confirmation = await confirmed(book, order, "Paid: payment 1" + "x" * 600)
+    confirmation = await confirmed(orders, order, "Paid: payment 1" + "x" * 600)
     assert is_done(confirmation)
     assert (confirmation.order_status, confirmation.status_code) == (OrderStatus.CONFIRMED, 200)
     assert order.moves == ["CONFIRMED"]
@@ -291,53 +299,60 @@ async def test_a_pending_order_is_confirmed_with_a_note(service: OrderService, b
 
 @pytest.mark.parametrize("status", ["CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED"])
 async def test_an_order_that_is_confirmed_or_further_is_left_alone(
-    service: OrderService, book: Book, status: str
+    service: StandinService, orders: OrderService, status: str
 ) -> None:
     order = service.place(status=status)
-    assert is_done(await confirmed(book, order))
+    assert is_done(await confirmed(orders, order))
     assert service.asked("PUT") == []
 
 
-async def test_a_cancelled_order_can_never_be_confirmed_and_nobody_tries(service: OrderService, book: Book) -> None:
+async def test_a_cancelled_order_can_never_be_confirmed_and_is_not_updated(
+    service: StandinService, orders: OrderService
+) -> None:
     order = service.place(status="CANCELLED")
-    confirmation = await confirmed(book, order)
+    confirmation = await confirmed(orders, order)
     assert confirmation.order_status is OrderStatus.CANCELLED
     assert "cancelled" in (confirmation.error or "")
     assert service.asked("PUT") == []
 
 
 async def test_an_order_that_is_cancelled_in_the_last_moment_is_found_cancelled(
-    service: OrderService, book: Book
+    service: StandinService, orders: OrderService
 ) -> None:
     service.cancels_before_update = True
-    confirmation = await confirmed(book, service.place())
+    confirmation = await confirmed(orders, service.place())
     assert confirmation.order_status is OrderStatus.CANCELLED
     assert confirmation.error
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_an_update_whose_answer_was_lost_is_found_done(service: OrderService, book: Book, lost: int) -> None:
+async def test_an_update_whose_answer_was_lost_is_found_done(
+    service: StandinService, orders: OrderService, lost: int
+) -> None:
     order = service.place()
     service.updates_to_lose = lost
-    assert is_done(await confirmed(book, order))
-    assert is_done(await confirmed(book, order))
+    assert is_done(await confirmed(orders, order))
+    assert is_done(await confirmed(orders, order))
     assert order.moves == ["CONFIRMED"]
 
 
-async def test_an_update_that_never_arrived_is_made_by_the_next_attempt(service: OrderService, book: Book) -> None:
+async def test_an_update_that_never_arrived_is_made_by_the_next_attempt(
+    service: StandinService, orders: OrderService
+) -> None:
     order = service.place()
-    service.updates_to_drop = 2  # the client sends it a second time by itself
-    first = await confirmed(book, order)
+    # The HTTP client sends the update a second time by itself.
+    service.updates_to_drop = 2
+    first = await confirmed(orders, order)
     assert (first.order_status, first.status_code) == (OrderStatus.PENDING, None)
     assert first.error
-    assert is_done(await confirmed(book, order))
+    assert is_done(await confirmed(orders, order))
     assert order.moves == ["CONFIRMED"]
 
 
-async def test_an_update_that_is_refused_is_an_error_with_its_status(service: OrderService) -> None:
+async def test_an_update_that_is_refused_is_an_error_with_its_status(service: StandinService) -> None:
     order = service.place()
-    async with Neighbour("orders", service.url, timeout_s=10, connections_max=1) as neighbour:
-        stranger = Book(neighbour, secret="another" * 8, algorithm="HS256", not_found_after_s=0, check_max_s=10)
+    async with UpstreamClient("orders", service.url, timeout_s=10, connections_max=1) as client:
+        stranger = OrderService(client, secret="another" * 8, algorithm="HS256", not_found_after_s=0, check_max_s=10)
         confirmation = await confirmed(stranger, order)
     assert (confirmation.order_status, confirmation.status_code) == (None, 500)
     assert confirmation.error
@@ -345,9 +360,9 @@ async def test_an_update_that_is_refused_is_an_error_with_its_status(service: Or
 
 
 @pytest.mark.parametrize("trouble", ["down", "502", "missing", "strange"])
-async def test_what_cannot_be_read_is_not_changed(service: OrderService, trouble: str) -> None:
+async def test_what_cannot_be_read_is_not_changed(service: StandinService, trouble: str) -> None:
     order = service.place()
-    async with book_of(service.url, timeout_s=0.5) as book:
+    async with orders_at(service.url, timeout_s=0.5) as orders:
         match trouble:
             case "down":
                 await service.down()
@@ -357,22 +372,23 @@ async def test_what_cannot_be_read_is_not_changed(service: OrderService, trouble
                 order.status = "REFUNDED"
             case status:
                 service.failing = int(status)
-        confirmation = await confirmed(book, order)
+        confirmation = await confirmed(orders, order)
     assert confirmation.order_status is None
     assert confirmation.error
     assert service.asked("PUT") == []
 
 
 async def test_an_attempt_that_could_not_read_back_is_repeated_without_a_second_transition(
-    service: OrderService,
+    service: StandinService,
 ) -> None:
     order = service.place()
-    async with book_of(service.url, timeout_s=0.3) as book:
-        service.held = asyncio.Event()  # a proxy that gives up too early: everything arrives, no answer does
-        assert (await confirmed(book, order)).error
+    async with orders_at(service.url, timeout_s=0.3) as orders:
+        # A proxy that gives up too early: everything arrives, no answer does.
+        service.held = asyncio.Event()
+        assert (await confirmed(orders, order)).error
         service.held.set()
         service.held = None
         service.updates_to_lose = 1
-        assert is_done(await confirmed(book, order))
-        assert is_done(await confirmed(book, order))
+        assert is_done(await confirmed(orders, order))
+        assert is_done(await confirmed(orders, order))
     assert order.moves == ["CONFIRMED"]

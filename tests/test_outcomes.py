@@ -6,31 +6,30 @@ from uuid import UUID
 
 import pytest
 
-from shared.cards import ADDRESS_SCENARIOS, CARD_SCENARIOS
+from api.cards import ADDRESS_SCENARIOS, CARD_SCENARIOS
 from shared.ids import new_id
-from shared.lifecycle import FailureCode, MethodType
-from worker.gateway.draws import base62, fraction, upper_alphanumeric
+from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,
     FAILURE_SHARES,
-    Outcome,
-    OutcomeRule,
-    Rules,
-    decide,
+    OutcomeSettings,
+    SimulatedOutcome,
+    decide_outcome,
 )
-from worker.gateway.protocol import ChargeRequest
-from worker.gateway.simulator import Name, gateway_of
+from worker.gateway.requests import SimulatedRequest
+from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
+from worker.gateway.simulator import GatewayName, gateway_of
 
 DRAWS = 20_000
-DEFAULTS = Rules(seed="a seed", success_rate=0.95, amounts_decide=False)
+DEFAULTS = OutcomeSettings(seed="a seed", success_rate=0.95, uses_test_amounts=False)
 ALL_APPROVED = replace(DEFAULTS, success_rate=1.0)
 ALL_FAIL = replace(DEFAULTS, success_rate=0.0)
-WITH_AMOUNTS = replace(DEFAULTS, amounts_decide=True)
+WITH_AMOUNTS = replace(DEFAULTS, uses_test_amounts=True)
 
-REQUEST = ChargeRequest(
+REQUEST = SimulatedRequest(
     payment_id=UUID("01890a5d-ac96-774b-bcce-b302099a8057"),
-    identity="order-1",
+    seed_key="order-1",
     method_type=MethodType.CREDIT_CARD,
     scenario=None,
     amount=1585,
@@ -39,13 +38,13 @@ REQUEST = ChargeRequest(
 )
 
 
-def requests(method_type: MethodType = MethodType.CREDIT_CARD, count: int = DRAWS) -> list[ChargeRequest]:
-    return [replace(REQUEST, identity=f"order-{number}", method_type=method_type) for number in range(count)]
+def requests(method_type: MethodType = MethodType.CREDIT_CARD, count: int = DRAWS) -> list[SimulatedRequest]:
+    return [replace(REQUEST, seed_key=f"order-{number}", method_type=method_type) for number in range(count)]
 
 
 @pytest.mark.parametrize("method_type", MethodType)
 def test_the_success_rate_holds(method_type: MethodType) -> None:
-    approved = sum(decide(request, DEFAULTS).failure is None for request in requests(method_type))
+    approved = sum(decide_outcome(request, DEFAULTS).failure is None for request in requests(method_type))
     assert approved / DRAWS == pytest.approx(0.95, abs=0.005)
 
 
@@ -72,7 +71,7 @@ def test_the_success_rate_holds(method_type: MethodType) -> None:
     ],
 )
 def test_the_failures_of_a_method_have_their_shares(method_type: MethodType, shares: dict[str, float]) -> None:
-    failures = Counter(str(decide(request, ALL_FAIL).failure) for request in requests(method_type))
+    failures = Counter(str(decide_outcome(request, ALL_FAIL).failure) for request in requests(method_type))
     assert {failure: count / DRAWS for failure, count in failures.items()} == pytest.approx(shares, abs=0.015)
 
 
@@ -82,26 +81,30 @@ def test_the_shares_of_every_method_add_up_to_all_failures(method_type: MethodTy
 
 
 def test_a_rate_of_one_never_fails_and_a_rate_of_zero_always_does() -> None:
-    assert all(decide(request, ALL_APPROVED) == Outcome(None, OutcomeRule.RATE) for request in requests())
-    assert all(decide(request, ALL_FAIL).failure is not None for request in requests())
+    assert all(
+        decide_outcome(request, ALL_APPROVED) == SimulatedOutcome(None, OutcomeRule.RATE) for request in requests()
+    )
+    assert all(decide_outcome(request, ALL_FAIL).failure is not None for request in requests())
 
 
 def test_an_outcome_is_the_same_in_any_order_and_for_any_payment_id() -> None:
-    forwards = {request.identity: decide(request, DEFAULTS) for request in requests(count=2000)}
+    forwards = {request.seed_key: decide_outcome(request, DEFAULTS) for request in requests(count=2000)}
     again = [replace(request, payment_id=new_id()) for request in reversed(requests(count=2000))]
-    assert {request.identity: decide(request, DEFAULTS) for request in again} == forwards
+    assert {request.seed_key: decide_outcome(request, DEFAULTS) for request in again} == forwards
 
 
 def test_an_outcome_is_decided_once_for_all_tries() -> None:
     for request in requests(count=500):
-        assert {decide(replace(request, gateway_try=number), ALL_FAIL) for number in range(5)} == {
-            decide(request, ALL_FAIL)
+        assert {decide_outcome(replace(request, gateway_try=number), ALL_FAIL) for number in range(5)} == {
+            decide_outcome(request, ALL_FAIL)
         }
 
 
 def test_another_seed_draws_other_outcomes() -> None:
     other = replace(DEFAULTS, seed="another seed")
-    assert [decide(request, other) for request in requests()] != [decide(request, DEFAULTS) for request in requests()]
+    assert [decide_outcome(request, other) for request in requests()] != [
+        decide_outcome(request, DEFAULTS) for request in requests()
+    ]
 
 
 @pytest.mark.parametrize("failure", CARD_SCENARIOS.values())
@@ -109,14 +112,14 @@ def test_another_seed_draws_other_outcomes() -> None:
 def test_a_test_card_decides_before_amount_and_rate(method_type: MethodType, failure: FailureCode) -> None:
     request = replace(REQUEST, method_type=method_type, scenario=failure, amount=1501)
     for rules in (WITH_AMOUNTS, ALL_APPROVED, ALL_FAIL):
-        assert decide(request, rules) == Outcome(failure, OutcomeRule.CARD)
+        assert decide_outcome(request, rules) == SimulatedOutcome(failure, OutcomeRule.CARD)
 
 
 @pytest.mark.parametrize("failure", ADDRESS_SCENARIOS.values())
 def test_a_test_address_decides_before_amount_and_rate(failure: FailureCode) -> None:
     request = replace(REQUEST, method_type=MethodType.PAYPAL, scenario=failure, amount=1502)
     for rules in (WITH_AMOUNTS, ALL_APPROVED, ALL_FAIL):
-        assert decide(request, rules) == Outcome(failure, OutcomeRule.ADDRESS)
+        assert decide_outcome(request, rules) == SimulatedOutcome(failure, OutcomeRule.ADDRESS)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +135,19 @@ def test_a_test_address_decides_before_amount_and_rate(failure: FailureCode) -> 
 def test_a_test_amount_decides_before_the_rate(amount: int, failure: str, method_type: MethodType) -> None:
     request = replace(REQUEST, amount=amount, method_type=method_type)
     rules = replace(WITH_AMOUNTS, success_rate=1.0)
-    assert decide(request, rules) == Outcome(FailureCode(failure), OutcomeRule.AMOUNT)
+    assert decide_outcome(request, rules) == SimulatedOutcome(FailureCode(failure), OutcomeRule.AMOUNT)
 
 
 def test_test_amounts_decide_nothing_unless_they_are_switched_on() -> None:
     for amount in range(100, 200):
-        assert decide(replace(REQUEST, amount=amount), ALL_APPROVED) == Outcome(None, OutcomeRule.RATE)
+        assert decide_outcome(replace(REQUEST, amount=amount), ALL_APPROVED) == SimulatedOutcome(None, OutcomeRule.RATE)
 
 
 def test_only_four_of_a_hundred_amounts_decide() -> None:
     rules = replace(WITH_AMOUNTS, success_rate=1.0)
-    decided = {amount % 100 for amount in range(100, 200) if decide(replace(REQUEST, amount=amount), rules).failure}
+    decided = {
+        amount % 100 for amount in range(100, 200) if decide_outcome(replace(REQUEST, amount=amount), rules).failure
+    }
     assert decided == set(AMOUNT_SCENARIOS) == {1, 2, 3, 4}
 
 
@@ -154,19 +159,19 @@ def test_every_failure_code_has_one_sentence_for_people() -> None:
 
 def test_the_failures_of_every_method_are_drawn() -> None:
     for method_type in MethodType:
-        drawn = {decide(request, ALL_FAIL).failure for request in requests(method_type, 2000)}
+        drawn = {decide_outcome(request, ALL_FAIL).failure for request in requests(method_type, 2000)}
         assert drawn == set(FAILURE_SHARES[method_type])
 
 
 @pytest.mark.parametrize("method_type", [MethodType.CREDIT_CARD, MethodType.DEBIT_CARD])
 def test_stripe_gets_seven_card_payments_for_each_of_square(method_type: MethodType) -> None:
     gateways = Counter(gateway_of(request, "a seed") for request in requests(method_type))
-    assert set(gateways) == {Name.STRIPE, Name.SQUARE}
-    assert gateways[Name.STRIPE] / DRAWS == pytest.approx(7 / 8, abs=0.01)
+    assert set(gateways) == {GatewayName.STRIPE, GatewayName.SQUARE}
+    assert gateways[GatewayName.STRIPE] / DRAWS == pytest.approx(7 / 8, abs=0.01)
 
 
 def test_paypal_is_always_processed_by_paypal() -> None:
-    assert {gateway_of(request, "a seed") for request in requests(MethodType.PAYPAL, 1000)} == {Name.PAYPAL}
+    assert {gateway_of(request, "a seed") for request in requests(MethodType.PAYPAL, 1000)} == {GatewayName.PAYPAL}
 
 
 def test_fractions_are_evenly_spread_below_one() -> None:
@@ -182,7 +187,7 @@ def test_where_a_part_ends_makes_a_difference() -> None:
     assert len({fraction("a seed", *parts) for parts in drawn}) == len(drawn)
 
 
-def test_each_of_seed_identity_purpose_and_try_changes_the_draw() -> None:
+def test_seed_and_seed_key_and_purpose_and_try_each_change_the_draw() -> None:
     drawn = {
         fraction("a seed", "order-1", "delay", 0),
         fraction("another", "order-1", "delay", 0),
@@ -195,7 +200,7 @@ def test_each_of_seed_identity_purpose_and_try_changes_the_draw() -> None:
 
 
 def test_a_draw_is_the_same_in_every_version_of_this_code() -> None:
-    """Whoever has a seed in a test of theirs relies on it; a change here belongs into the changelog."""
+    """Tests of our clients that set a seed rely on it; a change here belongs into the changelog."""
     assert fraction("a seed", "order-1", "outcome") == FIXED_FRACTION
     assert base62("a seed", "order-1", "transaction", length=24) == FIXED_BASE62
 

@@ -15,22 +15,32 @@ import pytest
 from sqlalchemy import text
 
 from api.main import listen, serve
-from shared.config import Settings
-from shared.db import Database
-from shared.documents import Payment
+from shared.broker.client import Broker, Queue
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.leases import WorkItem
 from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.leases import Ref
 from shared.lifecycle import FailureCode, MethodType
-from shared.queue import Carrier, Queue
+from shared.payments.outcomes import Approved, Declined
+from shared.payments.payment import Payment
 from shared.runtime import Runtime, open_runtime
-from tests.messages import refs_in
-from tests.processes import Shop
-from tests.receivers import receiver
-from tests.rows import accepted, are_settled, assert_sound, books, claimed, read, read_all, reasons, write
-from tests.servers import ValkeyServer
-from tests.waiting import eventually
+from tests.support.messages import items_in
+from tests.support.processes import Shop
+from tests.support.receivers import receiver
+from tests.support.rows import (
+    accepted,
+    are_settled,
+    assert_sound,
+    claimed,
+    ledger_entries,
+    read,
+    read_all,
+    reasons,
+    write,
+)
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import eventually
 from worker.gateway.ledger import Entry, EntryKind, Ledger
-from worker.gateway.protocol import Approved, Declined
 from worker.main import WorkerProcess
 
 type MakeSettings = Callable[..., Settings]
@@ -64,11 +74,11 @@ async def api(runtime: Runtime) -> AsyncIterator[None]:
 @asynccontextmanager
 async def worker(runtime: Runtime) -> AsyncIterator[WorkerProcess]:
     """A worker until the block ends."""
-    hands, stop = WorkerProcess(runtime), asyncio.Event()
-    working = asyncio.create_task(hands.run(stop))
+    process, stop = WorkerProcess(runtime), asyncio.Event()
+    working = asyncio.create_task(process.run(stop))
     try:
-        await eventually(lambda: hands.processor.free or working.done())
-        yield hands
+        await eventually(lambda: process.processor.free or working.done())
+        yield process
     finally:
         stop.set()
         await working
@@ -116,7 +126,7 @@ async def test_a_payment_goes_all_the_way_from_the_intent_to_a_signed_webhook(ma
             return bool([delivery["status"] for delivery in shown] == ["delivered"])
 
         await eventually(is_delivered)
-        assert await books(service.database, UUID(payment["id"])) == ["authorize", "capture"]
+        assert await ledger_entries(service.database, UUID(payment["id"])) == ["authorize", "capture"]
 
 
 async def test_a_declined_card_fails_and_the_order_can_be_paid_with_another(make_settings: MakeSettings) -> None:
@@ -131,7 +141,7 @@ async def test_a_declined_card_fails_and_the_order_can_be_paid_with_another(make
         await assert_sound(service.database)
 
 
-async def test_many_payments_of_every_kind_end_and_the_books_agree(make_settings: MakeSettings) -> None:
+async def test_many_payments_of_every_kind_end_and_the_ledger_agrees(make_settings: MakeSettings) -> None:
     async with running(make_settings(payment_success_rate=0.6)) as service:
         debit = await service.shop.add_card("4000056655665556", "DEBIT_CARD")
         methods = [service.shop.method_id, debit]
@@ -143,7 +153,7 @@ async def test_many_payments_of_every_kind_end_and_the_books_agree(make_settings
         assert "network_error" in {payment.failure_code for payment in found}  # also after its retries
 
 
-# -- begun in the middle: what a killed worker leaves behind
+# -- begun in the middle: what a killed worker leaves
 
 CHARGED = Approved("stripe_mock", "ch_of_the_first_worker", {"authorization_code": "A1B2C3"}, "rate")
 REFUSED = Declined("stripe_mock", FailureCode.CARD_DECLINED, "The issuer declined the card.", {}, "rate")
@@ -168,7 +178,7 @@ async def note(database: Database, row: Payment, kinds: Sequence[EntryKind]) -> 
     run = asyncio.create_task(ledger.run())
     for kind in kinds:
         answer = REFUSED if kind is EntryKind.DECLINE else replace(CHARGED, transaction_id=f"ch_{row.id}")
-        await ledger.book(Entry(row.id, kind, row.amount, row.currency, answer))
+        await ledger.record_entry(Entry(row.id, kind, row.amount, row.currency, answer))
     ledger.close()
     await run
 
@@ -185,7 +195,7 @@ async def test_whatever_moment_a_worker_was_killed_at_the_next_one_charges_once(
         await assert_sound(database)
         for moment, (_, kinds, expected) in LEFT_BEHIND.items():
             payment = await read(database, rows[moment].id)
-            assert await books(database, payment.id) == expected, moment
+            assert await ledger_entries(database, payment.id) == expected, moment
             assert payment.status == ("FAILED" if expected == ["decline"] else "COMPLETED"), moment
             if kinds and expected != ["decline"]:
                 assert payment.gateway_transaction_id == f"ch_{payment.id}", "the first worker's charge was not found"
@@ -196,22 +206,27 @@ async def test_duplicate_late_and_disordered_messages_change_nothing(make_settin
     async with opened(make_settings(payment_success_rate=1)) as runtime:
         database = runtime.database
         rows = [accepted(LONG_AGO) for _ in range(30)]
-        refs = await write(database, *rows)
-        future = [Ref(ref.id, 9) for ref in refs]
-        for batch in (refs[::-1], refs, future, refs[10:20], refs):
-            await runtime.carrier.publish(Queue.PROCESS, batch)
-        async with worker(runtime) as hands:
+        items = await write(database, *rows)
+        future = [WorkItem(item.id, 9) for item in items]
+        for batch in (items[::-1], items, future, items[10:20], items):
+            await runtime.broker.publish(Queue.PROCESS, batch)
+        async with worker(runtime) as process:
             await eventually(lambda: are_settled(database, 30))
-            for batch in (refs, future, [Ref(ref.id, 1) for ref in refs], [Ref(ref.id, 2) for ref in refs]):
-                await runtime.carrier.publish(Queue.PROCESS, batch)
-            await eventually(lambda: is_empty(runtime.carrier))
-            await eventually(lambda: hands.processor.free == runtime.settings.worker_concurrency)
+            for batch in (
+                items,
+                future,
+                [WorkItem(item.id, 1) for item in items],
+                [WorkItem(item.id, 2) for item in items],
+            ):
+                await runtime.broker.publish(Queue.PROCESS, batch)
+            await eventually(lambda: is_empty(runtime.broker))
+            await eventually(lambda: process.processor.free == runtime.settings.worker_concurrency)
         await assert_sound(database)
         assert {payment.sequence for payment in await read_all(database)} == {3}
 
 
-async def is_empty(carrier: Carrier) -> bool:
-    return not await carrier.redis.zcard(Queue.PROCESS)
+async def is_empty(broker: Broker) -> bool:
+    return not await broker.arq_connection.zcard(Queue.PROCESS)
 
 
 async def test_without_a_single_message_the_relay_alone_brings_everything(make_settings: MakeSettings) -> None:
@@ -237,29 +252,27 @@ def slow_gateway(make_settings: MakeSettings, **changes: Any) -> Settings:
     return make_settings(**{**values, **changes})
 
 
-def in_gateway(hands: WorkerProcess) -> set[UUID]:
-    return {payment.id for payment in hands.processor._asking.values()}
+async def processing(database: Database) -> set[UUID]:
+    """The payments that a worker has claimed and not settled."""
+    return {payment.id for payment in await read_all(database) if payment.status == "PROCESSING"}
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 async def test_workers_share_the_work_and_none_takes_more_than_its_slots(make_settings: MakeSettings) -> None:
     settings = slow_gateway(make_settings)
     async with opened(settings) as one, opened(settings) as other, worker(one) as left, worker(other) as right:
-        seen: dict[WorkerProcess, set[UUID]] = {left: set(), right: set()}
 
         async def all_settled() -> bool:
-            for hands, ids in seen.items():
-                assert len(in_gateway(hands)) <= 10
-                ids.update(in_gateway(hands))
+            assert max(left.processor.in_gateway, right.processor.in_gateway) <= 10
             return await are_settled(one.database, 60)
 
-        refs = await write(one.database, *(accepted(datetime.now(UTC)) for _ in range(60)))
+        items = await write(one.database, *(accepted(datetime.now(UTC)) for _ in range(60)))
         for start in range(0, 60, 20):
-            await one.carrier.publish(Queue.PROCESS, refs[start : start + 20])
+            await one.broker.publish(Queue.PROCESS, items[start : start + 20])
         await eventually(all_settled, timeout_s=60)
         await assert_sound(one.database)
-        assert {payment.attempt for payment in await read_all(one.database)} == {1}
-    shares = sorted(len(ids) for ids in seen.values())
+        assert {payment.lease_version for payment in await read_all(one.database)} == {1}
+    shares = sorted((left.processor.settled, right.processor.settled))
     assert sum(shares) == 60
     assert shares[1] - shares[0] <= 0.25 * 30, shares
 
@@ -272,14 +285,14 @@ async def test_a_full_worker_leaves_payments_to_others(make_settings: MakeSettin
     )
     quick = settings.model_copy(update={"payment_processing_delay_min": 0, "payment_processing_delay_max": 0})
     async with opened(settings) as one, opened(quick) as other:
-        refs = await write(one.database, *(accepted(datetime.now(UTC)) for _ in range(11)))
+        items = await write(one.database, *(accepted(datetime.now(UTC)) for _ in range(11)))
         full, stop = WorkerProcess(one), asyncio.Event()
         working = asyncio.create_task(full.run(stop))
-        await one.carrier.publish(Queue.PROCESS, refs)
+        await one.broker.publish(Queue.PROCESS, items)
         await eventually(lambda: full.processor.in_gateway == 10)
+        [leftover] = {item.id for item in items} - await processing(one.database)
         async with worker(other):
-            left = next(ref for ref in refs if ref.id not in in_gateway(full))
-            await eventually(lambda: is_completed(other.database, left.id))
+            await eventually(lambda: is_completed(other.database, leftover))
         assert full.processor.in_gateway == 10
         working.cancel()
         await asyncio.wait([working], timeout=10)
@@ -298,30 +311,30 @@ async def test_stopping_finishes_what_is_in_the_gateway_and_leaves_the_rest_in_t
 ) -> None:
     settings = slow_gateway(make_settings)
     async with opened(settings) as runtime:
-        refs = await write(runtime.database, *(accepted(datetime.now(UTC)) for _ in range(25)))
-        hands, stop = WorkerProcess(runtime), asyncio.Event()
-        working = asyncio.create_task(hands.run(stop))
-        await runtime.carrier.publish(Queue.PROCESS, refs)
-        await eventually(lambda: hands.processor.in_gateway == 10)
-        began = in_gateway(hands)
+        items = await write(runtime.database, *(accepted(datetime.now(UTC)) for _ in range(25)))
+        process, stop = WorkerProcess(runtime), asyncio.Event()
+        working = asyncio.create_task(process.run(stop))
+        await runtime.broker.publish(Queue.PROCESS, items)
+        await eventually(lambda: process.processor.in_gateway == 10)
+        began = await processing(runtime.database)
         stop.set()
         async with asyncio.timeout(20):
             await working
         found = await read_all(runtime.database)
         assert {payment.id for payment in found if payment.status == "COMPLETED"} >= began
         assert {payment.status.value for payment in found} == {"COMPLETED", "PENDING"}
-        waiting = {ref.id for ref in await refs_in(runtime.carrier, Queue.PROCESS)}
+        waiting = {item.id for item in await items_in(runtime.broker, Queue.PROCESS)}
         assert waiting == {payment.id for payment in found if payment.status == "PENDING"}
         async with worker(runtime):
             await eventually(lambda: are_settled(runtime.database, 25), timeout_s=30)
-        assert {payment.attempt for payment in await read_all(runtime.database)} == {1}
+        assert {payment.lease_version for payment in await read_all(runtime.database)} == {1}
 
 
-class Broken(Carrier):
-    """A carrier with a bug that shows when the relay asks whether Redis answers."""
+class Broken(Broker):
+    """A broker with a bug that shows when the relay asks whether Redis answers."""
 
-    def __init__(self, whole: Carrier) -> None:
-        super().__init__(whole.redis)
+    def __init__(self, whole: Broker) -> None:
+        super().__init__(whole.arq_connection)
         self.is_broken = False
 
     async def ping(self) -> bool:
@@ -333,19 +346,19 @@ class Broken(Carrier):
 async def test_a_part_that_dies_takes_the_worker_with_it_also_with_payments_in_the_gateway(
     make_settings: MakeSettings,
 ) -> None:
-    """No worker stays that looks alive and takes nothing: whoever runs it starts another, and leases end."""
+    """No worker stays that looks alive and takes nothing: it ends, another is started, and leases end."""
     settings = slow_gateway(
         make_settings, payment_processing_delay_min=20_000, payment_processing_delay_max=20_000, lease_s=31
     )
     async with opened(settings) as sound:
-        carrier = Broken(sound.carrier)
-        runtime = replace(sound, carrier=carrier)
-        refs = await write(runtime.database, *(accepted(datetime.now(UTC)) for _ in range(15)))
-        await carrier.publish(Queue.PROCESS, refs)
-        hands = WorkerProcess(runtime)
-        working = asyncio.create_task(hands.run(asyncio.Event()))
-        await eventually(lambda: hands.processor.in_gateway == 10)
-        carrier.is_broken = True
+        broker = Broken(sound.broker)
+        runtime = replace(sound, broker=broker)
+        items = await write(runtime.database, *(accepted(datetime.now(UTC)) for _ in range(15)))
+        await broker.publish(Queue.PROCESS, items)
+        process = WorkerProcess(runtime)
+        working = asyncio.create_task(process.run(asyncio.Event()))
+        await eventually(lambda: process.processor.in_gateway == 10)
+        broker.is_broken = True
         await asyncio.wait([working], timeout=10)
         assert working.done(), "it hangs"
         error = working.exception()
@@ -392,10 +405,11 @@ async def test_while_another_process_holds_the_write_lock_answers_are_503_and_th
     settings = make_settings(payment_success_rate=1, payment_processing_delay_min=300, payment_processing_delay_max=400)
     async with running(settings) as service:
         first = [await service.shop.accepted() for _ in range(3)]
-        await eventually(lambda: any_in_gateway(service.database))
+        await eventually(lambda: processing(service.database))
         file = settings.sqlalchemy_url.database or ""
         with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
-            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # a transaction of ours may have to end before
+            # A transaction of ours may have to end before.
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
             started = monotonic()
             answer = await service.shop.pay()
             refused_after_s = monotonic() - started
@@ -408,11 +422,11 @@ async def test_while_another_process_holds_the_write_lock_answers_are_503_and_th
         await service.shop.accepted()
         await eventually(lambda: are_settled(service.database, 4), timeout_s=30)
         await assert_sound(service.database)
-        assert {payment.attempt for payment in await read_all(service.database)} == {1}
+        assert {payment.lease_version for payment in await read_all(service.database)} == {1}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_nobody_waits_for_all_the_writers_before_them(make_settings: MakeSettings) -> None:
+async def test_no_writer_waits_for_all_the_writers_before_it(make_settings: MakeSettings) -> None:
     async with opened(make_settings(database_timeout_s=0.5)) as runtime:
 
         async def write_something() -> None:
@@ -425,9 +439,6 @@ async def test_nobody_waits_for_all_the_writers_before_them(make_settings: MakeS
             answers = await asyncio.gather(*(write_something() for _ in range(10)), return_exceptions=True)
             took_s = monotonic() - started
         assert {type(answer) for answer in answers} == {DatabaseUnavailable}
-        assert took_s < 10  # two seconds each, one after the other, would be twenty
+        # Two seconds each, one after the other, would be twenty.
+        assert took_s < 10
         await write_something()
-
-
-async def any_in_gateway(database: Database) -> bool:
-    return any(payment.status == "PROCESSING" for payment in await read_all(database))

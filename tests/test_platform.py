@@ -1,4 +1,4 @@
-"""The service as a member of the platform: the whole story over real HTTP, with both neighbours as they really are."""
+"""The service on the platform: the whole story over real HTTP, with both upstream services as they really are."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,18 +14,18 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from shared.config import Settings, load_settings
-from shared.db import Database, open_database
+from shared.config.settings import Settings, load_settings
+from shared.database.engine import Database, open_database
+from shared.database.tables import deliveries, delivery_attempts
 from shared.lifecycle import DeliveryStatus
-from shared.models import deliveries, delivery_attempts
 from shared.runtime import Runtime, open_runtime
-from tests.api_client import Door, card, held, opened, problem, served, token, working
-from tests.neighbours import AuthService, Order, OrderService, running
-from tests.processes import PaymentsProcess, processes
-from tests.receivers import receiver
-from tests.rows import assert_sound, books
-from tests.servers import free_port
-from tests.waiting import eventually
+from tests.support.api_client import RunningApi, card, held, opened, problem, served, token, working
+from tests.support.processes import PaymentsProcess, processes
+from tests.support.receivers import receiver
+from tests.support.rows import assert_sound, ledger_entries
+from tests.support.servers import free_port
+from tests.support.upstreams import AuthService, Order, OrderService, running
+from tests.support.waiting import calls_running, eventually
 
 type MakeSettings = Callable[..., Settings]
 
@@ -38,12 +38,12 @@ DATA_KEY = "a data key of the tests with more than 32 bytes"
 
 @dataclass(slots=True, kw_only=True)
 class Platform:
-    """Both neighbours, our service beside them, and a user who has logged in and has a card."""
+    """Both upstream services, our service beside them, and a user who has logged in and has a card."""
 
     auth: AuthService
     orders: OrderService
     runtime: Runtime
-    door: Door
+    running_api: RunningApi
     user: httpx.AsyncClient
     method_id: str
 
@@ -67,8 +67,8 @@ class Platform:
         assert found["status"] in {"COMPLETED", "FAILED"}, found
         return found
 
-    async def told(self, payment: dict[str, Any], status: str = "delivered") -> dict[str, Any]:
-        """The delivery to the order service once it has this status."""
+    async def order_update(self, payment: dict[str, Any], status: str = "delivered") -> dict[str, Any]:
+        """Return the delivery to the order service once it has this status."""
 
         async def delivery() -> dict[str, Any] | None:
             shown = (await self.user.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
@@ -98,22 +98,24 @@ async def platform(make_settings: MakeSettings, *, workers: int = 1, **changes: 
         }
         runtime = open_runtime(make_settings(**{**values, **changes}))
         stack.push_async_callback(runtime.close)
-        door = await stack.enter_async_context(served(runtime))
+        running_api = await stack.enter_async_context(served(runtime))
         for _ in range(workers):
             await stack.enter_async_context(working(runtime))
-        user = await log_in(auth, door)
+        user = await log_in(auth, running_api)
         answer = await user.post("/payments/methods", json=card())
         assert answer.status_code == 201, answer.text
         method_id = answer.json()["id"]
-        yield Platform(auth=auth, orders=orders, runtime=runtime, door=door, user=user, method_id=method_id)
+        yield Platform(
+            auth=auth, orders=orders, runtime=runtime, running_api=running_api, user=user, method_id=method_id
+        )
 
 
-async def log_in(auth: AuthService, door: Door) -> httpx.AsyncClient:
+async def log_in(auth: AuthService, running_api: RunningApi) -> httpx.AsyncClient:
     """A user as the platform's gateway lets them through: a token of the auth service, and /api/payments."""
     async with httpx.AsyncClient(base_url=auth.url, trust_env=False) as client:
         answer = await client.post("/auth/login", json={"email": "shopper@example.com", "password": "correct horse"})
         bearer = answer.json()["access_token"]
-    return door.client(base="/api", headers={"Authorization": f"Bearer {bearer}"})
+    return running_api.client(base="/api", headers={"Authorization": f"Bearer {bearer}"})
 
 
 # -- the story
@@ -126,12 +128,13 @@ async def test_a_user_logs_in_orders_and_pays_and_the_order_is_confirmed_once(ma
         assert payment["status"] == "PENDING"
         ended = await shop.ended(payment)
         assert (ended["status"], ended["order_id"], ended["user_id"]) == ("COMPLETED", str(order.id), "1")
-        delivery = await shop.told(payment)
+        delivery = await shop.order_update(payment)
         assert (delivery["url"], delivery["tries"], delivery["event_type"]) == (None, 1, "payment.completed")
         assert [attempt["status_code"] for attempt in delivery["attempts"]] == [200]
         assert (order.status, order.moves) == ("CONFIRMED", ["CONFIRMED"])
         assert payment["id"] in order.notes[0]
-        assert len(shop.auth.asked("GET", "/auth/verify")) == 1  # its word is taken for a while
+        # Its answer is kept for a while.
+        assert len(shop.auth.asked("GET", "/auth/verify")) == 1
         asked = shop.orders.asked("GET", "/orders") + shop.orders.asked("PUT")
         assert {request.headers["x-correlation-id"] for request in asked} == {f"shop-{order.id}"}
         again = await shop.user.post(
@@ -152,7 +155,8 @@ async def test_while_the_order_service_is_away_payments_wait_for_it(make_setting
             case "bad gateway":
                 shop.orders.failing = 502
             case _:
-                shop.orders.is_sick = True  # and it does not find the order: every answer is a 500
+                # And it does not find the order: every answer is a 500.
+                shop.orders.is_sick = True
         payment = await shop.pay(order)
 
         async def has_waited() -> bool:
@@ -160,19 +164,19 @@ async def test_while_the_order_service_is_away_payments_wait_for_it(make_setting
             return [move["reason"] for move in history].count("order_unreachable") >= 2
 
         await eventually(has_waited)
-        standing = (await shop.user.get(f"/payments/{payment['id']}")).json()
-        assert standing["status"] == "PROCESSING"
-        assert await books(shop.database, UUID(payment["id"])) == []  # nobody asked the gateway for anything
+        waiting = (await shop.user.get(f"/payments/{payment['id']}")).json()
+        assert waiting["status"] == "PROCESSING"
+        assert await ledger_entries(shop.database, UUID(payment["id"])) == []  # the gateway was not asked
         shop.orders.failing, shop.orders.is_sick, shop.orders.orders = None, False, orders
         if trouble == "down":
             await shop.orders.up()
         assert (await shop.ended(payment))["status"] == "COMPLETED"
-        await shop.told(payment)
+        await shop.order_update(payment)
         assert order.moves == ["CONFIRMED"]
         await assert_sound(shop.database)
 
 
-async def test_an_order_service_that_goes_away_after_the_check_is_told_when_it_is_back(
+async def test_an_order_service_that_goes_away_after_the_check_gets_its_update_when_it_is_back(
     make_settings: MakeSettings,
 ) -> None:
     slow = {"payment_processing_delay_min": 300, "payment_processing_delay_max": 300}
@@ -184,11 +188,11 @@ async def test_an_order_service_that_goes_away_after_the_check_is_told_when_it_i
         assert (await shop.ended(payment))["status"] == "COMPLETED"
 
         async def has_failed_twice() -> bool:
-            return len((await shop.told(payment, "pending"))["attempts"]) >= 2
+            return len((await shop.order_update(payment, "pending"))["attempts"]) >= 2
 
         await eventually(has_failed_twice)
         await shop.orders.up()
-        delivery = await shop.told(payment)
+        delivery = await shop.order_update(payment)
         assert delivery["attempts"][0]["status_code"] is None
         assert delivery["attempts"][0]["error"]
         assert order.moves == ["CONFIRMED"]
@@ -201,7 +205,7 @@ async def test_an_order_service_that_answers_slowly_is_waited_for(make_settings:
         payments = [await shop.pay(order) for order in orders]
         for payment in payments:
             assert (await shop.ended(payment))["status"] == "COMPLETED"
-            assert (await shop.told(payment))["tries"] == 1
+            assert (await shop.order_update(payment))["tries"] == 1
         assert [order.moves for order in orders] == [["CONFIRMED"]] * 5
 
 
@@ -214,7 +218,7 @@ async def test_an_order_service_that_answers_too_slowly_is_away_and_asked_again(
         shop.orders.held.set()
         shop.orders.held = None
         assert (await shop.ended(payment))["status"] == "COMPLETED"
-        await shop.told(payment)
+        await shop.order_update(payment)
         assert order.moves == ["CONFIRMED"]
 
 
@@ -225,7 +229,7 @@ async def test_an_update_whose_answer_is_lost_is_one_transition(make_settings: M
         shop.orders.updates_to_lose = times
         payment = await shop.pay(order)
         assert (await shop.ended(payment))["status"] == "COMPLETED"
-        await shop.told(payment)
+        await shop.order_update(payment)
         assert order.moves == ["CONFIRMED"]
 
 
@@ -235,8 +239,9 @@ async def test_a_worker_that_dies_between_the_update_and_its_record_leaves_one_t
     async with platform(make_settings) as shop:
         order = shop.orders.place()
         payment = await shop.pay(order)
-        delivery = await shop.told(payment)
-        async with shop.database.transaction() as connection:  # as a worker leaves it that is killed at that moment
+        delivery = await shop.order_update(payment)
+        # As a worker leaves it that is killed at that moment.
+        async with shop.database.transaction() as connection:
             now = await shop.database.clock.now(connection)
             await connection.execute(
                 delivery_attempts.delete().where(delivery_attempts.c.delivery_id == UUID(delivery["id"]))
@@ -244,9 +249,9 @@ async def test_a_worker_that_dies_between_the_update_and_its_record_leaves_one_t
             await connection.execute(
                 update(deliveries)
                 .where(deliveries.c.id == UUID(delivery["id"]))
-                .values(status=DeliveryStatus.SENDING, tries=0, attempts_made=0, delivered_at=None, due_at=now)
+                .values(status=DeliveryStatus.SENDING, retries=0, attempts_total=0, delivered_at=None, due_at=now)
             )
-        again = await shop.told(payment)
+        again = await shop.order_update(payment)
         assert again["tries"] == 1
         assert order.moves == ["CONFIRMED"]
         assert len(shop.orders.asked("PUT")) == 1
@@ -260,7 +265,7 @@ async def test_with_several_workers_and_lost_answers_every_order_is_confirmed_on
         payments = [await shop.pay(order) for order in orders]
         for payment in payments:
             assert (await shop.ended(payment))["status"] == "COMPLETED"
-            await shop.told(payment)
+            await shop.order_update(payment)
         assert [order.moves for order in orders] == [["CONFIRMED"]] * 30
         await assert_sound(shop.database)
 
@@ -334,9 +339,10 @@ async def test_an_order_that_does_not_fit_fails_its_payment_and_is_left_alone(ma
         for code, order in unfit.items():
             ended = await shop.ended(await shop.pay(order))
             assert (ended["status"], ended["failure_code"], ended["outcome_rule"]) == ("FAILED", code, "order")
-            assert await books(shop.database, UUID(ended["id"])) == ["decline"]
+            assert await ledger_entries(shop.database, UUID(ended["id"])) == ["decline"]
         assert shop.orders.asked("PUT") == []
-        late = shop.orders.place()  # an order that fails a payment can be paid later
+        # An order that fails a payment can be paid later.
+        late = shop.orders.place()
         late.total = "1.00"
         assert (await shop.ended(await shop.pay(late)))["failure_code"] == "order_amount_mismatch"
         late.total = "15.85"
@@ -361,7 +367,7 @@ async def test_an_order_service_that_stays_away_fails_the_payment_in_the_end(mak
 async def test_a_service_may_pay_for_the_owner_of_an_order(make_settings: MakeSettings) -> None:
     async with platform(make_settings) as shop:
         order = shop.orders.place()
-        service = shop.door.bearing(token(SECRET, user_id="shop", role="service"))
+        service = shop.running_api.bearing(token(SECRET, user_id="shop", role="service"))
         body = {"order_id": order.id, "user_id": 1, "payment_method_id": shop.method_id, "amount": 1585}
         answer = await service.post("/payments", json=body, headers={"Prefer": "wait=20"})
         assert answer.json()["status"] == "COMPLETED"
@@ -370,11 +376,11 @@ async def test_a_service_may_pay_for_the_owner_of_an_order(make_settings: MakeSe
 # -- an order that is cancelled while it is paid
 
 
-async def test_an_order_that_is_cancelled_while_it_is_paid_is_a_conflict_that_is_told_once(
+async def test_an_order_that_is_cancelled_while_it_is_paid_is_a_conflict_that_is_emitted_once(
     make_settings: MakeSettings,
 ) -> None:
     async with platform(make_settings) as shop, receiver() as desk:
-        service = shop.door.bearing(token(SECRET, user_id="desk", role="service"))
+        service = shop.running_api.bearing(token(SECRET, user_id="desk", role="service"))
         registered = await service.post(
             "/webhook-endpoints",
             json={"name": "desk", "url": desk.url, "event_types": ["payment.order_conflict", "payment.failed"]},
@@ -384,19 +390,20 @@ async def test_an_order_that_is_cancelled_while_it_is_paid_is_a_conflict_that_is
         shop.orders.cancels_before_update = True
         payment = await shop.pay(order)
         completed = await shop.ended(payment)
-        assert completed["status"] == "COMPLETED"  # it was charged: what to do about it is for people
-        delivery = await shop.told(payment, "exhausted")
+        # It was charged: what to do about it is for people.
+        assert completed["status"] == "COMPLETED"
+        delivery = await shop.order_update(payment, "exhausted")
         assert "cancelled" in delivery["last_error"]
         assert delivery["tries"] == 1
         await eventually(lambda: desk.requests, 20)
         event = desk.requests[0].verified(registered.json()["secret"])
         assert event["type"] == "payment.order_conflict"
         assert event["data"]["payment"] == completed
-        again = await shop.door.bearing(shop.auth.token(1)).post(f"/webhook-deliveries/{delivery['id']}/resend")
+        again = await shop.running_api.bearing(shop.auth.token(1)).post(f"/webhook-deliveries/{delivery['id']}/resend")
         assert again.status_code == 202, again.text
 
         async def was_tried_again() -> bool:
-            return len((await shop.told(payment, "exhausted"))["attempts"]) == 2
+            return len((await shop.order_update(payment, "exhausted"))["attempts"]) == 2
 
         await eventually(was_tried_again)
         shown = (await shop.user.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
@@ -404,13 +411,13 @@ async def test_an_order_that_is_cancelled_while_it_is_paid_is_a_conflict_that_is
         assert order.moves == []
 
 
-async def test_who_wants_the_usual_events_hears_nothing_of_conflicts(make_settings: MakeSettings) -> None:
+async def test_a_receiver_of_the_usual_events_gets_no_conflict(make_settings: MakeSettings) -> None:
     async with platform(make_settings) as shop, receiver() as desk:
-        service = shop.door.bearing(token(SECRET, user_id="desk", role="service"))
+        service = shop.running_api.bearing(token(SECRET, user_id="desk", role="service"))
         await service.post("/webhook-endpoints", json={"name": "desk", "url": desk.url})
         shop.orders.cancels_before_update = True
         payment = await shop.pay(shop.orders.place(), callback_url=desk.url)
-        await shop.told(payment, "exhausted")
+        await shop.order_update(payment, "exhausted")
         shown = (await shop.user.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
         assert {each["event_type"] for each in shown} == {"payment.completed"}
 
@@ -421,13 +428,14 @@ async def test_who_wants_the_usual_events_hears_nothing_of_conflicts(make_settin
 async def test_a_delivery_to_the_order_service_is_sent_again_when_asked(make_settings: MakeSettings) -> None:
     async with platform(make_settings, webhook_retry_schedule=(0.05,)) as shop:
         order = shop.orders.place()
-        shop.orders.updates_to_drop = 4  # the client repeats a PUT by itself once
+        # The client repeats a PUT by itself once.
+        shop.orders.updates_to_drop = 4
         payment = await shop.pay(order)
-        delivery = await shop.told(payment, "exhausted")
+        delivery = await shop.order_update(payment, "exhausted")
         assert (delivery["tries"], order.moves) == (2, [])
-        again = await shop.door.bearing(shop.auth.token(1)).post(f"/webhook-deliveries/{delivery['id']}/resend")
+        again = await shop.running_api.bearing(shop.auth.token(1)).post(f"/webhook-deliveries/{delivery['id']}/resend")
         assert again.status_code == 202
-        await shop.told(payment)
+        await shop.order_update(payment)
         assert order.moves == ["CONFIRMED"]
 
 
@@ -441,7 +449,7 @@ async def test_orders_of_payments_that_fail_are_not_confirmed(make_settings: Mak
         assert shop.orders.asked("PUT") == []
 
 
-async def test_without_an_order_service_nobody_is_asked_or_told(make_settings: MakeSettings) -> None:
+async def test_without_an_order_service_no_order_is_checked_or_updated(make_settings: MakeSettings) -> None:
     async with platform(make_settings, order_service_url=None) as shop:
         ended = await shop.ended(await shop.pay(12345))
         assert ended["status"] == "COMPLETED"
@@ -450,13 +458,13 @@ async def test_without_an_order_service_nobody_is_asked_or_told(make_settings: M
         assert shop.orders.requests == []
 
 
-async def test_a_worker_that_knows_no_order_service_leaves_the_telling_to_be_tried_again(
+async def test_a_worker_that_knows_no_order_service_leaves_the_update_to_be_tried_again(
     make_settings: MakeSettings,
 ) -> None:
     """As when the variable is taken away, or was forgotten on one of the workers."""
     async with platform(make_settings, webhook_retry_schedule=(0.05,)) as shop:
         order = shop.orders.place()
-        delivery = await shop.told(await shop.pay(order))
+        delivery = await shop.order_update(await shop.pay(order))
     forgetful = shop.runtime.settings.model_copy(update={"order_service_url": None})
     runtime = open_runtime(forgetful)
     try:
@@ -465,7 +473,7 @@ async def test_a_worker_that_knows_no_order_service_leaves_the_telling_to_be_tri
             await connection.execute(
                 update(deliveries)
                 .where(deliveries.c.id == UUID(delivery["id"]))
-                .values(status=DeliveryStatus.PENDING, tries=0, due_at=now)
+                .values(status=DeliveryStatus.PENDING, retries=0, due_at=now)
             )
         async with working(runtime):
 
@@ -487,18 +495,18 @@ THERE = ("/api", "/payments/methods", "/payments")
 
 
 @pytest.fixture
-async def door(make_settings: MakeSettings) -> AsyncIterator[Door]:
+async def running_api(make_settings: MakeSettings) -> AsyncIterator[RunningApi]:
     runtime = open_runtime(make_settings())
-    async with held(opened(runtime)) as door:
-        yield door
+    async with held(opened(runtime)) as running_api:
+        yield running_api
     await runtime.close()
 
 
-async def test_payments_are_at_both_addresses_and_each_answers_with_its_own(door: Door) -> None:
-    bearer = dict(door.user().headers)
+async def test_payments_are_at_both_addresses_and_each_answers_with_its_own(running_api: RunningApi) -> None:
+    bearer = dict(running_api.user().headers)
     made: dict[str, list[str]] = {"methods": [], "payments": []}
     for base, methods, payments in (HERE, THERE):
-        client = door.client(base=base, headers={"Authorization": bearer["authorization"]})
+        client = running_api.client(base=base, headers={"Authorization": bearer["authorization"]})
         answer = await client.post(methods, json=card(), headers={"Idempotency-Key": "card"})
         method_id = answer.json()["id"]
         assert answer.headers["location"] == f"{base}{methods}/{method_id}"
@@ -516,12 +524,13 @@ async def test_payments_are_at_both_addresses_and_each_answers_with_its_own(door
         assert [each["id"] for each in listed] == [payment_id]
         made["methods"].append(method_id)
         made["payments"].append(payment_id)
-    for ids in made.values():  # the same key is the same request, wherever it comes in
+    # The same key is the same request, wherever it comes in.
+    for ids in made.values():
         assert len(set(ids)) == 1
 
 
-async def test_the_platforms_addresses_do_the_rest_as_well(door: Door) -> None:
-    client = door.client(base="/api", headers={"Authorization": door.user().headers["authorization"]})
+async def test_the_platforms_addresses_do_the_rest_as_well(running_api: RunningApi) -> None:
+    client = running_api.client(base="/api", headers={"Authorization": running_api.user().headers["authorization"]})
     method_id = (await client.post("/payments/methods", json=card())).json()["id"]
     body = {"order_id": "78", "payment_method_id": method_id, "amount": 1585}
     payment_id = (await client.post("/payments", json=body)).json()["id"]
@@ -529,7 +538,7 @@ async def test_the_platforms_addresses_do_the_rest_as_well(door: Door) -> None:
     assert (await client.delete(f"/payments/methods/{method_id}")).status_code == 204
     missing = await client.get("/payments/nothing")
     assert problem(missing, 404, "not_found")["instance"] == "/api/payments/nothing"
-    problem(await door.client(base="/api").get("/payments"), 401, "invalid_token")
+    problem(await running_api.client(base="/api").get("/payments"), 401, "invalid_token")
     for elsewhere in ("/webhook-endpoints", "/callback-secret", "/payment-methods", "/v1/payments/methods"):
         problem(await client.get(elsewhere), 404, "not_found")
 
@@ -537,15 +546,15 @@ async def test_the_platforms_addresses_do_the_rest_as_well(door: Door) -> None:
 # -- readiness
 
 
-async def test_readiness_tells_how_the_neighbours_are_and_asks_them_once_in_a_while(
+async def test_readiness_says_how_the_upstream_services_are_and_asks_them_once_in_a_while(
     make_settings: MakeSettings,
 ) -> None:
     async with running(AuthService(secret=SECRET)) as auth, running(OrderService(secret=SECRET)) as orders:
         settings = make_settings(auth_service_url=auth.url, order_service_url=orders.url, ready_cache_s=60)
         runtime = open_runtime(settings)
         try:
-            async with opened(runtime) as door:
-                client = door.client(base="")
+            async with opened(runtime) as running_api:
+                client = running_api.client(base="")
                 answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(20)))
                 for answer in answers:
                     checks = answer.json()["checks"]
@@ -555,7 +564,7 @@ async def test_readiness_tells_how_the_neighbours_are_and_asks_them_once_in_a_wh
             await runtime.close()
 
 
-async def test_neighbours_that_are_sick_or_gone_or_hang_are_not_ready_and_we_still_are(
+async def test_upstream_services_that_are_sick_or_gone_or_hang_are_not_ready_and_we_still_are(
     make_settings: MakeSettings,
 ) -> None:
     async with running(AuthService(secret=SECRET)) as auth, running(OrderService(secret=SECRET)) as orders:
@@ -564,8 +573,8 @@ async def test_neighbours_that_are_sick_or_gone_or_hang_are_not_ready_and_we_sti
         )
         runtime = open_runtime(settings)
         try:
-            async with opened(runtime) as door:
-                client = door.client(base="")
+            async with opened(runtime) as running_api:
+                client = running_api.client(base="")
 
                 async def words() -> tuple[int, str, str]:
                     answer = await client.get("/health/ready")
@@ -581,5 +590,22 @@ async def test_neighbours_that_are_sick_or_gone_or_hang_are_not_ready_and_we_sti
                 assert await words() == (200, "ready", "not_ready")
                 await orders.up()
                 assert await words() == (200, "ready", "ready")
+        finally:
+            await runtime.close()
+
+
+async def test_a_question_that_its_caller_has_left_ends_with_the_api(make_settings: MakeSettings) -> None:
+    async with running(OrderService(secret=SECRET)) as orders:
+        orders.held = asyncio.Event()
+        runtime = open_runtime(make_settings(order_service_url=orders.url, ready_timeout_s=10))
+        try:
+            async with opened(runtime) as running_api:
+                assert running_api.api is not None
+                caller = asyncio.create_task(running_api.api.readiness.are_healthy())
+                await eventually(lambda: orders.requests)
+                caller.cancel()
+                await asyncio.wait([caller])
+                assert calls_running() == 1
+            assert calls_running() == 0
         finally:
             await runtime.close()

@@ -1,4 +1,4 @@
-"""What docs/platform.md tells people to paste is accepted by the service."""
+"""What docs/platform.md has for pasting is accepted by the service."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import typer.main
 import yaml
 
 from cli.main import app
-from shared.config import Settings, load_settings
+from shared.config.settings import Settings, load_settings
 from tests.test_containers import with_defaults
 from tests.test_repository import ROOT
 
@@ -54,7 +54,7 @@ def test_one_container_needs_what_the_platform_sets_and_nothing_more() -> None:
     assert service["healthcheck"]["test"][1] == "curl"
 
 
-def test_the_scaled_parts_share_their_settings_and_nobody_starts_before_the_schema_is_there() -> None:
+def test_the_scaled_parts_share_their_settings_and_none_starts_before_the_schema_is_there() -> None:
     for name in ("payment-service", "payment-worker"):
         assert SCALED[name]["environment"] == SCALED["payment-migrate"]["environment"]
         assert SCALED[name]["depends_on"] == {"payment-migrate": {"condition": "service_completed_successfully"}}

@@ -11,29 +11,29 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
-from shared.config import Settings
-from shared.db import Database
+from shared.broker.client import JOB_ITEMS_MAX, Broker, Queue, open_broker
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.leases import REPUBLISHED_AFTER_S, WorkItem
+from shared.database.tables import idempotency_keys, payments
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
-from shared.leases import REPUBLISHED_AFTER_S, Ref
 from shared.lifecycle import PaymentStatus
-from shared.models import idempotency_keys, payments
-from shared.payments.process import claim
-from shared.queue import JOB_REFS_MAX, Carrier, Queue, open_carrier
-from tests.messages import jobs_in, refs_in
-from tests.receivers import complete_payments
-from tests.rows import accepted, claimed, read, read_all, reasons, write
-from tests.servers import ValkeyServer
-from tests.waiting import eventually
-from worker.relay import PASSES_MAX, Relay
+from tests.support.manual_clock import ManualClock
+from tests.support.messages import items_in, jobs_in
+from tests.support.receivers import complete_payments
+from tests.support.rows import accepted, claim, claimed, read, read_all, reasons, write
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import eventually
+from worker.relay import PASSES_MAX, PURGE_EVERY_S, Relay
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO = NOW - timedelta(hours=1)
 
 
-def relay_for(database: Database, carrier: Carrier, **changes: Any) -> Relay:
+def relay_for(database: Database, broker: Broker, **changes: Any) -> Relay:
     values: dict[str, Any] = {"interval_s": 0.01, "batch_max": 500, "retention_h": 24, **changes}
-    return Relay(database, carrier, **values)
+    return Relay(database, broker, **values)
 
 
 async def due_now(database: Database) -> int:
@@ -44,16 +44,16 @@ async def due_now(database: Database) -> int:
         return int(found.scalar_one())
 
 
-async def test_a_round_brings_every_due_row_of_both_tables_to_its_queue(database: Database, carrier: Carrier) -> None:
+async def test_a_round_brings_every_due_row_of_both_tables_to_its_queue(database: Database, broker: Broker) -> None:
     lost, crashed = accepted(LONG_AGO), claimed(LONG_AGO, claims=2)
     busy, ended = claimed(NOW, due_at=NOW + timedelta(hours=1)), accepted(LONG_AGO, due_at=None, due_reason=None)
-    refs = await write(database, lost, crashed, busy, ended)
+    items = await write(database, lost, crashed, busy, ended)
     async with database.transaction() as connection:
         to_deliver = await complete_payments(connection, 2, now=LONG_AGO, callback_url="https://shop.example/")
-    relay = relay_for(database, carrier)
+    relay = relay_for(database, broker)
     assert await relay.run_once() == 4
-    assert sorted(await refs_in(carrier, Queue.PROCESS)) == sorted(refs[:2])
-    assert sorted(await refs_in(carrier, Queue.DELIVER)) == sorted(to_deliver)
+    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(items[:2])
+    assert sorted(await items_in(broker, Queue.DELIVER)) == sorted(to_deliver)
     for row in (lost, crashed):
         due_at = (await read(database, row.id)).due_at
         assert due_at is not None
@@ -62,96 +62,97 @@ async def test_a_round_brings_every_due_row_of_both_tables_to_its_queue(database
     assert await relay.run_once() == 0
 
 
-async def test_its_tickets_are_good_for_the_next_claim(database: Database, carrier: Carrier) -> None:
+async def test_its_work_items_are_good_for_the_next_claim(database: Database, broker: Broker) -> None:
     row = claimed(LONG_AGO)
     await write(database, row)
-    await relay_for(database, carrier).run_once()
+    await relay_for(database, broker).run_once()
     async with database.transaction() as connection:
-        [payment] = await claim(connection, NOW, await refs_in(carrier, Queue.PROCESS), lease_s=30)
+        [payment] = await claim(connection, NOW, await items_in(broker, Queue.PROCESS), lease_s=30)
     assert payment is not None
     assert await reasons(database, row.id) == ["accepted", "claimed", "lease_expired"]
 
 
-async def test_a_backlog_goes_out_in_bounded_batches_within_one_round(database: Database, carrier: Carrier) -> None:
-    refs = await write(database, *(accepted(LONG_AGO) for _ in range(2 * JOB_REFS_MAX + 35)))
-    assert await relay_for(database, carrier, batch_max=JOB_REFS_MAX + 10).run_once() == len(refs)
-    jobs = await jobs_in(carrier, Queue.PROCESS)
-    assert sorted(map(len, jobs)) == sorted([JOB_REFS_MAX, 10, JOB_REFS_MAX, 10, 15])
-    assert sorted(ref for job in jobs for ref in job) == sorted(refs)
+async def test_a_backlog_goes_out_in_bounded_batches_within_one_round(database: Database, broker: Broker) -> None:
+    items = await write(database, *(accepted(LONG_AGO) for _ in range(2 * JOB_ITEMS_MAX + 35)))
+    assert await relay_for(database, broker, batch_max=JOB_ITEMS_MAX + 10).run_once() == len(items)
+    jobs = await jobs_in(broker, Queue.PROCESS)
+    assert sorted(map(len, jobs)) == sorted([JOB_ITEMS_MAX, 10, JOB_ITEMS_MAX, 10, 15])
+    assert sorted(item for job in jobs for item in job) == sorted(items)
 
 
-async def test_one_tables_backlog_does_not_keep_the_other_waiting(database: Database, carrier: Carrier) -> None:
+async def test_one_tables_backlog_does_not_keep_the_other_waiting(database: Database, broker: Broker) -> None:
     await write(database, *(accepted(LONG_AGO) for _ in range(PASSES_MAX + 5)))
     async with database.transaction() as connection:
         [to_deliver] = await complete_payments(connection, 1, now=LONG_AGO, callback_url="https://shop.example/")
-    assert await relay_for(database, carrier, batch_max=1).run_once() == PASSES_MAX + 1
-    assert await refs_in(carrier, Queue.DELIVER) == [to_deliver]
+    assert await relay_for(database, broker, batch_max=1).run_once() == PASSES_MAX + 1
+    assert await items_in(broker, Queue.DELIVER) == [to_deliver]
     assert await due_now(database) == 5
 
 
-async def test_relays_beside_each_other_publish_every_ticket_once(database: Database, carrier: Carrier) -> None:
-    refs = await write(database, *(accepted(LONG_AGO) for _ in range(120)))
-    relays = [relay_for(database, carrier, batch_max=7) for _ in range(4)]
+async def test_relays_beside_each_other_publish_every_row_once(database: Database, broker: Broker) -> None:
+    items = await write(database, *(accepted(LONG_AGO) for _ in range(120)))
+    relays = [relay_for(database, broker, batch_max=7) for _ in range(4)]
     while await due_now(database):
         await asyncio.gather(*(relay.run_once() for relay in relays))
-    assert sorted(await refs_in(carrier, Queue.PROCESS)) == sorted(refs)
+    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(items)
 
 
 async def test_without_redis_nothing_is_taken(database: Database, settings: Settings, tmp_path: Path) -> None:
     row = accepted(LONG_AGO)
     await write(database, row)
     with ValkeyServer(tmp_path / "valkey") as own:
-        carrier = open_carrier(own.url)
+        broker = open_broker(own.url)
         own.kill()
-        relay = relay_for(database, carrier)
+        relay = relay_for(database, broker)
         assert await relay.run_once() == 0
         assert await read(database, row.id) == row
         own.start()
-        assert await relay.run_once() == 1  # at once: the round asks anew whether Redis answers
-        await carrier.close()
+        # At once, for a round asks anew whether Redis answers.
+        assert await relay.run_once() == 1
+        await broker.close()
 
 
-class Torn(Carrier):
-    """A carrier that breaks after some messages."""
+class Torn(Broker):
+    """A broker that breaks after some messages."""
 
-    def __init__(self, whole: Carrier, *, after: int) -> None:
-        super().__init__(whole.redis)
+    def __init__(self, whole: Broker, *, after: int) -> None:
+        super().__init__(whole.arq_connection)
         self.left = after
 
-    async def publish(self, queue: Queue, refs: Sequence[Ref], *, score_ms: int | None = None) -> bool:
+    async def publish(self, queue: Queue, items: Sequence[WorkItem], *, score_ms: int | None = None) -> bool:
         self.left -= 1
-        return self.left >= 0 and await super().publish(queue, refs, score_ms=score_ms)
+        return self.left >= 0 and await super().publish(queue, items, score_ms=score_ms)
 
 
-async def test_what_does_not_get_through_is_due_again_at_once(database: Database, carrier: Carrier) -> None:
-    refs = await write(database, *(accepted(LONG_AGO) for _ in range(3 * JOB_REFS_MAX)))
-    assert await relay_for(database, Torn(carrier, after=1)).run_once() == JOB_REFS_MAX
-    assert await due_now(database) == 2 * JOB_REFS_MAX
-    assert await relay_for(database, carrier).run_once() == 2 * JOB_REFS_MAX
-    assert sorted(await refs_in(carrier, Queue.PROCESS)) == sorted(refs)
+async def test_what_does_not_get_through_is_due_again_at_once(database: Database, broker: Broker) -> None:
+    items = await write(database, *(accepted(LONG_AGO) for _ in range(3 * JOB_ITEMS_MAX)))
+    assert await relay_for(database, Torn(broker, after=1)).run_once() == JOB_ITEMS_MAX
+    assert await due_now(database) == 2 * JOB_ITEMS_MAX
+    assert await relay_for(database, broker).run_once() == 2 * JOB_ITEMS_MAX
+    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(items)
 
 
 class Away(Database):
     """The test's database, which comes and goes."""
 
-    is_away = False
-
-    def __init__(self, sound: Database) -> None:
-        super().__init__(sound._engine, clock=sound.clock)
+    def __init__(self, inner: Database) -> None:
+        self.clock = inner.clock
+        self.is_sqlite = inner.is_sqlite
+        self.is_away = True
+        self._inner = inner
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         if self.is_away:
             raise DatabaseUnavailable("away")
-        async with super().transaction() as connection:
+        async with self._inner.transaction() as connection:
             yield connection
 
 
-async def test_a_database_that_is_away_is_waited_for(database: Database, carrier: Carrier) -> None:
+async def test_a_database_that_is_away_is_waited_for(database: Database, broker: Broker) -> None:
     row = accepted(LONG_AGO)
     away = Away(database)
-    away.is_away = True
-    relay = relay_for(away, carrier)
+    relay = relay_for(away, broker)
     await write(database, row)
     with capture_logs() as logs:
         run = asyncio.create_task(relay.run())
@@ -159,22 +160,22 @@ async def test_a_database_that_is_away_is_waited_for(database: Database, carrier
         ran_at = relay.ran_at
         assert not run.done()
         away.is_away = False
-        await eventually(lambda: refs_in(carrier, Queue.PROCESS))
+        await eventually(lambda: items_in(broker, Queue.PROCESS))
         await eventually(lambda: relay.ran_at > ran_at)
     run.cancel()
     await asyncio.wait([run])
 
 
-async def test_a_relay_that_meets_a_bug_ends_instead_of_doing_nothing(database: Database, carrier: Carrier) -> None:
-    """Whoever runs it ends with it: see test_pipeline."""
-    run = asyncio.create_task(relay_for(database, carrier, batch_max="many").run())
+async def test_a_relay_that_meets_a_bug_ends_instead_of_doing_nothing(database: Database, broker: Broker) -> None:
+    """Its worker ends with it: see test_pipeline."""
+    run = asyncio.create_task(relay_for(database, broker, batch_max="many").run())
     await asyncio.wait([run], timeout=10)
     assert run.done()
     assert run.exception() is not None
 
 
 async def test_idempotency_keys_are_kept_as_long_as_promised_and_then_purged(
-    database: Database, carrier: Carrier
+    database: Database, broker: Broker
 ) -> None:
     def key(name: str, *, hours_ago: float) -> dict[str, Any]:
         created_at = NOW - timedelta(hours=hours_ago)
@@ -182,10 +183,12 @@ async def test_idempotency_keys_are_kept_as_long_as_promised_and_then_purged(
 
     async with database.transaction() as connection:
         await connection.execute(insert(idempotency_keys), [key("old", hours_ago=25), key("young", hours_ago=23)])
-    relay = relay_for(database, carrier)
+    clock = ManualClock()
+    relay = relay_for(database, broker, clock=clock)
+    clock.now += PURGE_EVERY_S - 1
     await relay.run_once()
     assert sorted(await keys_in(database)) == ["old", "young"]  # not at every round
-    relay._purged_at -= 3600
+    clock.now += 1
     await relay.run_once()
     assert await keys_in(database) == ["young"]
 
@@ -195,15 +198,15 @@ async def keys_in(database: Database) -> list[str]:
         return list((await connection.execute(select(idempotency_keys.c.key))).scalars())
 
 
-async def test_a_message_that_is_lost_is_published_again(database: Database, carrier: Carrier) -> None:
+async def test_a_message_that_is_lost_is_published_again(database: Database, broker: Broker) -> None:
     row = accepted(LONG_AGO)
     await write(database, row)
-    relay = relay_for(database, carrier)
+    relay = relay_for(database, broker)
     await relay.run_once()
-    await carrier.redis.flushall()
+    await broker.arq_connection.flushall()
     assert await relay.run_once() == 0
     async with database.transaction() as connection:  # the half minute passes
         await connection.execute(update(payments).values(due_at=LONG_AGO))
     assert await relay.run_once() == 1
-    assert await refs_in(carrier, Queue.PROCESS) == [row.ref]
+    assert await items_in(broker, Queue.PROCESS) == [row.work_item]
     assert [payment.status for payment in await read_all(database)] == [PaymentStatus.PENDING]

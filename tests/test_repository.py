@@ -1,4 +1,4 @@
-"""What must hold for a fresh checkout on somebody else's machine."""
+"""What must hold for a fresh checkout on another machine."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_packages  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -101,10 +102,10 @@ def test_one_version_of_python_everywhere() -> None:
 
 def test_every_package_is_packaged() -> None:
     rooms = ("api", "worker", "shared", "cli")
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts) for room in rooms for path in (ROOT / room).rglob("__init__.py")
-    }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    written = {".".join(path.parent.relative_to(ROOT).parts) for room in rooms for path in (ROOT / room).rglob("*.py")}
+    [(how, options)] = PROJECT["tool"]["setuptools"]["packages"].items()
+    assert how == "find"
+    assert set(find_packages(str(ROOT), **options)) == written
 
 
 def test_make_help_lists_every_target() -> None:

@@ -1,1 +1,4 @@
-"""The hands: claim what is due, talk to the outside, record what was learned. It serves no client."""
+"""The worker: claims payments and deliveries that are due, asks the outside, and records the answers.
+
+It serves no client.
+"""

@@ -1,4 +1,7 @@
-"""The worker's heartbeat: once a second it says who it is and how busy, for those who watch."""
+"""The worker's heartbeat: once a second it sends to Redis what the worker is called and how busy it is.
+
+Heartbeats are for people who watch. Nothing decides by them.
+"""
 
 import asyncio
 import os
@@ -6,48 +9,50 @@ import socket
 from collections import deque
 from time import monotonic
 
+from shared.broker.client import Broker
+from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S, WorkerStatus, remove_heartbeat, send_heartbeat
 from shared.ids import new_id
-from shared.presence import BEAT_EVERY_S, Beat, announce, leave
-from shared.queue import Carrier
-from worker.deliver import Deliverer
-from worker.process_payments import Processor
+from worker.deliveries.pool import DeliveryPool
+from worker.payments.processor import Processor
 
+# Heartbeats over which the payments settled per second are averaged.
 RATE_OVER_BEATS = 5
 
 
 class Heartbeat:
-    """One per worker process; its name tells host and process."""
+    """The heartbeat of one worker process. `worker` is the name of the process: its host, its id and a random part."""
 
-    def __init__(self, carrier: Carrier, processor: Processor, deliverer: Deliverer, *, slots: int) -> None:
+    def __init__(self, broker: Broker, processor: Processor, pool: DeliveryPool, *, slots: int) -> None:
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{str(new_id())[-4:]}"
-        self._carrier = carrier
+        self._broker = broker
         self._processor = processor
-        self._deliverer = deliverer
+        self._pool = pool
         self._slots = slots
         self._started = monotonic()
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_OVER_BEATS + 1)
 
     async def run(self) -> None:
-        """Beat until cancelled, then say goodbye."""
+        """Send a heartbeat every second until cancelled, then remove it."""
         try:
             while True:
                 await self.run_once()
-                await asyncio.sleep(BEAT_EVERY_S)
+                await asyncio.sleep(HEARTBEAT_INTERVAL_S)
         finally:
-            await leave(self._carrier, self.worker)
+            await remove_heartbeat(self._broker, self.worker)
 
     async def run_once(self) -> None:
-        """One beat."""
+        """Send one heartbeat."""
         now = monotonic()
         self._samples.append((now, self._processor.settled))
         (since, before), settled = self._samples[0], self._processor.settled
-        await announce(
-            self._carrier,
-            Beat(
+        await send_heartbeat(
+            self._broker,
+            WorkerStatus(
                 worker=self.worker,
                 slots=self._slots,
                 in_gateway=self._processor.in_gateway,
-                sending=self._deliverer.in_flight,
+                checking_orders=self._processor.checking_orders,
+                sending=self._pool.in_flight,
                 settled=settled,
                 settled_per_s=round((settled - before) / (now - since), 1) if now > since else 0.0,
                 uptime_s=round(now - self._started, 1),

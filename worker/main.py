@@ -1,4 +1,7 @@
-"""Puts a worker together and runs it. What it needs comes from a runtime; signals are the business of `cli`."""
+"""Builds a worker from a runtime and runs it until it is stopped.
+
+It handles no signals: the commands in `cli` do.
+"""
 
 import asyncio
 import contextlib
@@ -9,107 +12,114 @@ import structlog
 from aiohttp import web
 
 from shared import metrics
-from shared.breaker import Breaker
-from shared.config import Settings
+from shared.broker.client import Queue
+from shared.broker.publisher import Publisher
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.leases import WorkItem
 from shared.errors import ConfigurationError
-from shared.leases import Ref
-from shared.neighbour import Neighbour
-from shared.queue import Publisher, Queue
 from shared.runtime import Runtime
+from shared.upstream.breaker import Breaker
+from shared.upstream.client import UpstreamClient
 from shared.version import VERSION
-from worker.deliver import Deliverer
+from worker.arq_loop import JOBS_MAX, JobLoop
+from worker.deliveries.attempt import AttemptMaker
+from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.gateway.ledger import Ledger
+from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
-from worker.hand import Hand
 from worker.heartbeat import Heartbeat
-from worker.jobs import JOBS_MAX, JobLoop
 from worker.orders import OrderService
-from worker.process_payments import Processor, Rules
+from worker.payments.charge import Charger, ChargeRules
+from worker.payments.prefetch import PrefetchBuffer
+from worker.payments.processor import Processor
 from worker.relay import Relay
 
 log = structlog.get_logger(__name__)
 
-DRAIN_MARGIN_S = 2.0  # beside the gateway's longest delay: what is in the gateway at SIGTERM is finished
+# Seconds of the shutdown's grace period beyond the gateway's longest delay: payments that are in the gateway at SIGTERM
+# are finished.
+DRAIN_MARGIN_S = 2.0
+# Ledger entries in one transaction.
 LEDGER_BATCH_MAX = 200
-HEALTHY_WITHIN_S = 15.0  # the relay's last round is at most this old in a healthy worker
+# Seconds: in a healthy worker the relay's last round ended at most so long ago.
+HEALTHY_WITHIN_S = 15.0
 
 
 class WorkerProcess:
-    """The parts of the hands, each a monitored task: one that dies takes the process with it."""
+    """One worker with all its parts. Each part is a monitored task: if one fails, the process ends."""
 
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         database = runtime.database
         self._runtime = runtime
-        self._publisher = Publisher(runtime.carrier)
+        self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
-        gateway = SimulatedGateway(
-            self._ledger,
-            seed=settings.simulator_seed,
-            success_rate=settings.payment_success_rate,
-            failure_scenarios=settings.payment_failure_scenarios,
-            delay_min_ms=settings.payment_processing_delay_min,
-            delay_max_ms=settings.payment_processing_delay_max,
-        )
-        rules = Rules(
+        self._order_client, orders = _open_order_service(settings)
+        charger = Charger(_open_gateway(settings, database, self._ledger), _charge_rules(settings), orders)
+        self.pool = open_pool(runtime, orders)
+        self.processor = Processor(
+            database,
+            charger,
+            self._publisher,
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
-            max_claims=settings.max_claims,
-            gateway_tries_max=settings.gateway_tries_max,
-            gateway_backoff_s=settings.gateway_backoff_s,
-            is_seeded=settings.simulator_seed is not None,
-            order_check_timeout_s=settings.order_check_timeout,
-            order_backoff_s=settings.order_backoff_s,
+            sender=self.pool,
         )
-        self._order_service, orders = _order_service(settings)
-        self.deliverer = Deliverer(database, runtime.vault, settings, version=VERSION, orders=orders)
-        self.processor = Processor(database, gateway, self._publisher, rules, orders, sender=self.deliverer)
-        self._hand = Hand(self.processor, runtime.carrier, slots=settings.worker_concurrency)
-        self._heartbeat = Heartbeat(runtime.carrier, self.processor, self.deliverer, slots=settings.worker_concurrency)
+        self._prefetch = PrefetchBuffer(self.processor, runtime.broker, slots=settings.worker_concurrency)
+        self._heartbeat = Heartbeat(runtime.broker, self.processor, self.pool, slots=settings.worker_concurrency)
         self._relay = Relay(
             database,
-            runtime.carrier,
+            runtime.broker,
             interval_s=settings.relay_interval_s,
             batch_max=settings.relay_batch_max,
             retention_h=settings.idempotency_retention_h,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`, then drain: what is in the gateway is finished or released, and nothing is left behind."""
+        """Work until `stop` is set, then drain: finish the payments that are in the gateway, or release them.
+
+        Raises ConfigurationError if METRICS_PORT is in use, and an ExceptionGroup if a part fails.
+        """
         settings = self._runtime.settings
         grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
         async with (
-            _served(self, settings.host, settings.metrics_port),
-            self._order_service or contextlib.nullcontext(),
+            _serving_metrics(self, settings.host, settings.metrics_port),
+            self._order_client or contextlib.nullcontext(),
             asyncio.TaskGroup() as parts,
         ):
-            carrying = [
+            publishing = [
                 parts.create_task(self._ledger.run()),
                 parts.create_task(self._publisher.run()),
             ]
-            taking = [
+            intake = [
                 parts.create_task(self._relay.run()),
                 parts.create_task(self._heartbeat.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops()),
             ]
-            parts.create_task(self._hand.run())
+            parts.create_task(self._prefetch.run())
             parts.create_task(self.processor.run())
-            parts.create_task(self.deliverer.run())
+            parts.create_task(self.pool.run())
             log.info("worker.started", slots=settings.worker_concurrency)
             await stop.wait()
-            log.info("worker.draining", in_gateway=self.processor.in_gateway, sending=self.deliverer.in_flight)
-            for task in taking:
+            log.info(
+                "worker.draining",
+                in_gateway=self.processor.in_gateway,
+                checking_orders=self.processor.checking_orders,
+                sending=self.pool.in_flight,
+            )
+            for task in intake:
                 task.cancel()
-            self._hand.close()
-            await asyncio.gather(self.processor.stop(grace_s), self.deliverer.stop(grace_s))
+            self._prefetch.close()
+            await asyncio.gather(self.processor.stop(grace_s), self.pool.stop(grace_s))
             self._ledger.close()
             self._publisher.close()
-            await asyncio.gather(*carrying)
+            await asyncio.gather(*publishing)
         log.info("worker.stopped")
 
     @property
     def is_healthy(self) -> bool:
-        """The relay has made a round lately: the loop turns and the database was asked."""
+        """The relay has ended a round lately, so the event loop runs and the database was asked."""
         return monotonic() - self._relay.ran_at < HEALTHY_WITHIN_S
 
     def _job_loops(self) -> tuple[JobLoop, JobLoop]:
@@ -119,31 +129,72 @@ class WorkerProcess:
             JobLoop(
                 url,
                 Queue.PROCESS,
-                self._hand.take,
+                self._prefetch.take,
                 poll_delay_ms=settings.poll_delay_ms,
                 gate=lambda: self.processor.free,
             ),
             JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=settings.poll_delay_ms, gate=lambda: JOBS_MAX),
         )
 
-    async def _deliver(self, refs: list[Ref], _score_ms: int) -> None:
-        await self.deliverer.offer(refs)
+    async def _deliver(self, items: list[WorkItem], _score_ms: int) -> None:
+        await self.pool.offer(items)
 
 
-def _order_service(settings: Settings) -> tuple[Neighbour | None, OrderService | None]:
-    """The order service's connections and what is done over them, if there is one."""
+def _open_gateway(settings: Settings, database: Database, ledger: Ledger) -> SimulatedGateway:
+    return SimulatedGateway(
+        ledger,
+        seed=settings.simulator_seed,
+        seed_keys=None if settings.simulator_seed is None else RepeatableKeys(database),
+        success_rate=settings.payment_success_rate,
+        failure_scenarios=settings.payment_failure_scenarios,
+        delay_min_ms=settings.payment_processing_delay_min,
+        delay_max_ms=settings.payment_processing_delay_max,
+    )
+
+
+def _charge_rules(settings: Settings) -> ChargeRules:
+    return ChargeRules(
+        max_claims=settings.max_claims,
+        gateway_tries_max=settings.gateway_tries_max,
+        gateway_backoff_s=settings.gateway_backoff_s,
+        order_check_timeout_s=settings.order_check_timeout,
+        order_backoff_s=settings.order_backoff_s,
+    )
+
+
+def open_pool(runtime: Runtime, orders: OrderService | None = None) -> DeliveryPool:
+    """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is confirmed."""
+    settings = runtime.settings
+    attempts = AttemptMaker(
+        runtime.keyring,
+        timeout_s=settings.webhook_timeout,
+        schedule_s=settings.webhook_retry_schedule,
+        orders=orders,
+    )
+    rules = DeliveryRules(
+        concurrency=settings.webhook_concurrency,
+        concurrency_per_host=settings.webhook_concurrency_per_host,
+        timeout_s=settings.webhook_timeout,
+        lease_s=settings.webhook_lease_s,
+        user_agent=f"payments/{VERSION}",
+    )
+    return DeliveryPool(runtime.database, attempts, rules, runtime.address_policy)
+
+
+def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, OrderService | None]:
+    """Return the client of the order service, and the service over it; None for both without ORDER_SERVICE_URL."""
     if settings.order_service_url is None:
         return None, None
     name = "order_service"
-    service = Neighbour(
+    client = UpstreamClient(
         name,
         settings.order_service_url,
         timeout_s=settings.order_timeout_s,
         connections_max=settings.order_connections_max,
         breaker=Breaker(name, failures_max=settings.breaker_failures, open_s=settings.breaker_open_s),
     )
-    return service, OrderService(
-        service,
+    return client, OrderService(
+        client,
         secret=settings.jwt_secret_key.get_secret_value(),
         algorithm=settings.jwt_algorithm,
         not_found_after_s=settings.order_not_found_after_s,
@@ -152,8 +203,8 @@ def _order_service(settings: Settings) -> tuple[Neighbour | None, OrderService |
 
 
 @contextlib.asynccontextmanager
-async def _served(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
-    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if somebody else has it."""
+async def _serving_metrics(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
+    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if the port is in use."""
     if port == 0:
         yield
         return

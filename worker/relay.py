@@ -1,58 +1,76 @@
-"""The relay: brings every row that is due to the queue. Lost messages, dead workers and retries all come back this way.
+"""The relay of the outbox: publishes every row that is due, after a lost message, a dead worker or a backoff.
 
-It changes nothing but `due_at`, so relays beside each other are harmless.
+It never changes anything of a row but `due_at`, so that several relays may run beside each other.
 """
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 
 import structlog
 from sqlalchemy import Table
 
 from shared import metrics
-from shared.db import Database
+from shared.broker.client import JOB_ITEMS_MAX, Broker, Queue
+from shared.database.engine import Database
+from shared.database.leases import WorkItem, give_back, take_due
+from shared.database.tables import deliveries, payments
 from shared.errors import CommitUnknown, DatabaseUnavailable
 from shared.idempotency import purge
-from shared.leases import Ref, give_back, take_due
-from shared.models import deliveries, payments
-from shared.queue import JOB_REFS_MAX, Carrier, Queue
 
 log = structlog.get_logger(__name__)
 
-PASSES_MAX = 20  # batches of one table in one round: the other table's turn comes
+# Batches of one table in one round: a backlog in one table must not hold up the other.
+PASSES_MAX = 20
+# Seconds between two purges of old idempotency keys.
 PURGE_EVERY_S = 60.0
 SOURCES = ((payments, Queue.PROCESS), (deliveries, Queue.DELIVER))
 
 
 class Relay:
-    """One per worker process."""
+    """Makes a round every `interval_s` seconds, in batches of at most `batch_max` rows; each worker process has one.
+
+    It also purges idempotency keys that are older than `retention_h` hours.
+    """
 
     def __init__(
-        self, database: Database, carrier: Carrier, *, interval_s: float, batch_max: int, retention_h: int
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        interval_s: float,
+        batch_max: int,
+        retention_h: int,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._database = database
-        self._carrier = carrier
+        self._broker = broker
         self._interval_s = interval_s
         self._batch_max = batch_max
         self._retention_h = retention_h
-        self._purged_at = monotonic()
-        self.ran_at = monotonic()
+        self._clock = clock
+        self._purged_at = clock()
+        # The end of the last round (monotonic, in seconds), also of one that failed.
+        self.ran_at = clock()
 
     async def run(self) -> None:
-        """Make rounds until cancelled; a database that is away is waited for."""
+        """Make rounds until cancelled. While the database is unavailable, every round fails and is tried again."""
         while True:
             try:
                 await self.run_once()
             except (DatabaseUnavailable, CommitUnknown) as error:
-                # Safe: what was due still is.
+                # Safe: rows that were due still are.
                 log.warning("relay.database_failed", error=str(error))
-            self.ran_at = monotonic()
+            self.ran_at = self._clock()
             await asyncio.sleep(self._interval_s)
 
     async def run_once(self) -> int:
-        """One round over both tables; returns how many ids were published. Without Redis nothing is taken."""
+        """Make one round over both tables, and return how many ids were published.
+
+        Takes nothing while Redis does not answer. Raises DatabaseUnavailable or CommitUnknown.
+        """
         await self._purge()
-        if not await self._carrier.ping():
+        if not await self._broker.ping():
             return 0
         return sum([await self._relay(table, queue) for table, queue in SOURCES])
 
@@ -71,20 +89,20 @@ class Relay:
             log.info("relay.published", queue=queue, count=published)
         return published
 
-    async def _publish(self, table: Table, queue: Queue, refs: list[Ref]) -> int:
-        """Publish what was taken; what does not get through is due again at once."""
-        for start in range(0, len(refs), JOB_REFS_MAX):
-            if not await self._carrier.publish(queue, refs[start : start + JOB_REFS_MAX]):
+    async def _publish(self, table: Table, queue: Queue, items: list[WorkItem]) -> int:
+        """Publish items that were taken, and return how many. Those that cannot be published are due again at once."""
+        for start in range(0, len(items), JOB_ITEMS_MAX):
+            if not await self._broker.publish(queue, items[start : start + JOB_ITEMS_MAX]):
                 async with self._database.transaction() as connection:
                     now = await self._database.clock.now(connection)
-                    await give_back(connection, table, refs[start:], now=now)
+                    await give_back(connection, table, items[start:], now=now)
                 return start
-        return len(refs)
+        return len(items)
 
     async def _purge(self) -> None:
-        if monotonic() - self._purged_at < PURGE_EVERY_S:
+        if self._clock() - self._purged_at < PURGE_EVERY_S:
             return
-        self._purged_at = monotonic()
+        self._purged_at = self._clock()
         async with self._database.transaction() as connection:
             now = await self._database.clock.now(connection)
             await purge(connection, now=now, retention_h=self._retention_h)

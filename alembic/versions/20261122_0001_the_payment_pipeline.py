@@ -18,7 +18,7 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def _where(condition: str) -> dict[str, Any]:
-    """A partial index, on both databases."""
+    """Return the options that make an index partial on both databases."""
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 

@@ -1,4 +1,4 @@
-"""Order checks: how often a payment's order could not be checked, and until when that is tried.
+"""Order checks: how often the order of a payment could not be checked, and until when a worker tries to.
 
 Revision ID: 20261122_0002
 Revises: 20261122_0001

@@ -1,4 +1,4 @@
-"""Reports of `payments verify`.
+"""Verify reports: the results of `payments verify`.
 
 Revision ID: 20261124_0003
 Revises: 20261122_0002

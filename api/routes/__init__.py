@@ -1,1 +1,1 @@
-"""One file per noun of the contract."""
+"""The operations of the API, one module for each resource."""

@@ -1,19 +1,22 @@
-"""The secret that signs what goes to a `callback_url`."""
+"""The secret that signs the webhooks to a `callback_url`."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api import schemas
-from api.auth import Authenticated
+from api.auth.dependencies import Authenticated
 from api.openapi import problems
-from api.requests import ApiState
-from api.responses import document
+from api.responses import json_response
+from api.routes.parameters import ApiState
+from api.schemas import webhooks as schemas
 
 router = APIRouter(prefix="/callback-secret", tags=["webhooks"])
 
 
 @router.get("", response_model=schemas.CallbackSecret, responses=problems(503))
 async def get_callback_secret(principal: Authenticated, api: ApiState) -> Response:
-    """Verify deliveries to your `callback_url`s with this secret; it belongs to whoever created the payment."""
-    secret = api.runtime.vault.callback_secret(principal.actor)
-    return document({"secret": secret}, headers={"Cache-Control": "no-store"})
+    """Return the secret that signs the webhooks to your `callback_url`s.
+
+    Each principal has its own secret. A webhook is signed with the secret of the principal that created the payment.
+    """
+    secret = api.runtime.keyring.callback_secret(principal.actor)
+    return json_response({"secret": secret}, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""Is it alive, can it work, what has it counted."""
+"""Health, readiness and metrics of this process."""
 
 import asyncio
 import math
@@ -11,25 +11,26 @@ from fastapi.responses import Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import schemas
-from api.requests import ApiState
-from api.responses import document
+from api.responses import json_response
+from api.routes.parameters import ApiState
+from api.schemas import operations as schemas
 from api.state import Api
 from shared import metrics
-from shared.clock import rfc3339
+from shared.database.clock import rfc3339
 from shared.errors import PaymentsError
 from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["operation"])
 
+# Seconds that the database has to answer.
 CHECK_TIMEOUT_S = 2.0
 
 
 @router.get("/health", response_model=schemas.Health)
 async def health(api: ApiState) -> Response:
-    """The process is alive; nobody else is asked."""
-    return document(
+    """Report that the process is alive. No database and no other service is asked."""
+    return json_response(
         {
             "status": "healthy",
             "timestamp": rfc3339(datetime.now(UTC)),
@@ -45,41 +46,50 @@ async def health(api: ApiState) -> Response:
     responses={503: {"model": schemas.Ready, "description": "The database does not answer."}},
 )
 async def ready(api: ApiState) -> Response:
-    """What can be reached. Only the database makes it 503: without Redis, intents are accepted all the same."""
-    database, redis, neighbours = await asyncio.gather(
-        _database_answers(api), api.runtime.carrier.ping(), api.neighbours.are_healthy()
+    """Report which services can be reached.
+
+    The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
+    """
+    database, redis, upstreams = await asyncio.gather(
+        _database_answers(api), api.runtime.broker.ping(), api.readiness.are_healthy()
     )
-    checks = {"database": _word(database), "redis": _word(redis)}
-    checks |= {name: _word(answers) for name, answers in neighbours.items()}
-    return document({"ready": database, "checks": checks}, status=200 if database else 503)
+    checks = {"database": _readiness(database), "redis": _readiness(redis)}
+    checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
+    return json_response({"ready": database, "checks": checks}, status=200 if database else 503)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(api: ApiState) -> Response:
-    """This process's figures, and those of the whole installation, for Prometheus."""
+    """Return the metrics of this process and the figures of the whole installation, for Prometheus."""
     try:
         figures = await api.stats.current()
     except PaymentsError as error:
-        log.warning("metrics.database_failed", error=type(error).__name__)  # the process's own figures still help
+        # Safe: the metrics of the process itself are still useful.
+        log.warning("metrics.database_failed", error=type(error).__name__)
         figures = {}
-    _show(figures)
+    _set_gauges(figures)
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
 
-def _show(figures: dict[str, Any]) -> None:
-    """What nobody knows right now is NaN: neither an old figure nor a nought that would raise an alarm."""
+def _set_gauges(figures: dict[str, Any]) -> None:
+    """Set the gauges of the whole installation. An unknown figure is NaN: an old value or 0 would mislead alerts."""
     workers = figures.get("workers")
-    shown = {
+    values = {
         metrics.queue_depth: figures.get("queue_depth"),
         metrics.in_flight: figures.get("in_flight"),
         metrics.oldest_pending_seconds: figures.get("oldest_pending_s"),
         metrics.webhook_backlog: figures.get("webhook_backlog"),
         metrics.workers_alive: None if workers is None else len(workers),
         metrics.worker_slots: None if workers is None else sum(worker["slots"] for worker in workers),
-        metrics.worker_slots_taken: None if workers is None else sum(worker["in_gateway"] for worker in workers),
+        metrics.worker_slots_taken: None if workers is None else sum(map(_slots_taken, workers)),
     }
-    for gauge, value in shown.items():
+    for gauge, value in values.items():
         gauge.set(math.nan if value is None else value)
+
+
+def _slots_taken(worker: dict[str, Any]) -> int:
+    taken: int = worker["in_gateway"] + worker["checking_orders"]
+    return taken
 
 
 async def _database_answers(api: Api) -> bool:
@@ -92,7 +102,7 @@ async def _database_answers(api: Api) -> bool:
     return True
 
 
-def _word(answers: bool | None) -> str:
-    if answers is None:
+def _readiness(is_ready: bool | None) -> str:
+    if is_ready is None:
         return "not_configured"
-    return "ready" if answers else "not_ready"
+    return "ready" if is_ready else "not_ready"

@@ -1,4 +1,4 @@
-"""Payment methods: cards and accounts. A number is looked at once, while it is added, and then forgotten."""
+"""Payment methods: cards and PayPal accounts. A card number is read once, while it is added, and never stored."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,15 +8,25 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import schemas
-from api.auth import Authenticated, Principal, Role
-from api.errors import Code, Problem, invalid
-from api.openapi import also, problems
-from api.repeats import REPEATED, once
-from api.requests import ApiState, IdempotencyKey, claim_of, existing_id, location
-from api.responses import document
+from api.auth.dependencies import Authenticated
+from api.auth.principal import Principal, Role
+from api.cards import (
+    CardRefused,
+    digits_of,
+    expires_at,
+    inspect_card,
+    mask_address,
+    normalize_address,
+    scenario_of_address,
+)
+from api.openapi import problems, response
+from api.problems import Code, Problem, found_or_404, invalid
+from api.responses import json_response
+from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
+from api.routes.parameters import ApiState, location, parse_path_id
+from api.schemas import payment_methods as schemas
 from api.state import Api
-from shared.cards import CardRefused, digits_of, expires_at, inspect_card, mask_address, scenario_of_address
+from shared.database.tables import NAME_CHARS_MAX
 from shared.ids import new_id
 from shared.lifecycle import MethodType
 from shared.payment_methods import (
@@ -29,14 +39,16 @@ from shared.payment_methods import (
     methods_of,
 )
 
-router = APIRouter(tags=["payment methods"])  # mounted twice, at addresses that differ in more than a prefix
+# Without a prefix of its own, because it is mounted at two different paths.
+router = APIRouter(tags=["payment methods"])
 
 
 @router.post(
     "",
     status_code=201,
     response_model=schemas.Method,
-    responses=problems(400, 413, 415, 422, 503) | also(200, schemas.Method, "You have this one already."),
+    responses=problems(400, 413, 415, 422, 503)
+    | response(200, schemas.Method, "The user already has this payment method."),
 )
 async def create_payment_method(
     request: Request,
@@ -45,7 +57,12 @@ async def create_payment_method(
     api: ApiState,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Add a card or a PayPal account. What is kept is its brand, its last four digits and its expiry."""
+    """Add a card or a PayPal account.
+
+    A card number, a CVC and a full address are never stored. What is kept of a card is its brand, its last four digits
+    and its expiry, of an account its masked address, and of both a keyed hash by which the same one is recognised. If
+    the user already has the card or the account, the answer is 200, and the expiry of a card is updated.
+    """
     try:
         new = _new_method(body, principal, api)
     except CardRefused as error:
@@ -56,49 +73,49 @@ async def create_payment_method(
         if repeated is not None:
             return await _added_before(connection, repeated, new)
         if new.expires_at is not None and new.expires_at <= now:
-            raise invalid("/payment_details/exp_year", "the card has expired")
+            raise invalid("/payment_details/exp_year", "is in the past: the card has expired")
         limit = api.runtime.settings.max_payment_methods_per_user
         return await add_method(connection, new, method_id=method_id, methods_max=limit, now=now)
 
-    claim = claim_of(
-        api.runtime.vault,
+    key_request = key_request_of(
+        api.runtime.keyring,
         principal,
         key,
         operation="POST /payment-methods",
         content=_without_cvc(body, new) if key else None,
         object_id=method_id,
     )
-    (method, is_new), is_repeat = await once(api.runtime.database, claim, add)
-    return document(
-        method.document(),
+    (method, is_new), is_repeat = await run_idempotent(api.runtime.database, key_request, add)
+    return json_response(
+        method.to_json(),
         status=201 if is_new else 200,
-        headers={"Location": location(request, method.id)} | (REPEATED if is_repeat else {}),
+        headers={"Location": location(request, method.id)} | (REPLAYED_HEADER if is_repeat else {}),
     )
 
 
 @router.get("", response_model=schemas.MethodList, responses=problems(503))
 async def list_payment_methods(principal: Authenticated, api: ApiState) -> Response:
-    """Your methods, the newest first."""
+    """List your payment methods, the newest first."""
     async with api.runtime.database.read() as connection:
         found = await methods_of(connection, principal.user_id)
-    return document({"payment_methods": [method.document() for method in found]})
+    return json_response({"payment_methods": [method.to_json() for method in found]})
 
 
 @router.get("/{method_id}", response_model=schemas.Method, responses=problems(404, 503))
 async def get_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
-    """One method."""
+    """Return one payment method."""
     async with api.runtime.database.read() as connection:
-        method = await _existing(connection, existing_id(method_id), principal)
-    return document(method.document())
+        method = await _existing(connection, parse_path_id(method_id), principal)
+    return json_response(method.to_json())
 
 
 @router.patch("/{method_id}", response_model=schemas.Method, responses=problems(400, 404, 413, 415, 422, 503))
 async def change_payment_method(
     method_id: str, body: schemas.MethodChange, principal: Authenticated, api: ApiState
 ) -> Response:
-    """Rename a method, or make it the default."""
+    """Rename a payment method, make it the default, or both."""
     async with api.runtime.database.transaction() as connection:
-        method = await _existing(connection, existing_id(method_id), principal)
+        method = await _existing(connection, parse_path_id(method_id), principal)
         changed = await change_method(
             connection,
             method,
@@ -106,15 +123,19 @@ async def change_payment_method(
             make_default=bool(body.is_default),
             now=await api.runtime.database.clock.now(connection),
         )
-        found = _or_404(changed)  # in here: where the method is gone by now, the old default stays
-    return document(found.document())
+        # This is within the transaction: if the method is gone by now, the rollback keeps the old default.
+        found = found_or_404(changed)
+    return json_response(found.to_json())
 
 
 @router.delete("/{method_id}", status_code=204, responses=problems(404, 503))
 async def delete_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
-    """Delete a method; payments that were accepted with it go on."""
+    """Delete a payment method. Payments that were accepted with it are still processed.
+
+    If it was the default, the newest of the others becomes the default.
+    """
     async with api.runtime.database.transaction() as connection:
-        method = await _existing(connection, existing_id(method_id), principal)
+        method = await _existing(connection, parse_path_id(method_id), principal)
         now = await api.runtime.database.clock.now(connection)
         if not await delete_method(connection, method, now=now):
             raise Problem(Code.NOT_FOUND)
@@ -123,35 +144,32 @@ async def delete_payment_method(method_id: str, principal: Authenticated, api: A
 
 async def _existing(connection: AsyncConnection, method_id: UUID, principal: Principal) -> Method:
     owner = None if principal.role == Role.ADMIN else principal.user_id
-    return _or_404(await find_method(connection, method_id, user_id=owner))
+    return found_or_404(await find_method(connection, method_id, user_id=owner))
 
 
 async def _added_before(connection: AsyncConnection, method_id: UUID, new: NewMethod) -> tuple[Method, bool]:
-    """What a repeat is about: the method that the first request added, or found there and added nothing."""
+    """Return the method of a repeated request, and whether the first request added it.
+
+    If the first request found that the user already had the method, its id was never used.
+    """
     added = await find_method(connection, method_id, user_id=new.user_id)
     if added is not None:
         return added, True
     active = await methods_of(connection, new.user_id)
-    return _or_404(next((method for method in active if method.fingerprint == new.fingerprint), None)), False
-
-
-def _or_404(method: Method | None) -> Method:
-    if method is None:
-        raise Problem(Code.NOT_FOUND)
-    return method
+    return found_or_404(next((method for method in active if method.fingerprint == new.fingerprint), None)), False
 
 
 def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> NewMethod:
-    fingerprint = api.runtime.vault.fingerprint
+    fingerprint = api.runtime.keyring.fingerprint
     if isinstance(body, schemas.PaypalMethodRequest):
         email = body.payment_details.email
         masked = mask_address(email)
         return NewMethod(
             user_id=principal.user_id,
             type=MethodType.PAYPAL,
-            display_name=body.display_name or f"PayPal {masked}"[:100],
+            display_name=body.display_name or f"PayPal {masked}"[:NAME_CHARS_MAX],
             is_default=body.is_default,
-            fingerprint=fingerprint("paypal", email.strip().lower()),
+            fingerprint=fingerprint("paypal", normalize_address(email)),
             details={"email": masked},
             scenario=scenario_of_address(email),
             expires_at=None,
@@ -176,6 +194,6 @@ def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> 
 
 
 def _without_cvc(body: schemas.MethodRequest, new: NewMethod) -> dict[str, Any]:
-    """What makes two requests the same: everything but the CVC; the number by its fingerprint."""
+    """Return the content by which two requests are the same: all but the CVC, and the number as a fingerprint."""
     sent = body.model_dump(exclude={"payment_details": {"cvv", "card_number"}})
     return {**sent, "fingerprint": new.fingerprint}

@@ -1,4 +1,4 @@
-"""Deliveries: send one again."""
+"""Webhook deliveries: sending one again."""
 
 from datetime import datetime
 from uuid import UUID
@@ -8,18 +8,19 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import schemas
-from api.auth import Authenticated, Principal, Role
-from api.errors import Code, Problem
+from api.auth.dependencies import Authenticated
+from api.auth.principal import Principal, Role
 from api.openapi import problems
-from api.repeats import REPEATED, once
-from api.requests import ApiState, IdempotencyKey, claim_of, existing_id
-from api.responses import document
-from shared.deliveries import resend
-from shared.delivery_log import Delivery, find_delivery
-from shared.leases import Ref
+from api.problems import Code, Problem
+from api.responses import json_response
+from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
+from api.routes.parameters import ApiState, parse_path_id
+from api.schemas import webhooks as schemas
+from shared.broker.client import Queue
+from shared.database.leases import WorkItem
 from shared.payments.find import find
-from shared.queue import Queue
+from shared.webhooks.delivery_log import Delivery, find_delivery
+from shared.webhooks.resend import resend
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/webhook-deliveries", tags=["webhooks"])
@@ -34,10 +35,14 @@ router = APIRouter(prefix="/webhook-deliveries", tags=["webhooks"])
 async def resend_delivery(
     delivery_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
 ) -> Response:
-    """Send a delivery again, now and with a fresh schedule, however it ended."""
-    wanted = existing_id(delivery_id)
-    claim = claim_of(
-        api.runtime.vault,
+    """Send a delivery again, at once and with a new retry schedule.
+
+    Any delivery can be resent, even one that was delivered. It is 409 while an attempt is running, and 422 while the
+    endpoint is disabled.
+    """
+    wanted = parse_path_id(delivery_id)
+    key_request = key_request_of(
+        api.runtime.keyring,
         principal,
         key,
         operation=f"POST /webhook-deliveries/{wanted}/resend",
@@ -45,22 +50,24 @@ async def resend_delivery(
         object_id=wanted,
     )
 
-    async def work(connection: AsyncConnection, now: datetime, repeated: UUID | None) -> tuple[Delivery, Ref | None]:
+    async def work(
+        connection: AsyncConnection, now: datetime, repeated: UUID | None
+    ) -> tuple[Delivery, WorkItem | None]:
         await _visible(connection, principal, wanted)
-        ref = None if repeated else await resend(connection, now, wanted)
-        if ref is None and not repeated:
+        item = None if repeated else await resend(connection, now, wanted)
+        if item is None and not repeated:
             raise Problem(Code.NOT_FOUND)
-        return await _visible(connection, principal, wanted), ref
+        return await _visible(connection, principal, wanted), item
 
-    (delivery, ref), is_repeat = await once(api.runtime.database, claim, work)
-    if ref is not None:
+    (delivery, item), is_repeat = await run_idempotent(api.runtime.database, key_request, work)
+    if item is not None:
         log.info("delivery.resent", delivery_id=str(wanted))
-        api.publisher.publish(Queue.DELIVER, [ref])
-    return document(delivery.document(), status=202, headers=REPEATED if is_repeat else None)
+        api.publisher.publish(Queue.DELIVER, [item])
+    return json_response(delivery.to_json(), status=202, headers=REPLAYED_HEADER if is_repeat else None)
 
 
 async def _visible(connection: AsyncConnection, principal: Principal, delivery_id: UUID) -> Delivery:
-    """The delivery, if it is of a payment or to an endpoint of the principal's."""
+    """Return the delivery if the principal may see its payment or created its endpoint. Raises Problem (404)."""
     delivery = await find_delivery(connection, delivery_id)
     if delivery is not None and (
         principal.role == Role.ADMIN

@@ -1,33 +1,26 @@
-"""Webhook endpoints: where services and admins want events delivered."""
+"""Webhook endpoints: the URLs at which services and admins receive the events of all payments."""
 
 from datetime import datetime
-from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import schemas
-from api.auth import Principal, Privileged, Role
-from api.errors import Code, Problem, invalid
+from api.auth.dependencies import Privileged
+from api.auth.principal import Principal
 from api.openapi import problems
-from api.repeats import REPEATED, once
-from api.requests import (
-    ApiState,
-    IdempotencyKey,
-    check_receiver,
-    claim_of,
-    existing_id,
-    open_cursor,
-    seal_cursor,
-)
-from api.responses import document
-from shared.delivery_log import deliveries_of_endpoint
+from api.problems import Code, Problem, found_or_404
+from api.responses import json_response
+from api.routes.cursors import Cursor, Limit, open_page
+from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
+from api.routes.parameters import ApiState, check_receiver_url, location, parse_path_id
+from api.schemas import webhooks as schemas
 from shared.ids import new_id
+from shared.keyring import new_webhook_secret
 from shared.lifecycle import DeliveryStatus
-from shared.vault import new_webhook_secret
-from shared.webhook_endpoints import (
+from shared.webhooks.delivery_log import deliveries_of_endpoint
+from shared.webhooks.endpoints import (
     Endpoint,
     add_endpoint,
     change_endpoint,
@@ -41,10 +34,14 @@ router = APIRouter(prefix="/webhook-endpoints", tags=["webhooks"])
 
 @router.post("", status_code=201, response_model=schemas.NewEndpoint, responses=problems(400, 403, 413, 415, 422, 503))
 async def create_webhook_endpoint(
-    body: schemas.EndpointRequest, principal: Privileged, api: ApiState, key: IdempotencyKey = None
+    request: Request,
+    body: schemas.EndpointRequest,
+    principal: Privileged,
+    api: ApiState,
+    key: IdempotencyKey = None,
 ) -> Response:
-    """Register a receiver. The answer holds the secret that signs its deliveries; it is never shown again."""
-    check_receiver(api, "/url", body.url)
+    """Register a webhook endpoint. The answer has the secret that signs its deliveries; it is shown only this once."""
+    check_receiver_url(api.runtime.address_policy, "/url", body.url)
     endpoint_id, secret = new_id(), new_webhook_secret()
 
     async def add(connection: AsyncConnection, now: datetime, repeated: UUID | None) -> Endpoint:
@@ -57,59 +54,59 @@ async def create_webhook_endpoint(
             name=body.name,
             url=body.url,
             event_types=body.event_types,
-            encrypted_secret=api.runtime.vault.encrypt(secret),
+            encrypted_secret=api.runtime.keyring.encrypt(secret),
             now=now,
         )
 
-    claim = claim_of(
-        api.runtime.vault,
+    key_request = key_request_of(
+        api.runtime.keyring,
         principal,
         key,
         operation="POST /webhook-endpoints",
         content=body.model_dump() if key else None,
         object_id=endpoint_id,
     )
-    endpoint, is_repeat = await once(api.runtime.database, claim, add)
-    shown = endpoint.document() if is_repeat else {**endpoint.document(), "secret": secret}
-    headers = {"Location": f"/api/v1/webhook-endpoints/{endpoint.id}"} | (REPEATED if is_repeat else {})
-    return document(shown, status=201, headers=headers)
+    endpoint, is_repeat = await run_idempotent(api.runtime.database, key_request, add)
+    shown = endpoint.to_json() if is_repeat else {**endpoint.to_json(), "secret": secret}
+    headers = {"Location": location(request, endpoint.id)} | (REPLAYED_HEADER if is_repeat else {})
+    return json_response(shown, status=201, headers=headers)
 
 
 @router.get("", response_model=schemas.EndpointList, responses=problems(403, 503))
 async def list_webhook_endpoints(principal: Privileged, api: ApiState) -> Response:
-    """Your endpoints, or as an admin all, the newest first."""
+    """List webhook endpoints, the newest first. Services see those that they created, and admins all."""
     async with api.runtime.database.read() as connection:
-        found = await endpoints_of(connection, created_by=_owner(principal))
-    return document({"webhook_endpoints": [endpoint.document() for endpoint in found]})
+        found = await endpoints_of(connection, created_by=principal.manages_endpoints_of)
+    return json_response({"webhook_endpoints": [endpoint.to_json() for endpoint in found]})
 
 
 @router.get("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(403, 404, 503))
 async def get_webhook_endpoint(endpoint_id: str, principal: Privileged, api: ApiState) -> Response:
-    """One endpoint, without its secret."""
+    """Return one webhook endpoint, without its secret."""
     async with api.runtime.database.read() as connection:
-        endpoint = await _existing(connection, existing_id(endpoint_id), principal)
-    return document(endpoint.document())
+        endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
+    return json_response(endpoint.to_json())
 
 
 @router.patch("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(400, 403, 404, 413, 415, 422, 503))
 async def change_webhook_endpoint(
     endpoint_id: str, body: schemas.EndpointChange, principal: Privileged, api: ApiState
 ) -> Response:
-    """Change an endpoint. Disabling it ends its open deliveries."""
+    """Change a webhook endpoint. Disabling it cancels its open deliveries."""
     if body.url is not None:
-        check_receiver(api, "/url", body.url)
+        check_receiver_url(api.runtime.address_policy, "/url", body.url)
     async with api.runtime.database.transaction() as connection:
-        endpoint = await _existing(connection, existing_id(endpoint_id), principal)
+        endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
         now = await api.runtime.database.clock.now(connection)
-        changed = _or_404(await change_endpoint(connection, endpoint, body.model_dump(), now=now))
-    return document(changed.document())
+        changed = found_or_404(await change_endpoint(connection, endpoint, body.model_dump(), now=now))
+    return json_response(changed.to_json())
 
 
 @router.delete("/{endpoint_id}", status_code=204, responses=problems(403, 404, 503))
 async def delete_webhook_endpoint(endpoint_id: str, principal: Privileged, api: ApiState) -> Response:
-    """Delete an endpoint and end its open deliveries."""
+    """Delete a webhook endpoint and cancel its open deliveries."""
     async with api.runtime.database.transaction() as connection:
-        endpoint = await _existing(connection, existing_id(endpoint_id), principal)
+        endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
         now = await api.runtime.database.clock.now(connection)
         if not await delete_endpoint(connection, endpoint, now=now):
             raise Problem(Code.NOT_FOUND)
@@ -126,43 +123,30 @@ async def list_endpoint_deliveries(
     principal: Privileged,
     api: ApiState,
     status: DeliveryStatus | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=2000)] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> Response:
-    """What was and will be sent to the endpoint, the newest first, with every attempt."""
-    wanted: dict[str, Any] = {"status": status} if status else {}
-    owner = f"{principal.actor} {existing_id(endpoint_id)}"
-    before: UUID | None = None
-    if cursor is not None:
-        before, kept = open_cursor(api.runtime.vault, cursor, owner=owner)
-        if wanted and wanted != kept:
-            raise invalid("/query/cursor", "belongs to a list with other filters")
-        wanted = kept
-    async with api.runtime.database.read() as connection:
-        endpoint = await _existing(connection, existing_id(endpoint_id), principal)
-        of_status = DeliveryStatus(wanted["status"]) if wanted else None
-        found = await deliveries_of_endpoint(
-            connection, endpoint.id, of_status, limit=limit + 1, before_id=before, with_bodies=True
-        )
-    page, more = found[:limit], len(found) > limit
-    return document(
-        {
-            "deliveries": [delivery.document(with_url=True) for delivery in page],
-            "limit": limit,
-            "next_cursor": seal_cursor(api.runtime.vault, page[-1].id, wanted, owner=owner) if more else None,
-        }
+    """List the deliveries to a webhook endpoint, the newest first, each with its attempts."""
+    endpoint_key = parse_path_id(endpoint_id)
+    page = open_page(
+        api.runtime.keyring,
+        cursor,
+        {"status": status} if status else {},
+        limit=limit,
+        owner=f"{principal.actor} {endpoint_key}",
     )
-
-
-def _owner(principal: Principal) -> str | None:
-    return None if principal.role == Role.ADMIN else principal.actor
+    async with api.runtime.database.read() as connection:
+        endpoint = await _existing(connection, endpoint_key, principal)
+        found = await deliveries_of_endpoint(
+            connection,
+            endpoint.id,
+            DeliveryStatus(page.filters["status"]) if page.filters else None,
+            limit=page.fetch_limit,
+            before_id=page.before,
+            with_bodies=True,
+        )
+    return json_response(page.to_json("deliveries", found, lambda delivery: delivery.to_json(with_url=True)))
 
 
 async def _existing(connection: AsyncConnection, endpoint_id: UUID, principal: Principal) -> Endpoint:
-    return _or_404(await find_endpoint(connection, endpoint_id, created_by=_owner(principal)))
-
-
-def _or_404(endpoint: Endpoint | None) -> Endpoint:
-    if endpoint is None:
-        raise Problem(Code.NOT_FOUND)
-    return endpoint
+    return found_or_404(await find_endpoint(connection, endpoint_id, created_by=principal.manages_endpoints_of))

@@ -1,1 +1,1 @@
-"""The usual way of building this, to compare with: written fairly, as its documentation suggests, and not tuned."""
+"""The usual design, for comparison: written as the documentation of its libraries suggests, and not tuned."""

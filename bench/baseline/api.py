@@ -9,7 +9,7 @@ from arq import create_pool
 from arq.connections import RedisSettings
 from fastapi import FastAPI, Header, HTTPException, Request
 
-from api.schemas import PaymentRequest
+from api.schemas.payments import PaymentRequest
 from bench.baseline.models import Base, History, Payment, engine, sessions
 
 
@@ -58,5 +58,5 @@ async def create_payment(body: PaymentRequest, request: Request, authorization: 
 
 @app.get("/health/ready")
 async def ready() -> dict[str, bool]:
-    """It is up."""
+    """Answer that the API is ready."""
     return {"ready": True}

@@ -1,10 +1,10 @@
-"""A bare route with the same request and answer models: what the framework alone can do, the ceiling."""
+"""A bare route with the same request and response models: the most that the framework alone can accept."""
 
 from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
-from api.schemas import MethodDetails, Payment, PaymentRequest
+from api.schemas.payments import MethodDetails, Payment, PaymentRequest
 from shared.ids import new_id
 from shared.lifecycle import MethodType, PaymentStatus
 
@@ -13,7 +13,7 @@ app = FastAPI()
 
 @app.post("/api/v1/payments", status_code=202, response_model=Payment)
 async def create_payment(body: PaymentRequest) -> Payment:
-    """Answer as if accepted; nothing is written down."""
+    """Answer as if the payment was accepted, and store nothing."""
     now = datetime.now(UTC)
     return Payment.model_construct(
         id=str(new_id()),
@@ -43,5 +43,5 @@ async def create_payment(body: PaymentRequest) -> Payment:
 
 @app.get("/health/ready")
 async def ready() -> dict[str, bool]:
-    """It is up."""
+    """Answer that the API is ready."""
     return {"ready": True}

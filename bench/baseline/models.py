@@ -1,4 +1,4 @@
-"""The baseline's tables, and its session."""
+"""The tables of the baseline, and its database sessions."""
 
 import os
 import uuid
@@ -15,7 +15,7 @@ def _now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    """Every table."""
+    """The base class of the tables."""
 
 
 class Payment(Base):
@@ -34,7 +34,7 @@ class Payment(Base):
 
 
 class History(Base):
-    """A change of status."""
+    """A change of the status of a payment."""
 
     __tablename__ = "baseline_history"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)

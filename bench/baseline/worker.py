@@ -13,7 +13,7 @@ from bench.baseline.models import History, Payment, sessions
 
 
 async def process_payment(ctx: dict[str, Any], payment_id: str) -> None:
-    """Take one payment from PENDING to its end, and tell the receiver."""
+    """Process one payment from PENDING to its end, and send the webhook."""
     await _move(payment_id, "PROCESSING", None)
     await asyncio.sleep(random.uniform(1, 3))  # noqa: S311 - the same delay as ours
     succeeded = random.random() < 0.95  # noqa: S311, PLR2004
@@ -42,7 +42,7 @@ async def _shutdown(ctx: dict[str, Any]) -> None:
 
 
 class WorkerSettings:
-    """arq's defaults, but for the jobs at once."""
+    """The settings of the worker: the defaults of arq, with more jobs at once."""
 
     functions = (process_payment,)
     on_startup = _startup

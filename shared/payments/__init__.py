@@ -1,5 +1,5 @@
-"""The verbs that change a payment: the only writers of `payments.status` and of its history.
+"""The operations that change a payment: the only writers of `payments.status` and of its history.
 
-Each takes an open transaction and its moment, and guards itself by status and attempt: when a row does not answer,
-somebody else moved first, and that is no error.
+Each takes an open transaction and its moment, and is guarded by status and lease version. A row that does not match
+has been moved by another process first, which is no error.
 """

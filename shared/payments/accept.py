@@ -1,4 +1,4 @@
-"""Accepting intents: a batch of them in one transaction, the constraints deciding every race."""
+"""Accepting intents: a batch of them in one transaction, in which the constraints of the tables decide every race."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping, select, tuple_
-from sqlalchemy.dialects.postgresql import insert  # without a target it compiles on SQLite too
+
+# ON CONFLICT without a target compiles for SQLite too.
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import events
-from shared.any_of import any_of
-from shared.documents import Payment
+from shared.database.id_list import id_in
+from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.tables import columns_of, payment_methods, payments
 from shared.errors import (
     IdempotencyKeyReused,
     OrderAlreadyPaid,
@@ -21,22 +23,23 @@ from shared.errors import (
     PaymentsError,
     Refused,
 )
-from shared.idempotency import Claim, bind, replayed, unbind
-from shared.leases import PICK_UP_S, Ref
+from shared.idempotency import KeyRequest, bind, replayed, unbind
 from shared.lifecycle import NOT_LIVE, HistoryReason, PaymentStatus
-from shared.models import payment_methods, payments
+from shared.payments.events import emit
 from shared.payments.history import Move, append
+from shared.payments.payment import Payment
+from shared.webhooks.fan_out import NO_DELIVERIES
 
 INSERT = insert(payments).on_conflict_do_nothing().returning(payments.c.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A valid request for a payment: what the client said and who the client is."""
+    """A valid request for a payment, with the user that pays and the principal that asked for it."""
 
     id: UUID
-    user_id: str  # who pays
-    created_by: str  # who asked
+    user_id: str  # the user that pays
+    created_by: str  # the principal that asked
     order_id: str
     payment_method_id: UUID
     amount: int  # minor units
@@ -45,28 +48,32 @@ class Intent:
     metadata: dict[str, str]
     callback_url: str | None
     correlation_id: str | None
-    idempotency: Claim | None
+    idempotency: KeyRequest | None
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer to an intent: its payment, as it is now."""
+    """The answer to an intent: its payment as it is now.
+
+    `is_replay` says that an earlier request has created the payment. `deliveries` are to be published after the commit.
+    """
 
     payment: Payment
     is_replay: bool
-    deliveries: tuple[Ref, ...] = ()
+    deliveries: tuple[WorkItem, ...] = ()
 
 
-type Answer = Accepted | PaymentsError
+type IntentAnswer = Accepted | PaymentsError
 
 
-async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[Intent]) -> list[Answer]:
-    """Write every intent down as a PENDING payment, or refuse it without a trace; answers in the same order.
+async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[Intent]) -> list[IntentAnswer]:
+    """Insert a PENDING payment for each intent, or refuse it and write nothing.
 
-    An intent whose key is bound already is a replay, or IdempotencyKeyReused. Others may be refused with
-    PaymentMethodUnusable, PaymentInProgress or OrderAlreadyPaid; a refusal leaves their key unbound.
+    The answers are in the order of `intents`. A refusal is returned, not raised: PaymentMethodUnusable,
+    PaymentInProgress or OrderAlreadyPaid, which leave the idempotency key unbound. An intent whose key is already bound
+    is a replay, or refused with IdempotencyKeyReused.
     """
-    answers: dict[UUID, Answer] = {}
+    answers: dict[UUID, IntentAnswer] = {}
     holders = await bind(connection, [intent.idempotency for intent in intents if intent.idempotency], now=now)
     firsts, repeats = _split_by_key(intents, holders, answers)
     usable = await _with_usable_methods(connection, firsts, now, answers)
@@ -78,17 +85,22 @@ async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[I
         [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by) for payment in created],
         now=now,
     )
-    told = await events.tell(connection, created, now=now)
+    emitted = await emit(connection, created, now=now)
     for payment in created:
-        answers[payment.id] = Accepted(payment, is_replay=False, deliveries=told.get(payment.id, events.NOBODY).tickets)
+        answers[payment.id] = Accepted(
+            payment, is_replay=False, deliveries=emitted.get(payment.id, NO_DELIVERIES).to_publish
+        )
     await _answer_repeats(connection, repeats, answers)
     return [answers[intent.id] for intent in intents]
 
 
 def _split_by_key(
-    intents: Sequence[Intent], holders: dict[tuple[str, str], Claim], answers: dict[UUID, Answer]
+    intents: Sequence[Intent], holders: dict[tuple[str, str], KeyRequest], answers: dict[UUID, IntentAnswer]
 ) -> tuple[list[Intent], list[tuple[Intent, UUID]]]:
-    """Those that go ahead, and those that repeat an object; what reuses a key for something else is answered."""
+    """Return the intents that go ahead, and those that repeat a request, each with the payment of that request.
+
+    An intent that reuses a key for another request gets its answer here.
+    """
     firsts: list[Intent] = []
     repeats: list[tuple[Intent, UUID]] = []
     for intent in intents:
@@ -105,13 +117,13 @@ def _split_by_key(
 
 
 async def _with_usable_methods(
-    connection: AsyncConnection, intents: Sequence[Intent], now: datetime, answers: dict[UUID, Answer]
+    connection: AsyncConnection, intents: Sequence[Intent], now: datetime, answers: dict[UUID, IntentAnswer]
 ) -> list[tuple[Intent, RowMapping]]:
     if not intents:
         return []
     found = await connection.execute(
         select(payment_methods).where(
-            any_of(payment_methods.c.id, {intent.payment_method_id for intent in intents}), payment_methods.c.is_active
+            id_in(payment_methods.c.id, {intent.payment_method_id for intent in intents}), payment_methods.c.is_active
         )
     )
     methods = {row["id"]: row for row in found.mappings()}
@@ -119,9 +131,11 @@ async def _with_usable_methods(
     for intent in intents:
         method = methods.get(intent.payment_method_id)
         if method is None or method["user_id"] != intent.user_id:
-            answers[intent.id] = PaymentMethodUnusable("no such payment method of this user")
+            answers[intent.id] = PaymentMethodUnusable(
+                "This user has no such payment method. Choose or add another one."
+            )
         elif method["expires_at"] is not None and method["expires_at"] <= now:
-            answers[intent.id] = PaymentMethodUnusable("this payment method has expired")
+            answers[intent.id] = PaymentMethodUnusable("This payment method has expired. Choose or add another one.")
         else:
             usable.append((intent, method))
     return usable
@@ -131,9 +145,9 @@ async def _insert(
     connection: AsyncConnection,
     intents: Sequence[tuple[Intent, RowMapping]],
     now: datetime,
-    answers: dict[UUID, Answer],
+    answers: dict[UUID, IntentAnswer],
 ) -> list[Payment]:
-    """Insert what the constraint on live orders lets in; the others are answered with who stands in their way."""
+    """Insert the payments that the constraint on live orders lets in. Answer each other intent with what blocks it."""
     if not intents:
         return []
     rows = [_row(intent, method, now) for intent, method in intents]
@@ -164,9 +178,9 @@ def _row(intent: Intent, method: RowMapping, now: datetime) -> dict[str, Any]:
         "method": {"type": method["type"], "details": method["details"], "scenario": method["scenario"]},
         "status": PaymentStatus.PENDING,
         "sequence": 1,
-        "attempt": 0,
+        "lease_version": 0,
         "gateway_tries": 0,
-        "due_at": now + timedelta(seconds=PICK_UP_S),
+        "due_at": now + timedelta(seconds=FIRST_RELAY_AFTER_S),
         "due_reason": HistoryReason.CLAIMED,
         "gateway": None,
         "gateway_transaction_id": None,
@@ -193,20 +207,21 @@ async def _live_payments(
 
 
 def _refusal(blocker: tuple[UUID, PaymentStatus] | None) -> Refused:
-    if blocker is None:  # it ended between our INSERT and our look: the client's next try gets through
+    # The other payment ended between our INSERT and our SELECT. The next try of the client will be accepted.
+    if blocker is None:
         return PaymentInProgress(None)
     payment_id, status = blocker
     return OrderAlreadyPaid(payment_id) if status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
 
 
 async def _answer_repeats(
-    connection: AsyncConnection, repeats: Sequence[tuple[Intent, UUID]], answers: dict[UUID, Answer]
+    connection: AsyncConnection, repeats: Sequence[tuple[Intent, UUID]], answers: dict[UUID, IntentAnswer]
 ) -> None:
-    """Repeats get the object as it is now; a repeat of what this very batch refused gets the same refusal."""
-    elsewhere = {payment_id for _, payment_id in repeats} - answers.keys()
+    """Answer repeats with the payment as it is now, or with the refusal that this batch gave to the first request."""
+    earlier = {payment_id for _, payment_id in repeats} - answers.keys()
     found = (
-        (await connection.execute(select(payments).where(any_of(payments.c.id, elsewhere)))).mappings()
-        if elsewhere
+        (await connection.execute(select(*columns_of(payments)).where(id_in(payments.c.id, earlier)))).mappings()
+        if earlier
         else ()
     )
     known = {row["id"]: Payment.of(row) for row in found}

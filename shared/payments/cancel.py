@@ -1,4 +1,4 @@
-"""Cancelling: only what no worker has claimed yet, so that the gateway has never heard of it."""
+"""Cancelling a payment that no worker has claimed yet, so that the gateway has never heard of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +8,29 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import events
-from shared.documents import Payment
-from shared.leases import Ref
+from shared.database.leases import WorkItem
+from shared.database.tables import columns_of, payments
 from shared.lifecycle import MAY_BE_CANCELLED, HistoryReason, PaymentStatus
-from shared.models import payments
+from shared.payments.events import emit
 from shared.payments.history import Move, append
+from shared.payments.payment import Payment
+from shared.webhooks.fan_out import NO_DELIVERIES
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The payment after the attempt to cancel it, whoever won."""
+    """The payment after the attempt to cancel it, whether or not that succeeded."""
 
     payment: Payment
     is_new: bool  # this call cancelled it
-    deliveries: Sequence[Ref] = ()
+    deliveries: Sequence[WorkItem] = ()
 
 
 async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now: datetime) -> Cancelled | None:
-    """Cancel the payment if it is PENDING; against a claim, exactly one wins. None if there is no such payment."""
+    """Cancel the payment if it is PENDING. Return None if there is no such payment.
+
+    If a worker claims the payment at the same time, either the cancel or the claim succeeds, and never both.
+    """
     moved = await connection.execute(
         update(payments)
         .where(payments.c.id == payment_id, payments.c.status.in_(MAY_BE_CANCELLED))
@@ -37,13 +41,14 @@ async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now:
             due_reason=None,
             updated_at=now,
         )
-        .returning(*payments.c)
+        .returning(*columns_of(payments))
     )
     row = moved.mappings().one_or_none()
     if row is None:
-        standing = (await connection.execute(select(payments).where(payments.c.id == payment_id))).mappings().first()
-        return Cancelled(Payment.of(standing), is_new=False) if standing else None
+        found = await connection.execute(select(*columns_of(payments)).where(payments.c.id == payment_id))
+        unmoved = found.mappings().one_or_none()
+        return Cancelled(Payment.of(unmoved), is_new=False) if unmoved else None
     payment = Payment.of(row)
     await append(connection, [Move(payment, PaymentStatus.PENDING, HistoryReason.CANCELLED, by)], now=now)
-    told = await events.tell(connection, [payment], now=now)
-    return Cancelled(payment, is_new=True, deliveries=told.get(payment.id, events.NOBODY).tickets)
+    emitted = await emit(connection, [payment], now=now)
+    return Cancelled(payment, is_new=True, deliveries=emitted.get(payment.id, NO_DELIVERIES).to_publish)

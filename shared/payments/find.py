@@ -1,41 +1,37 @@
-"""Looking payments up, always within what the asker may see."""
+"""Finding payments. What a client asks for is found within what its principal may see."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.any_of import any_of
-from shared.documents import Payment
+from shared.database.id_list import id_in
+from shared.database.tables import columns_of, payments
 from shared.lifecycle import PaymentStatus
-from shared.models import payments
+from shared.payments.payment import Payment
 
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What somebody may see: payments of one user, those one service created, or (both None) all."""
+    """The payments that a principal may see: those of one user, those that one service created, or (both None) all."""
 
     user_id: str | None = None
     created_by: str | None = None
 
     def conditions(self) -> Iterable[ColumnElement[bool]]:
-        """The same as SQL."""
+        """Yield the conditions of a WHERE clause that these payments meet."""
         if self.user_id is not None:
             yield payments.c.user_id == self.user_id
         if self.created_by is not None:
             yield payments.c.created_by == self.created_by
 
-    def includes(self, payment: Payment) -> bool:
-        """The same for a payment at hand."""
-        return self.user_id in {None, payment.user_id} and self.created_by in {None, payment.created_by}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which payments a list shows; None = whatever."""
+    """The payments that a list shows. None stands for no condition."""
 
     status: PaymentStatus | None = None
     order_id: str | None = None
@@ -45,22 +41,24 @@ class Filters:
 
 
 async def find(connection: AsyncConnection, payment_id: UUID, visible: Visible) -> Payment | None:
-    """The payment, if there is one that the asker may see."""
-    found = await connection.execute(select(payments).where(payments.c.id == payment_id, *visible.conditions()))
+    """Return the payment if the principal may see it; else None, as if there were no such payment."""
+    found = await connection.execute(
+        select(*columns_of(payments)).where(payments.c.id == payment_id, *visible.conditions())
+    )
     row = found.mappings().one_or_none()
     return Payment.of(row) if row else None
 
 
 async def find_many(connection: AsyncConnection, payment_ids: Collection[UUID]) -> list[Payment]:
-    """Those of the payments that exist, for answers to many who wait."""
-    found = await connection.execute(select(payments).where(any_of(payments.c.id, payment_ids)))
+    """Return those of the payments that exist. The caller has checked that its clients may see them."""
+    found = await connection.execute(select(*columns_of(payments)).where(id_in(payments.c.id, payment_ids)))
     return [Payment.of(row) for row in found.mappings()]
 
 
-async def newest(
+async def find_newest(
     connection: AsyncConnection, visible: Visible, filters: Filters, *, limit: int, before: UUID | None
 ) -> list[Payment]:
-    """At most `limit` payments, newest first, older than the payment `before`."""
+    """Return at most `limit` payments, the newest first; with `before`, only payments that are older than that one."""
     conditions = list(visible.conditions())
     if filters.status is not None:
         conditions.append(payments.c.status == filters.status)
@@ -74,5 +72,26 @@ async def newest(
         conditions.append(payments.c.created_at < filters.created_before)
     if before is not None:
         conditions.append(payments.c.id < before)
-    found = await connection.execute(select(payments).where(*conditions).order_by(payments.c.id.desc()).limit(limit))
+    found = await connection.execute(
+        select(*columns_of(payments)).where(*conditions).order_by(payments.c.id.desc()).limit(limit)
+    )
     return [Payment.of(row) for row in found.mappings()]
+
+
+async def earlier_payments(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Count, for each of these payments, the earlier payments of the same user for the same order."""
+    earlier = payments.alias()
+    found = await connection.execute(
+        select(payments.c.id, func.count(earlier.c.id))
+        .outerjoin(
+            earlier,
+            and_(
+                earlier.c.order_id == payments.c.order_id,
+                earlier.c.user_id == payments.c.user_id,
+                earlier.c.id < payments.c.id,
+            ),
+        )
+        .where(id_in(payments.c.id, payment_ids))
+        .group_by(payments.c.id)
+    )
+    return {row[0]: row[1] for row in found}

@@ -9,17 +9,17 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.clock import rfc3339
-from shared.documents import Payment
+from shared.database.clock import rfc3339
+from shared.database.tables import payment_history
 from shared.lifecycle import HistoryReason, PaymentStatus
-from shared.models import payment_history
+from shared.payments.payment import Payment
 
 WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One payment's move, with the payment as it is after it."""
+    """A move of a payment. `payment` is the payment after the move; `previous` is None for its first entry."""
 
     payment: Payment
     previous: PaymentStatus | None
@@ -29,7 +29,7 @@ class Move:
 
 
 async def append(connection: AsyncConnection, moves: Sequence[Move], *, now: datetime) -> None:
-    """Write the rows of `moves`; `sequence` is the payment's own after the move."""
+    """Insert a row for each move. Its number is the sequence of the payment after the move."""
     if moves:
         await connection.execute(
             insert(payment_history),
@@ -50,7 +50,7 @@ async def append(connection: AsyncConnection, moves: Sequence[Move], *, now: dat
 
 
 async def history_of(connection: AsyncConnection, payment_id: UUID) -> list[dict[str, Any]]:
-    """The history as clients see it, the oldest move first."""
+    """Return the history of a payment as clients see it, the oldest move first."""
     found = await connection.execute(
         select(payment_history).where(payment_history.c.payment_id == payment_id).order_by(payment_history.c.sequence)
     )

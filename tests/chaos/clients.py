@@ -11,12 +11,13 @@ import aiohttp
 from cli.tokens import mint
 from shared.ids import new_id
 from shared.lifecycle import EventType
-from tests.chaos.stage import Stage
+from tests.chaos.installation import Installation
 
 CLIENTS = 16
 PATIENCE_S = 3.0  # for one answer
 PAUSE_MAX_S = 1.0  # between two tries
-REPEATED = 0.1  # of the intents that were answered are sent once more
+# The part of the answered intents that is sent once more.
+REPEATED = 0.1
 CANCELLED = 0.05
 HOOK = "/hook"
 
@@ -30,17 +31,17 @@ class Intent:
     amount: int
     key: str = field(default_factory=lambda: str(new_id()))
     tries: int = 0
-    payment_id: str | None = None  # None = nobody has answered yet
+    payment_id: str | None = None  # None = no answer came yet
 
 
 @dataclass(slots=True)
 class Clients:
-    """`CLIENTS` of them at `rate` intents per second together, all drawn from the seed.
+    """`CLIENTS` of them at `rate` intents per second together, all decided by the seed.
 
-    They and whoever breaks things meet at `equipped`: cards and endpoints are registered in peace.
+    The clients meet the run at `equipped`: cards and endpoints are registered before the first fault.
     """
 
-    stage: Stage
+    installation: Installation
     rate: float
     seed: str
     journal: list[Intent] = field(default_factory=list)
@@ -66,9 +67,13 @@ class Clients:
                     group.create_task(self._client(http, str(number)))
 
     async def _register_endpoint(self, http: aiohttp.ClientSession) -> None:
-        body = {"name": "chaos", "url": self.stage.receiver.url + HOOK, "event_types": [str(each) for each in TOLD]}
+        body = {
+            "name": "chaos",
+            "url": self.installation.receiver.url + HOOK,
+            "event_types": [str(each) for each in EVENT_TYPES],
+        }
         answer = await self._setup(http, "POST", "/webhook-endpoints", self._bearer("chaos", "service"), body)
-        self.stage.receiver.secrets[HOOK] = answer["secret"]
+        self.installation.receiver.secrets[HOOK] = answer["secret"]
 
     async def _client(self, http: aiohttp.ClientSession, user: str) -> None:
         random = Random(f"{self.seed}:{user}")  # noqa: S311 - repeatable, not secret
@@ -78,7 +83,7 @@ class Clients:
             http, "POST", "/payment-methods", bearer, {"type": "CREDIT_CARD", "payment_details": card}
         )
         secret = await self._setup(http, "GET", "/callback-secret", bearer)
-        self.stage.receiver.secrets[callback_path(user)] = secret["secret"]
+        self.installation.receiver.secrets[callback_path(user)] = secret["secret"]
         await self.equipped.wait()
         while not self.closing.is_set():
             await self._pay(http, random, bearer, user, method["id"])
@@ -92,20 +97,20 @@ class Clients:
         self, http: aiohttp.ClientSession, random: Random, bearer: dict[str, str], user: str, method_id: str
     ) -> None:
         amount = random.randrange(100, 100_000)
-        order = self.stage.orders.place(user_id=int(user), total=f"{amount // 100}.{amount % 100:02}")
+        order = self.installation.orders.place(user_id=int(user), total=f"{amount // 100}.{amount % 100:02}")
         intent = Intent(order.id, user, amount)
         self.journal.append(intent)
         body = {
             "order_id": order.id,
             "amount": amount,
             "payment_method_id": method_id,
-            "callback_url": self.stage.receiver.url + callback_path(user),
+            "callback_url": self.installation.receiver.url + callback_path(user),
         }
         intent.payment_id = await self._until_answered(http, random, bearer, intent, body)
         if random.random() < REPEATED:
             again = await self._until_answered(http, random, bearer, intent, body)
             if again != intent.payment_id:
-                self.stage.findings.append(f"the key of {intent.payment_id} led to {again}")
+                self.installation.findings.append(f"the key of {intent.payment_id} led to {again}")
         if random.random() < CANCELLED:
             await self._ask(http, random, "POST", f"/payments/{intent.payment_id}/cancel", bearer)
 
@@ -124,7 +129,7 @@ class Clients:
                 case None | HTTPStatus.SERVICE_UNAVAILABLE:
                     await asyncio.sleep(random.uniform(0.1, PAUSE_MAX_S))
                 case _:
-                    self.stage.findings.append(f"order {intent.order_id}: {status} {said}")
+                    self.installation.findings.append(f"order {intent.order_id}: {status} {said}")
                     return None
 
     async def _ask(
@@ -138,7 +143,9 @@ class Clients:
     ) -> tuple[int | None, Any]:
         """Status and document of one of the APIs; (None, None) if no answer came."""
         try:
-            async with http.request(method, random.choice(self.stage.urls) + path, headers=headers, json=body) as reply:
+            async with http.request(
+                method, random.choice(self.installation.urls) + path, headers=headers, json=body
+            ) as reply:
                 return reply.status, await reply.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None, None
@@ -158,10 +165,10 @@ class Clients:
         return said
 
     def _bearer(self, user: str, role: str | None = None) -> dict[str, str]:
-        return {"Authorization": f"Bearer {mint(self.stage.settings, user=user, role=role, hours=24)}"}
+        return {"Authorization": f"Bearer {mint(self.installation.settings, user=user, role=role, hours=24)}"}
 
 
-TOLD = tuple(EventType)
+EVENT_TYPES = tuple(EventType)
 
 
 def callback_path(user: str) -> str:

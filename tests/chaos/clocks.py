@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cli.processes import _prepared, _run, _with_runtime
-from shared.clock import Clock
-from shared.config import load_settings
+from shared.config.settings import load_settings
+from shared.database.clock import Clock
 from shared.runtime import Runtime
 from worker.main import WorkerProcess
 

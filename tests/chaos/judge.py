@@ -1,4 +1,4 @@
-"""The judge: the clients' journal against the tables, the gateway's books, the receiver and the order service.
+"""The judge: the clients' journal against the tables, the gateway's ledger, the receiver and the order service.
 
 It begins when every fault is healed, and gives the service the time that its own leases and retries need.
 """
@@ -15,16 +15,17 @@ from time import monotonic
 from rich.console import Console
 from sqlalchemy import func, select
 
-from shared.db import Database, open_database
-from shared.documents import Payment
+from shared.database.engine import Database, open_database
+from shared.database.tables import deliveries, payments
 from shared.lifecycle import EVENT_OF_STATUS, OPEN_DELIVERY, DeliveryStatus, EventType, PaymentStatus
-from shared.models import deliveries, payments
+from shared.payments.payment import Payment
 from tests.chaos.clients import HOOK, Clients, Intent, callback_path
-from tests.chaos.stage import Stage
-from tests.processes import environment_of
-from tests.rows import assert_sound, read_all
+from tests.chaos.installation import Installation
+from tests.support.processes import environment_of
+from tests.support.rows import assert_sound, read_all
 
-SETTLES_WITHIN_S = 180.0  # a message that was flushed is published again after 30 s, an unread order given up after 60
+# A message that was flushed is published again after 30 s, an unread order given up after 60.
+SETTLES_WITHIN_S = 180.0
 LOOK_S = 5.0
 VERIFY_TIMEOUT_S = 300
 SHOWN_MAX = 20
@@ -32,40 +33,44 @@ VERIFY = [sys.executable, "-c", "from cli.main import app; app()", "verify"]
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What was found; nothing is good."""
+class Judgement:
+    """What was found; no findings are good."""
 
     settled_s: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
 
-async def judge(stage: Stage, clients: Clients, view: Console) -> Verdict:
+async def judge(installation: Installation, clients: Clients, view: Console) -> Judgement:
     """Wait until all has ended, then compare."""
-    verdict = Verdict()
-    async with _opened(stage) as database:
+    judgement = Judgement()
+    async with _opened(installation) as database:
         began_at = monotonic()
         while open_work := await _open_work(database):
             if monotonic() - began_at > SETTLES_WITHIN_S:
-                verdict.findings.append(f"not settled within {SETTLES_WITHIN_S:.0f} s: {open_work}")
+                judgement.findings.append(f"not settled within {SETTLES_WITHIN_S:.0f} s: {open_work}")
                 break
             view.print(f"  still open: {open_work}")
             await asyncio.sleep(LOOK_S)
-        verdict.settled_s = monotonic() - began_at
+        judgement.settled_s = monotonic() - began_at
         found = {payment.order_id: payment for payment in await read_all(database)}
-        verdict.statuses.update(payment.status for payment in found.values())
-        verdict.findings += [complaint for intent in clients.journal for complaint in _of_intent(stage, intent, found)]
-        verdict.findings += await _of_books(database, stage, count=len(found))
-        verdict.findings += await _of_deliveries(database)
-    verdict.findings += [f"a delivery that its secret has not signed: {each}" for each in stage.receiver.forged]
-    verdict.findings += await asyncio.to_thread(_of_verify, stage)
-    verdict.findings += stage.findings
-    return verdict
+        judgement.statuses.update(payment.status for payment in found.values())
+        judgement.findings += [
+            complaint for intent in clients.journal for complaint in _of_intent(installation, intent, found)
+        ]
+        judgement.findings += await _of_tables(database, installation, count=len(found))
+        judgement.findings += await _of_deliveries(database)
+    judgement.findings += [
+        f"a delivery that its secret has not signed: {each}" for each in installation.receiver.forged
+    ]
+    judgement.findings += await asyncio.to_thread(_of_verify, installation)
+    judgement.findings += installation.findings
+    return judgement
 
 
 @asynccontextmanager
-async def _opened(stage: Stage) -> AsyncIterator[Database]:
-    database = open_database(stage.settings)
+async def _opened(installation: Installation) -> AsyncIterator[Database]:
+    database = open_database(installation.settings)
     try:
         yield database
     finally:
@@ -89,7 +94,7 @@ async def _open_work(database: Database) -> dict[str, int]:
     return {row[0]: row[1] for row in found}
 
 
-def _of_intent(stage: Stage, intent: Intent, found: dict[str, Payment]) -> list[str]:
+def _of_intent(installation: Installation, intent: Intent, found: dict[str, Payment]) -> list[str]:
     """What is wrong with one line of the journal."""
     payment = found.get(str(intent.order_id))
     if intent.payment_id is None:
@@ -99,23 +104,23 @@ def _of_intent(stage: Stage, intent: Intent, found: dict[str, Payment]) -> list[
     wrong = []
     if (payment.amount, payment.user_id) != (intent.amount, intent.user):
         wrong.append(f"is {payment.amount} of {payment.user_id}, not {intent.amount} of {intent.user}")
-    moves = stage.orders.orders[intent.order_id].moves
+    moves = installation.orders.orders[intent.order_id].moves
     if moves != ["CONFIRMED"] * (payment.status is PaymentStatus.COMPLETED):
         wrong.append(f"its order was moved: {moves}")
     if (end := EVENT_OF_STATUS[payment.status]) is not None:
         expected = [(HOOK, EventType.INITIATED), (HOOK, end), (callback_path(intent.user), end)]
-        missed = [each for each in expected if not stage.receiver.taken[each[0], intent.payment_id, each[1]]]
+        missed = [each for each in expected if not installation.receiver.taken[each[0], intent.payment_id, each[1]]]
         wrong += [f"{event} never came to {path}" for path, event in missed]
     return [f"{intent.payment_id} ({payment.status}): {complaint}" for complaint in wrong]
 
 
-async def _of_books(database: Database, stage: Stage, *, count: int) -> list[str]:
+async def _of_tables(database: Database, installation: Installation, *, count: int) -> list[str]:
     """Every payment, journalled or not: histories, charges, events; and one payment per order."""
     wrong = []
     async with database.read() as connection:
         rows = (await connection.execute(select(func.count()).select_from(payments))).scalar_one()
-    if rows != count or rows > len(stage.orders.orders):
-        wrong.append(f"{rows} payments for {count} orders of {len(stage.orders.orders)}")
+    if rows != count or rows > len(installation.orders.orders):
+        wrong.append(f"{rows} payments for {count} orders of {len(installation.orders.orders)}")
     try:
         await assert_sound(database)
     except AssertionError as error:
@@ -133,11 +138,11 @@ async def _of_deliveries(database: Database) -> list[str]:
         return [f"{count} deliveries {status}" for status, count in found]
 
 
-def _of_verify(stage: Stage) -> list[str]:
+def _of_verify(installation: Installation) -> list[str]:
     """`payments verify`, as an operator would."""
     done = subprocess.run(
         VERIFY,
-        env={"LOG_LEVEL": "WARNING", "COLUMNS": "200", **environment_of(stage.settings)},
+        env={"LOG_LEVEL": "WARNING", "COLUMNS": "200", **environment_of(installation.settings)},
         capture_output=True,
         text=True,
         timeout=VERIFY_TIMEOUT_S,

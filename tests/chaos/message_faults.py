@@ -1,4 +1,4 @@
-"""What is done to messages and neighbours: doubled, repeated when they are old, held up; neighbours that fail."""
+"""What is done to messages (doubled, repeated when they are old, held up) and to upstream services, which fail."""
 
 import asyncio
 from typing import Any, get_args
@@ -6,14 +6,14 @@ from typing import Any, get_args
 import redis.asyncio
 from sqlalchemy import Select, Table, select
 
-from shared.db import open_database
+from shared.broker.client import Queue, open_broker
+from shared.database.engine import open_database
+from shared.database.leases import WorkItem
+from shared.database.tables import deliveries, payments
 from shared.errors import DatabaseUnavailable
-from shared.leases import Ref
-from shared.models import deliveries, payments
-from shared.queue import Queue, open_carrier
-from tests.chaos.neighbours import Mood
+from tests.chaos.installation import Installation
 from tests.chaos.plan import Planned
-from tests.chaos.stage import Stage
+from tests.chaos.upstreams import Mood
 
 DOUBLED_MAX = 100  # rows of each table, the newest
 TIMES = 3
@@ -23,34 +23,36 @@ LOST_UPDATES = 5
 TROUBLES = 5
 
 
-async def double_messages(stage: Stage, _planned: Planned) -> None:
+async def double_messages(installation: Installation, _planned: Planned) -> None:
     """The newest payments and deliveries are published three times more, as they are and as they were a claim ago."""
-    database, carrier = open_database(stage.settings), open_carrier(stage.valkey.url)
+    database, broker = open_database(installation.settings), open_broker(installation.valkey.url)
     try:
-        async with stage.lock("valkey"), stage.lock("postgres"):
+        async with installation.lock("valkey"), installation.lock("postgres"):
             for table, queue in ((payments, Queue.PROCESS), (deliveries, Queue.DELIVER)):
                 async with database.read() as connection:
                     found = (await connection.execute(_newest(table))).all()
-                refs = [Ref(row.id, max(0, row.attempt - back)) for row in found for back in (0, 1)]
-                for start in range(0, len(refs), DOUBLED_MAX):
+                items = [WorkItem(row.id, max(0, row.lease_version - back)) for row in found for back in (0, 1)]
+                for start in range(0, len(items), DOUBLED_MAX):
                     for _ in range(TIMES):
-                        await carrier.publish(queue, refs[start : start + DOUBLED_MAX])
+                        await broker.publish(queue, items[start : start + DOUBLED_MAX])
     except DatabaseUnavailable:
         pass  # another fault has it
     finally:
-        await carrier.close()
+        await broker.close()
         await database.dispose()
 
 
 def _newest(table: Table) -> Select[Any]:
-    return select(table.c.id, table.c.attempt).order_by(table.c.id.desc()).limit(DOUBLED_MAX)
+    return (
+        select(table.c.id, table.c.lease_version.label("lease_version")).order_by(table.c.id.desc()).limit(DOUBLED_MAX)
+    )
 
 
-async def delay_messages(stage: Stage, planned: Planned) -> None:
-    """Whatever is published is taken out of the queues, and put back after a while."""
+async def delay_messages(installation: Installation, planned: Planned) -> None:
+    """Every published message is taken out of its queue, and put back after a while."""
     held: dict[str, dict[bytes, float]] = {queue: {} for queue in Queue}
     until = asyncio.get_running_loop().time() + planned.lasts_s
-    async with stage.lock("valkey"), redis.asyncio.Redis.from_url(stage.valkey.url) as client:
+    async with installation.lock("valkey"), redis.asyncio.Redis.from_url(installation.valkey.url) as client:
         while asyncio.get_running_loop().time() < until:
             for queue, jobs in held.items():
                 jobs.update(await client.zpopmin(queue, DOUBLED_MAX))
@@ -60,21 +62,21 @@ async def delay_messages(stage: Stage, planned: Planned) -> None:
                 await client.zadd(queue, jobs)
 
 
-async def upset_receiver(stage: Stage, planned: Planned) -> None:
+async def upset_receiver(installation: Installation, planned: Planned) -> None:
     """The receiver answers 500, late or not at all, or hangs up."""
     moods: tuple[Mood, ...] = get_args(Mood.__value__)[1:]
-    async with stage.lock("receiver"):
-        stage.receiver.mood = moods[planned.victim % len(moods)]
+    async with installation.lock("receiver"):
+        installation.receiver.mood = moods[planned.victim % len(moods)]
         try:
             await asyncio.sleep(planned.lasts_s)
         finally:
-            stage.receiver.mood = "well"
+            installation.receiver.mood = "well"
 
 
-async def upset_orders(stage: Stage, planned: Planned) -> None:
+async def upset_orders(installation: Installation, planned: Planned) -> None:
     """The order service is down, slow or behind a sick proxy, or loses updates or their answers."""
-    async with stage.lock("orders"):
-        orders = stage.orders
+    async with installation.lock("orders"):
+        orders = installation.orders
         match planned.victim % TROUBLES:
             case 0:
                 orders.failing = 503

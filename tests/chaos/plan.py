@@ -14,11 +14,12 @@ class Planned:
 
     at_s: float
     fault: str
-    victim: int  # modulo the number of those it can meet
+    # Modulo the number of those it can meet.
+    victim: int
     lasts_s: float
 
 
-def drawn(seed: str, faults: Sequence[str], *, seconds: float) -> Iterator[Planned]:
+def planned_faults(seed: str, faults: Sequence[str], *, seconds: float) -> Iterator[Planned]:
     """Faults for `seconds`, each kind once before any comes again."""
     random = Random(seed)  # noqa: S311 - repeatable, not secret
     at_s, bag = random.uniform(*GAP_S), list[str]()

@@ -11,9 +11,9 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from tests.chaos import database_faults, faults, message_faults
 from tests.chaos.clients import Clients
-from tests.chaos.judge import SHOWN_MAX, Verdict, judge
-from tests.chaos.plan import Planned, drawn
-from tests.chaos.stage import Stage, staged
+from tests.chaos.installation import Installation, installed
+from tests.chaos.judge import SHOWN_MAX, Judgement, judge
+from tests.chaos.plan import Planned, planned_faults
 
 FAULTS: dict[str, faults.Fault] = {
     fault.__name__: fault
@@ -38,11 +38,12 @@ FAULTS: dict[str, faults.Fault] = {
     )
 }
 REFRESH_S = 0.5
-ANSWERED_WITHIN_S = 60.0  # what was begun before the faults were healed
+# For answers to what was begun before the faults were healed.
+ANSWERED_WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunReport:
     """What a run has done and found."""
 
     seed: str
@@ -51,10 +52,10 @@ class Outcome:
     accepted: int = 0
     retries: int = 0
     took: int = 0
-    verdict: Verdict = field(default_factory=Verdict)
+    judgement: Judgement = field(default_factory=Judgement)
 
-    def document(self) -> dict[str, Any]:
-        """For a file."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as it is written to a file."""
         return {
             "seed": self.seed,
             "seconds": self.seconds,
@@ -62,84 +63,84 @@ class Outcome:
             "accepted": self.accepted,
             "retries": self.retries,
             "events_taken": self.took,
-            "statuses": {str(status): count for status, count in self.verdict.statuses.items()},
-            "settled_s": round(self.verdict.settled_s, 1),
-            "findings": self.verdict.findings,
+            "statuses": {str(status): count for status, count in self.judgement.statuses.items()},
+            "settled_s": round(self.judgement.settled_s, 1),
+            "findings": self.judgement.findings,
         }
 
 
-async def run(seed: str, *, seconds: float, rate: float, view: Console) -> Outcome:
-    """Do what the seed says for `seconds`, at `rate` intents per second; the findings are in the outcome."""
-    outcome = Outcome(seed, seconds)
-    view.print(f"chaos: seed {seed}, {seconds:g} s, {rate:g} intents/s; the stage is being set")
-    async with staged() as stage:
-        clients = Clients(stage, rate, seed)
+async def run(seed: str, *, seconds: float, rate: float, view: Console) -> RunReport:
+    """Do what the seed says for `seconds`, at `rate` intents per second; the findings are in the report."""
+    report = RunReport(seed, seconds)
+    view.print(f"chaos: seed {seed}, {seconds:g} s, {rate:g} intents/s; the installation starts")
+    async with installed() as installation:
+        clients = Clients(installation, rate, seed)
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(stage.watch())
-            shown = group.create_task(_show(outcome, clients, view))
+            watch = group.create_task(installation.watch())
+            shown = group.create_task(_show(report, clients, view))
             paying = group.create_task(clients.run())
             await clients.equipped.wait()
-            await _break(stage, outcome, view)
+            await _break(installation, report, view)
             clients.closing.set()
             view.print("all faults are healed; waiting for answers and for the end of every payment")
             _done, open_ = await asyncio.wait([paying], timeout=ANSWERED_WITHIN_S)
             if open_:
-                stage.findings.append(f"clients had no answer within {ANSWERED_WITHIN_S:.0f} s")
+                installation.findings.append(f"clients had no answer within {ANSWERED_WITHIN_S:.0f} s")
                 paying.cancel()
-            outcome.verdict = await judge(stage, clients, view)
+            report.judgement = await judge(installation, clients, view)
             watch.cancel()
             shown.cancel()
-        outcome.accepted, outcome.retries = len(clients.accepted), clients.retries
-        outcome.took = stage.receiver.taken.total()
-    return outcome
+        report.accepted, report.retries = len(clients.accepted), clients.retries
+        report.took = installation.receiver.taken.total()
+    return report
 
 
-async def _break(stage: Stage, outcome: Outcome, view: Console) -> None:
+async def _break(installation: Installation, report: RunReport, view: Console) -> None:
     """Every planned fault at its moment, beside those that still last; return when all have ended."""
     began_at = monotonic()
 
     async def meet(planned: Planned) -> None:
         view.print(f"{planned.at_s:6.1f} s  {planned.fault}  victim {planned.victim}, {planned.lasts_s:.1f} s")
-        await FAULTS[planned.fault](stage, planned)
-        outcome.counts[planned.fault] += 1
+        await FAULTS[planned.fault](installation, planned)
+        report.counts[planned.fault] += 1
 
     async with asyncio.TaskGroup() as lasting:
-        for planned in drawn(outcome.seed, list(FAULTS), seconds=outcome.seconds):
+        for planned in planned_faults(report.seed, list(FAULTS), seconds=report.seconds):
             await asyncio.sleep(began_at + planned.at_s - monotonic())
             lasting.create_task(meet(planned))
-        await asyncio.sleep(began_at + outcome.seconds - monotonic())
+        await asyncio.sleep(began_at + report.seconds - monotonic())
 
 
-async def _show(outcome: Outcome, clients: Clients, view: Console) -> None:
+async def _show(report: RunReport, clients: Clients, view: Console) -> None:
     columns = (TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=view, transient=True, disable=not view.is_terminal) as progress:
         line = progress.add_task("")
         while True:
             description = (
-                f"{outcome.counts.total()} faults, {len(clients.journal)} intents, {len(clients.accepted)} accepted, "
-                f"{clients.retries} retries, {clients.stage.receiver.taken.total()} events taken, "
-                f"{len(clients.stage.findings)} findings"
+                f"{report.counts.total()} faults, {len(clients.journal)} intents, {len(clients.accepted)} accepted, "
+                f"{clients.retries} retries, {clients.installation.receiver.taken.total()} events taken, "
+                f"{len(clients.installation.findings)} findings"
             )
             progress.update(line, description=description)
             await asyncio.sleep(REFRESH_S)
 
 
-def say(outcome: Outcome, view: Console) -> None:
-    """The table of faults, the counts and the verdict."""
+def print_report(report: RunReport, view: Console) -> None:
+    """Print the table of faults, the counts and the judgement."""
     for name in FAULTS:
-        view.print(f"  {name:<18}{outcome.counts[name]:>5}")
-    verdict = outcome.verdict
+        view.print(f"  {name:<18}{report.counts[name]:>5}")
+    judgement = report.judgement
     view.print(
-        f"{outcome.counts.total()} faults; {outcome.accepted} payments accepted after {outcome.retries} retries, "
-        f"{_counted(verdict.statuses)}; {outcome.took} events taken; settled {verdict.settled_s:.1f} s "
+        f"{report.counts.total()} faults; {report.accepted} payments accepted after {report.retries} retries, "
+        f"{_counted(judgement.statuses)}; {report.took} events taken; settled {judgement.settled_s:.1f} s "
         "after the last fault"
     )
-    for finding in verdict.findings[:SHOWN_MAX]:
+    for finding in judgement.findings[:SHOWN_MAX]:
         view.print(finding, style="red", markup=False)
-    if len(verdict.findings) > SHOWN_MAX:
-        view.print(f"... and {len(verdict.findings) - SHOWN_MAX} more")
-    held = not verdict.findings
-    view.print("it held" if held else f"it did not hold: seed {outcome.seed}", style="green" if held else "red")
+    if len(judgement.findings) > SHOWN_MAX:
+        view.print(f"... and {len(judgement.findings) - SHOWN_MAX} more")
+    held = not judgement.findings
+    view.print("it held" if held else f"it did not hold: seed {report.seed}", style="green" if held else "red")
 
 
 def _counted(statuses: Counter[str]) -> str:

@@ -1,1 +1,1 @@
-"""The simulated payment gateway: behaves like the real thing, moves no money."""
+"""The simulated payment gateway: it behaves like a real one and moves no money."""

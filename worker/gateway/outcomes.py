@@ -1,61 +1,58 @@
-"""Decides, once for all tries, how a payment ends and what decided it. Pure: the same request has the same outcome."""
+"""Decides how a simulated payment ends, and what decided it. A pure function: every try has the same outcome."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-from shared.lifecycle import FailureCode, MethodType
-from worker.gateway.draws import fraction
-from worker.gateway.protocol import ChargeRequest
-
-
-class OutcomeRule(StrEnum):
-    """What decided how a payment ended; a closed set."""
-
-    CARD = "card"  # a test number
-    ADDRESS = "address"  # a test PayPal address
-    AMOUNT = "amount"  # a test amount
-    RATE = "rate"  # the draw
-    CLOSED = "closed"  # none of these: the payment was closed before the gateway had finished it
+from shared.lifecycle import FailureCode, MethodType, OutcomeRule
+from worker.gateway.requests import SimulatedRequest
+from worker.gateway.seeded_random import fraction
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that outcomes depend on."""
+class OutcomeSettings:
+    """The settings that outcomes depend on.
+
+    `success_rate`, from 0 to 1, is the part of payments that are approved where no other rule applies. With
+    `amounts_decide` the last two digits of the amount may name a failure.
+    """
 
     seed: str
-    success_rate: float  # of payments that no other rule touches; 0 to 1
-    amounts_decide: bool
+    success_rate: float
+    uses_test_amounts: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a payment ends: `failure` is None if the charge is approved; NETWORK_ERROR means that every try fails."""
+class SimulatedOutcome:
+    """How a payment ends. `failure` is None if the charge is approved; NETWORK_ERROR means that every try fails."""
 
     failure: FailureCode | None
     rule: OutcomeRule
 
 
-AMOUNT_SCENARIOS = {  # amount in minor units, modulo 100
+# By the last two digits of an amount in minor units.
+AMOUNT_SCENARIOS = {
     1: FailureCode.INSUFFICIENT_FUNDS,
     2: FailureCode.CARD_DECLINED,
     3: FailureCode.NETWORK_ERROR,
     4: FailureCode.INVALID_PAYMENT_METHOD,
 }
 
-FAILURE_SHARES: dict[MethodType, dict[FailureCode, int]] = {  # percent of the failures that the rate decides
+# Of the failures that the success rate decides: how many percent have which code.
+FAILURE_SHARES: dict[MethodType, dict[FailureCode, int]] = {
     MethodType.CREDIT_CARD: {
         FailureCode.CARD_DECLINED: 60,
         FailureCode.NETWORK_ERROR: 20,
         FailureCode.INSUFFICIENT_FUNDS: 10,
         FailureCode.INVALID_PAYMENT_METHOD: 10,
     },
-    MethodType.DEBIT_CARD: {  # the money moves at once, so what is on the account matters most
+    # The money moves at once, so the balance of the account is the most frequent reason.
+    MethodType.DEBIT_CARD: {
         FailureCode.INSUFFICIENT_FUNDS: 60,
         FailureCode.CARD_DECLINED: 20,
         FailureCode.NETWORK_ERROR: 15,
         FailureCode.INVALID_PAYMENT_METHOD: 5,
     },
-    MethodType.PAYPAL: {  # an account is checked instead of a card
+    # The PayPal account is checked instead of a card.
+    MethodType.PAYPAL: {
         FailureCode.INSTRUMENT_DECLINED: 50,
         FailureCode.PAYER_ACCOUNT_RESTRICTED: 25,
         FailureCode.NETWORK_ERROR: 20,
@@ -77,7 +74,7 @@ FAILURE_REASONS = {
     FailureCode.FRAUD_SUSPECTED: "The payment was blocked because it looks fraudulent.",
     FailureCode.PAYER_ACCOUNT_RESTRICTED: "The payer's PayPal account is restricted.",
     FailureCode.INSTRUMENT_DECLINED: "The card or bank account behind the PayPal account was declined.",
-    # With these the gateway is only told to close a payment: it never finds them by itself.
+    # The gateway never fails a payment for these by itself: the processor voids the payment with them.
     FailureCode.ORDER_NOT_FOUND: "There is no such order.",
     FailureCode.ORDER_NOT_OWNED: "The order belongs to somebody else.",
     FailureCode.ORDER_NOT_PAYABLE: "The order does not wait for a payment.",
@@ -86,16 +83,19 @@ FAILURE_REASONS = {
 }
 
 
-def decide(request: ChargeRequest, rules: Rules) -> Outcome:
-    """How the payment ends, whichever try it is: a test card or address wins over a test amount, that over the rate."""
+def decide_outcome(request: SimulatedRequest, rules: OutcomeSettings) -> SimulatedOutcome:
+    """Return how the payment ends, the same for every try.
+
+    A test card or address wins over a test amount, and a test amount over the success rate.
+    """
     if request.scenario is not None:
-        return Outcome(request.scenario, _rule_of_scenario(request.method_type))
-    if rules.amounts_decide and (failure := AMOUNT_SCENARIOS.get(request.amount % 100)) is not None:
-        return Outcome(failure, OutcomeRule.AMOUNT)
-    if fraction(rules.seed, request.identity, "outcome") < rules.success_rate:
-        return Outcome(None, OutcomeRule.RATE)
-    drawn = fraction(rules.seed, request.identity, "failure")
-    return Outcome(_failure_at(drawn, FAILURE_SHARES[request.method_type]), OutcomeRule.RATE)
+        return SimulatedOutcome(request.scenario, _rule_of_scenario(request.method_type))
+    if rules.uses_test_amounts and (failure := AMOUNT_SCENARIOS.get(request.amount % 100)) is not None:
+        return SimulatedOutcome(failure, OutcomeRule.AMOUNT)
+    if fraction(rules.seed, request.seed_key, "outcome") < rules.success_rate:
+        return SimulatedOutcome(None, OutcomeRule.RATE)
+    drawn = fraction(rules.seed, request.seed_key, "failure")
+    return SimulatedOutcome(_failure_at(drawn, FAILURE_SHARES[request.method_type]), OutcomeRule.RATE)
 
 
 def _rule_of_scenario(method_type: MethodType) -> OutcomeRule:
@@ -103,7 +103,7 @@ def _rule_of_scenario(method_type: MethodType) -> OutcomeRule:
 
 
 def _failure_at(drawn: float, shares: dict[FailureCode, int]) -> FailureCode:
-    """The failure whose share `drawn`, in [0, 1), falls into."""
+    """Return the failure into whose share the random number `drawn`, in [0, 1), falls."""
     upper = 0
     for failure, percent in shares.items():
         upper += percent

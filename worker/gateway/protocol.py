@@ -1,54 +1,18 @@
-"""What the worker may ask of a gateway and what it can be told. It never names the gateway that is behind it."""
+"""What the worker may ask of a payment gateway, and the errors that a gateway may raise. It names no gateway."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
-from uuid import UUID
+from typing import ClassVar, Protocol
 
 from shared.errors import PaymentsError
-from shared.lifecycle import FailureCode, MethodType
-
-
-@dataclass(frozen=True, slots=True)
-class ChargeRequest:
-    """One payment as the gateway sees it; `payment_id` is the key under which asking again charges nothing twice."""
-
-    payment_id: UUID
-    identity: str  # what the payment is to its client: stays the same if the payment is made again from scratch
-    method_type: MethodType
-    scenario: FailureCode | None  # the failure that the test card or address names
-    amount: int  # minor units
-    currency: str
-    gateway_try: int  # from 0: earlier answers that said nothing happened
-
-
-@dataclass(frozen=True, slots=True)
-class Approved:
-    """The money moved. `details` has what the method has: authorization code, AVS and CVC results, payer id, fee."""
-
-    gateway: str
-    transaction_id: str
-    details: dict[str, Any]
-    outcome_rule: str  # what decided it
-
-
-@dataclass(frozen=True, slots=True)
-class Declined:
-    """No money moved and, for this payment, none ever will. `failure_reason` is a sentence for people."""
-
-    gateway: str
-    failure_code: FailureCode
-    failure_reason: str
-    details: dict[str, Any]
-    outcome_rule: str
-
-
-type Answer = Approved | Declined
+from shared.lifecycle import FailureCode
+from shared.payments.outcomes import GatewayAnswer
+from shared.payments.payment import Payment
 
 
 class GatewayUnavailable(PaymentsError):
     """The gateway could not be reached and nothing happened: the charge may be tried again."""
 
-    failure_code: ClassVar = FailureCode.NETWORK_ERROR  # how a payment fails that runs out of tries
+    # The failure code of a payment that runs out of tries.
+    failure_code: ClassVar = FailureCode.NETWORK_ERROR
 
     def __init__(self, outcome_rule: str) -> None:
         super().__init__("the gateway could not be reached")
@@ -56,23 +20,25 @@ class GatewayUnavailable(PaymentsError):
 
 
 class OutcomeUnknown(PaymentsError):
-    """Nobody told us whether the money moved: ask again with the same key."""
+    """It is not known whether the money moved: ask again for the same payment."""
 
 
 class Gateway(Protocol):
-    """Moves money, once per payment."""
+    """Moves money, at most once per payment. The payment's id is the idempotency key of every call."""
 
-    async def charge(self, request: ChargeRequest) -> Answer:
-        """Charge the payment, or answer again what was decided when it was charged before.
+    async def charge(self, payment: Payment) -> GatewayAnswer:
+        """Charge the payment, or return again what an earlier call decided.
 
         Raises GatewayUnavailable if nothing happened, OutcomeUnknown if it is not known what did.
         """
         ...
 
-    async def close(self, request: ChargeRequest, failure_code: FailureCode = FailureCode.PROCESSING_ERROR) -> Answer:
-        """What is on record for the payment; from now on nothing happens to it any more.
+    async def void_or_fetch(
+        self, payment: Payment, failure_code: FailureCode = FailureCode.PROCESSING_ERROR
+    ) -> GatewayAnswer:
+        """Void what is not finished, and return what the payment ended with; nothing happens to it afterwards.
 
-        A finished charge is answered as Approved. Everything else is Declined: as it is on record or, where nothing
-        was decided yet, with `failure_code`. Raises OutcomeUnknown.
+        Return Approved for a finished charge. Everything else is Declined: as an earlier call declined it or, if none
+        did, with `failure_code`. Raises OutcomeUnknown.
         """
         ...

@@ -1,0 +1,1 @@
+"""Authentication: principals, tokens, and the services and keys that verify tokens."""

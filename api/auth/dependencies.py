@@ -1,0 +1,84 @@
+"""The dependencies of routes that need a principal. They share one authentication per request with the rate limits."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from api.auth.authenticator import Authenticator
+from api.auth.principal import Principal, Role
+from api.auth.tokens import invalid_token
+from api.problems import Code, Problem
+
+type AuthResult = Principal | Problem
+
+# The key of the result in the ASGI scope, so that rate limits and route verify the token of a request only once.
+_RESULT = "payments.auth_result"
+
+
+async def authenticate(scope: Scope, authenticator: Authenticator) -> AuthResult:
+    """Return the principal of a request, or the problem with its token. The token of a request is verified once."""
+    if _RESULT not in scope:
+        scope[_RESULT] = await _authenticate(scope, authenticator)
+    result: AuthResult = scope[_RESULT]
+    return result
+
+
+def has_bearer_token(scope: Scope) -> bool:
+    """Return whether a request has a bearer token, valid or not."""
+    return _bearer_token(scope) is not None
+
+
+async def _authenticate(scope: Scope, authenticator: Authenticator) -> AuthResult:
+    token = _bearer_token(scope)
+    if token is None:
+        return invalid_token("Send the token as: Authorization: Bearer <token>.")
+    try:
+        return await authenticator.principal(token)
+    except Problem as problem:
+        return problem
+
+
+def _bearer_token(scope: Scope) -> str | None:
+    scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
+    return token if scheme.lower() == "bearer" and token else None
+
+
+class Bearer(HTTPBearer):
+    """The security scheme of the OpenAPI document, and the dependency that returns the principal of a request."""
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # it returns the principal
+        """Return the principal of a request. Raises Problem, 401 without a valid token."""
+        result = await authenticate(request.scope, request.app.state.api.authenticator)
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+
+authenticated = Bearer(
+    auto_error=False,
+    scheme_name="HTTPBearer",
+    description="An access token that the auth service or the command `payments token` has issued.",
+)
+
+
+async def privileged(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """Return the principal if it is a service or an admin. Raises Problem (403) otherwise."""
+    if principal.role == Role.USER:
+        raise Problem(Code.FORBIDDEN, "Only services and admins may do this.")
+    return principal
+
+
+async def administrative(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """Return the principal if it is an admin. Raises Problem (403) otherwise."""
+    if principal.role != Role.ADMIN:
+        raise Problem(Code.FORBIDDEN, "Only admins may do this.")
+    return principal
+
+
+Authenticated = Annotated[Principal, Depends(authenticated)]
+Privileged = Annotated[Principal, Depends(privileged)]
+Administrative = Annotated[Principal, Depends(administrative)]

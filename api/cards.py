@@ -1,0 +1,163 @@
+"""Checks of card numbers, CVCs and PayPal addresses, and the failures that test values stand for.
+
+A card number is inspected once, while its payment method is added. It is never stored here and never part of an error.
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from shared.lifecycle import FailureCode
+
+type CardField = Literal["card_number", "cvv"]
+
+
+class Brand(StrEnum):
+    """The network of a card; the words that clients see."""
+
+    VISA = "visa"
+    MASTERCARD = "mastercard"
+    AMEX = "amex"
+    DISCOVER = "discover"
+    DINERS = "diners"
+    JCB = "jcb"
+    UNIONPAY = "unionpay"
+
+
+class CardRefused(ValueError):
+    """A card cannot be what it claims.
+
+    `reason` continues a sentence that begins with the name of the field. It never contains the value of the field.
+    """
+
+    def __init__(self, field: CardField, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field: CardField = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedCard:
+    """All that may be kept of a card number."""
+
+    brand: Brand
+    last4: str
+    # The failure that a test number stands for.
+    scenario: FailureCode | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrandRule:
+    """The form of the card numbers of one network."""
+
+    brand: Brand
+    # The first and the last value of each range of leading digits.
+    prefixes: tuple[tuple[str, str], ...]
+    lengths: Container[int]
+    cvc_length: int = 3
+
+
+BRAND_RULES = (
+    BrandRule(Brand.VISA, (("4", "4"),), (13, 16, 19)),
+    BrandRule(Brand.MASTERCARD, (("51", "55"), ("2221", "2720")), (16,)),
+    BrandRule(Brand.AMEX, (("34", "34"), ("37", "37")), (15,), cvc_length=4),
+    BrandRule(Brand.DISCOVER, (("6011", "6011"), ("644", "649"), ("65", "65")), range(16, 20)),
+    BrandRule(Brand.DINERS, (("300", "305"), ("36", "36"), ("38", "39")), range(14, 20)),
+    BrandRule(Brand.JCB, (("3528", "3589"),), range(16, 20)),
+    BrandRule(Brand.UNIONPAY, (("62", "62"),), range(16, 20)),
+)
+
+CARD_SCENARIOS = {
+    "4000000000000002": FailureCode.CARD_DECLINED,
+    "4000000000009995": FailureCode.INSUFFICIENT_FUNDS,
+    "4000000000009987": FailureCode.LOST_CARD,
+    "4000000000009979": FailureCode.STOLEN_CARD,
+    "4000000000000069": FailureCode.EXPIRED_CARD,
+    "4000000000000127": FailureCode.INCORRECT_CVC,
+    "4000000000000119": FailureCode.PROCESSING_ERROR,
+    "4000000000006975": FailureCode.CARD_VELOCITY_EXCEEDED,
+    "4100000000000019": FailureCode.FRAUD_SUSPECTED,
+}
+
+ADDRESS_SCENARIOS = {
+    "declined@paypal.test": FailureCode.INSTRUMENT_DECLINED,
+    "restricted@paypal.test": FailureCode.PAYER_ACCOUNT_RESTRICTED,
+    "funds@paypal.test": FailureCode.INSUFFICIENT_FUNDS,
+}
+
+
+def inspect_card(number: str, cvc: str) -> InspectedCard:
+    """Return what may be kept of the card with this number. The CVC is checked and not kept.
+
+    Raises CardRefused if the number belongs to no known brand, has none of the brand's lengths or a wrong check digit
+    (Luhn), or if the CVC does not have the brand's length.
+    """
+    digits = digits_of(number)
+    rule = _rule_of(digits)
+    if len(digits) not in rule.lengths:
+        raise CardRefused("card_number", f"does not have the length of a {rule.brand} card")
+    if not passes_luhn(digits):
+        raise CardRefused("card_number", "has a wrong check digit")
+    if len(cvc) != rule.cvc_length or not _is_digits(cvc):
+        raise CardRefused("cvv", f"must have {rule.cvc_length} digits for a {rule.brand} card")
+    return InspectedCard(brand=rule.brand, last4=digits[-4:], scenario=CARD_SCENARIOS.get(digits))
+
+
+def digits_of(number: str) -> str:
+    """Return `number` without the spaces and hyphens that people write into it: the form to inspect and to fingerprint.
+
+    Raises CardRefused if anything but ASCII digits is left.
+    """
+    digits = number.replace(" ", "").replace("-", "")
+    if not _is_digits(digits):
+        raise CardRefused("card_number", "must consist of digits, with spaces or hyphens between them")
+    return digits
+
+
+def passes_luhn(digits: str) -> bool:
+    """Return whether the check digit is right (Luhn; ISO/IEC 7812-1, annex B)."""
+    from_the_right = [int(digit) for digit in reversed(digits)]
+    doubled = (2 * digit for digit in from_the_right[1::2])
+    return (sum(from_the_right[::2]) + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0  # noqa: PLR2004
+
+
+def scenario_of_address(email: str) -> FailureCode | None:
+    """Return the failure that a PayPal test address stands for; None for every other address."""
+    return ADDRESS_SCENARIOS.get(normalize_address(email))
+
+
+def normalize_address(email: str) -> str:
+    """Return the form of an address by which two are the same account."""
+    return email.strip().lower()
+
+
+def mask_address(email: str) -> str:
+    """Return the address as `s***r@example.com`: at most the first and the last letter of its local part are kept."""
+    local, at, domain = email.rpartition("@") if "@" in email else (email, "", "")
+    if len(local) <= 2:  # noqa: PLR2004 - first and last letter would be the whole of it
+        return f"***{at}{domain}"
+    # Always three stars, so that the mask does not give away the length.
+    return f"{local[0]}***{local[-1]}{at}{domain}"
+
+
+def expires_at(month: int, year: int) -> datetime:
+    """Return the first moment (UTC) at which a card is no longer valid: it is valid through the last day of its month.
+
+    Raises ValueError for a month outside 1-12 or a year that no date can have.
+    """
+    if not 1 <= month <= 12:  # noqa: PLR2004
+        raise ValueError("a month is between 1 and 12")
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _rule_of(digits: str) -> BrandRule:
+    for rule in BRAND_RULES:
+        if any(first <= digits[: len(first)] <= last for first, last in rule.prefixes):
+            return rule
+    raise CardRefused("card_number", "is of no brand that is accepted")
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

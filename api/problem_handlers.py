@@ -1,0 +1,145 @@
+"""The problem document of every error that an operation raises: our own, and those of validation and routing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
+
+from api.problems import Code, Problem, render
+from shared import errors
+from shared.config.values import reason_of
+from shared.lifecycle import MethodType
+from shared.logs import redact
+
+log = structlog.get_logger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# Wrong fields named in one answer: a body of 64 KiB has room for thousands.
+ERRORS_MAX = 50
+# Characters that a pointer repeats of a member name that the client chose.
+NAME_CHARS_MAX = 64
+
+CODES: dict[type[errors.PaymentsError], Code] = {
+    errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
+    errors.OrderAlreadyPaid: Code.ORDER_ALREADY_PAID,
+    errors.PaymentMethodUnusable: Code.PAYMENT_METHOD_UNUSABLE,
+    errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
+    errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
+    errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
+    errors.DeliveryInProgress: Code.DELIVERY_IN_PROGRESS,
+    errors.EndpointDisabled: Code.VALIDATION_ERROR,
+    errors.ValueRefused: Code.VALIDATION_ERROR,
+    errors.Overloaded: Code.OVERLOADED,
+    errors.DatabaseUnavailable: Code.UNAVAILABLE,
+    errors.WriteConflict: Code.UNAVAILABLE,
+    errors.CommitUnknown: Code.OUTCOME_UNKNOWN,
+    errors.UpstreamUnavailable: Code.UNAVAILABLE,
+    errors.BrokerUnavailable: Code.UNAVAILABLE,
+}
+# The wrong field of a refusal, and what `errors[].detail` says of it.
+POINTERS: dict[type[errors.PaymentsError], tuple[str, str]] = {
+    errors.PaymentMethodUnusable: (
+        "/payment_method_id",
+        "must be an active payment method of the user that has not expired",
+    ),
+    errors.IdempotencyKeyReused: ("/header/Idempotency-Key", "must not have been used for another request"),
+}
+
+
+def as_problem(error: errors.PaymentsError) -> Problem:
+    """Return the problem that a client gets for one of our errors: of a refusal its text, of all others only a code."""
+    code = CODES.get(type(error))
+    if code is None:
+        log.error("http.unexpected_error", exc_info=error)
+        return Problem(Code.INTERNAL_ERROR)
+    detail = str(error) if isinstance(error, errors.Refused) else None
+    field = POINTERS.get(type(error))
+    payment_id = getattr(error, "payment_id", None)
+    return Problem(
+        code,
+        detail,
+        errors=[{"pointer": field[0], "detail": field[1]}] if field else (),
+        members={"payment_id": str(payment_id)} if payment_id else None,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+    app.add_exception_handler(Problem, _on_problem)  # type: ignore[arg-type]  # Starlette knows only Exception
+    app.add_exception_handler(errors.PaymentsError, _on_payments_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _on_validation_error)  # type: ignore[arg-type]
+    app.add_exception_handler(StarletteHTTPException, _on_http_exception)  # type: ignore[arg-type]
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    return render(problem, path=request.scope["path"], correlation_id=request.scope["correlation_id"])
+
+
+async def _on_problem(request: Request, problem: Problem) -> Response:
+    return _answer(request, problem)
+
+
+async def _on_payments_error(request: Request, error: errors.PaymentsError) -> Response:
+    return _answer(request, as_problem(error))
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    """Name the wrong fields. The input is never repeated: it may hold a card number."""
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return _answer(request, Problem(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
+    # FastAPI passes on a body of another media type without parsing it.
+    if isinstance(error.body, bytes):
+        return _answer(request, Problem(Code.UNSUPPORTED_MEDIA_TYPE))
+    problems = [_wrong_field(item) for item in found[:ERRORS_MAX]]
+    return _answer(request, Problem(Code.VALIDATION_ERROR, errors=problems))
+
+
+def _wrong_field(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pointer and the reason. For a wrong `type` of a method, pydantic's own text would repeat the input."""
+    if item["type"].startswith("union_tag_"):
+        return {"pointer": _pointer((*item["loc"], "type")), "detail": f"must be one of {', '.join(MethodType)}"}
+    return {"pointer": _pointer(item["loc"]), "detail": _reason(item["msg"])}
+
+
+def _pointer(location: tuple[str | int, ...]) -> str:
+    """Return the JSON pointer (RFC 6901) of a field. Outside the body it begins with `/path`, `/query` or `/header`."""
+    where, *rest = location
+    if where != "body":
+        rest = [where, *rest]
+    elif len(rest) > 1 and rest[0] in tuple(MethodType):
+        # Pydantic adds the name of the model that `type` selected.
+        rest = rest[1:]
+    return "".join(f"/{_member_name(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
+
+
+def _member_name(part: str | int) -> str:
+    """Return the name of a member, shortened, and without a card number that a client put there."""
+    return redact(str(part))[:NAME_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def _reason(message: str) -> str:
+    return reason_of(message).encode("utf-8", "replace").decode()
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}.get(
+        error.status_code, Code.MALFORMED_REQUEST
+    )
+    headers = {"Allow": _allowed(request)} if code is Code.METHOD_NOT_ALLOWED else error.headers
+    return _answer(request, Problem(code, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of the path (RFC 9110, 10.2.1). The router names only those of its first matching route."""
+    routes = request.app.router.routes
+    return ", ".join(
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )

@@ -1,0 +1,77 @@
+"""Paging by cursor: a page of a list, the newest object first, and the opaque cursor of the next page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+from uuid import UUID
+
+import orjson
+from fastapi import Query
+
+from api.problems import invalid
+from shared.keyring import Keyring
+
+LIMIT_MAX = 100
+CURSOR_CHARS_MAX = 2000
+
+type Limit = Annotated[int, Query(description="The largest number of objects on a page.", ge=1, le=LIMIT_MAX)]
+type Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the previous page. It carries the filters of that page.",
+        max_length=CURSOR_CHARS_MAX,
+    ),
+]
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a list: at most `limit` objects that are older than `before` and match `filters`.
+
+    `owner` names the list and its principal: a cursor is valid for no other one.
+    """
+
+    keyring: Keyring
+    owner: str
+    limit: int
+    filters: Mapping[str, Any]
+    before: UUID | None
+
+    @property
+    def fetch_limit(self) -> int:
+        """The page size plus one: the extra object shows that there is a next page."""
+        return self.limit + 1
+
+    def to_json[T: _HasId](self, name: str, found: Sequence[T], one_to_json: Callable[[T], Any]) -> dict[str, Any]:
+        """Return the content of the response, with the objects of the page under `name`."""
+        shown = found[: self.limit]
+        has_more = len(found) > self.limit
+        return {
+            name: [one_to_json(one) for one in shown],
+            "limit": self.limit,
+            "next_cursor": self._cursor_after(shown[-1].id) if has_more else None,
+        }
+
+    def _cursor_after(self, last: UUID) -> str:
+        return self.keyring.seal_cursor(orjson.dumps({"last": str(last), "filters": self.filters, "owner": self.owner}))
+
+
+def open_page(keyring: Keyring, cursor: str | None, filters: Mapping[str, Any], *, limit: int, owner: str) -> Page:
+    """Return the page that a request asks for. `filters` are those of the request; without any, the cursor's apply.
+
+    Raises Problem (422) for a cursor of another list or principal, or with other filters.
+    """
+    if cursor is None:
+        return Page(keyring=keyring, owner=owner, limit=limit, filters=filters, before=None)
+    payload = keyring.open_cursor(cursor)
+    content = orjson.loads(payload) if payload else {}
+    if content.get("owner") != owner:
+        raise invalid("/query/cursor", "is not a cursor of this list")
+    if filters and filters != content["filters"]:
+        raise invalid("/query/cursor", "belongs to a list with other filters")
+    return Page(keyring=keyring, owner=owner, limit=limit, filters=content["filters"], before=UUID(content["last"]))

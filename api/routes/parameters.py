@@ -1,0 +1,86 @@
+"""What several operations read from a request: the API's state, ids in paths, preferences, URLs of receivers."""
+
+import re
+from dataclasses import dataclass
+from time import monotonic
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Header, Request
+
+from api.problems import Code, Problem, found_or_404
+from api.state import Api
+from shared.errors import UrlRefused
+from shared.ids import parse_id
+from shared.payments.payment import Payment
+from shared.webhooks.url_policy import AddressPolicy, check_callback_url
+
+WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+# Seconds; the platform's gateway ends a request after 30 s.
+WAIT_MAX_S = 25
+
+
+async def _api(request: Request) -> Api:
+    api: Api = request.app.state.api
+    return api
+
+
+# Headers are parameters of the routes and not dependencies: a dependency takes a twentieth of a request's time.
+type ApiState = Annotated[Api, Depends(_api)]
+type Prefer = Annotated[
+    str | None,
+    Header(
+        description="`wait=N` (RFC 7240): hold the answer until the payment has ended, for at most "
+        f"N seconds (1-{WAIT_MAX_S})."
+    ),
+]
+type IfNoneMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-None-Match", description="The ETag that the client has. If it is still current, the answer is 304."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The preference (`Prefer: wait=N`) that the answer is held until the payment has ended, for at most `seconds`.
+
+    `asked_at` is a moment of the monotonic clock.
+    """
+
+    seconds: int
+    asked_at: float
+
+    def headers(self, payment: Payment) -> dict[str, str]:
+        """Return the headers of an answer with `payment`.
+
+        They have Preference-Applied if the preference was honoured: the payment has ended, or the time is up.
+        """
+        is_honoured = payment.status.is_terminal or monotonic() - self.asked_at >= self.seconds
+        return {"Vary": "Prefer"} | ({"Preference-Applied": f"wait={self.seconds}"} if is_honoured else {})
+
+
+def parse_prefer_wait(prefer: str | None) -> Wait | None:
+    """Return the wait that a Prefer header asks for, clamped to 1-25 s; None if it asks for none."""
+    found = WAIT.search(prefer) if prefer else None
+    return Wait(min(max(int(found[1]), 1), WAIT_MAX_S), monotonic()) if found else None
+
+
+def parse_path_id(text: str) -> UUID:
+    """Return the id in a path. Raises Problem (404) for a text that is not an id, because no object can have it."""
+    return found_or_404(parse_id(text))
+
+
+def location(request: Request, object_id: UUID) -> str:
+    """Return the path of the object that a POST to a collection has created: it is below the path of the POST."""
+    return f"{request.scope['path']}/{object_id}"
+
+
+def check_receiver_url(policy: AddressPolicy, pointer: str, url: str) -> None:
+    """Refuse a URL that no webhook may be sent to, as far as its text shows. Raises Problem (callback_url_refused)."""
+    try:
+        check_callback_url(url, policy)
+    except UrlRefused as error:
+        refusal = {"pointer": pointer, "detail": str(error)}
+        raise Problem(Code.CALLBACK_URL_REFUSED, errors=[refusal]) from error

@@ -1,0 +1,108 @@
+"""Accepting payment intents. Nothing is processed here: a worker does that."""
+
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from api.auth.dependencies import Authenticated
+from api.auth.principal import Principal, Role
+from api.openapi import problems, response
+from api.paths import PAYMENTS
+from api.problems import Code, Problem, invalid
+from api.responses import json_response
+from api.routes.conditional import payment_headers
+from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of
+from api.routes.parameters import ApiState, Prefer, Wait, check_receiver_url, location, parse_prefer_wait
+from api.routes.waits import await_end, await_replayed
+from api.schemas import payments as schemas
+from api.state import Api
+from shared.ids import is_order_number, new_id, parse_id
+from shared.payments.accept import Intent
+from shared.payments.payment import Payment
+
+router = APIRouter(prefix=PAYMENTS, tags=["payments"])
+
+# The id of no payment method.
+NO_METHOD = UUID(int=0)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=schemas.Payment,
+    responses=problems(400, 403, 409, 413, 415, 422, 503)
+    | response(201, schemas.Payment, "The payment ended while the answer was held (`Prefer: wait=N`)."),
+)
+async def create_payment(
+    request: Request,
+    body: schemas.PaymentRequest,
+    principal: Authenticated,
+    api: ApiState,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Accept a payment intent.
+
+    The payment is committed before the answer (202), so it will be processed even if this service is restarted. With
+    `Prefer: wait=N` the answer is held until the payment has ended (201), or for N seconds (202).
+    """
+    wait = parse_prefer_wait(prefer)
+    intent = _intent(body, principal, api, key)
+    if wait is None:
+        accepted = await api.intents.submit(intent)
+        return _accepted(request, accepted.payment, is_replay=accepted.is_replay)
+    async with api.long_polls.subscribe(intent.id) as waiter:
+        accepted = await api.intents.submit(intent)
+        api.admission.leave(request.scope)
+        if accepted.is_replay:
+            payment = await await_replayed(api, accepted.payment, wait)
+        else:
+            payment = await await_end(waiter, wait) or accepted.payment
+    return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
+
+
+def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: str | None) -> Intent:
+    settings = api.runtime.settings
+    if body.user_id is not None and principal.role == Role.USER:
+        raise Problem(Code.FORBIDDEN, "Only services and admins may pay for another user.")
+    if not settings.min_payment_amount <= body.amount <= settings.max_payment_amount:
+        raise invalid(
+            "/amount", f"must be between {settings.min_payment_amount} and {settings.max_payment_amount} minor units"
+        )
+    if settings.order_service_url and not is_order_number(body.order_id):
+        raise invalid("/order_id", "must be a positive integer: the order service numbers its orders")
+    if body.callback_url is not None:
+        check_receiver_url(api.runtime.address_policy, "/callback_url", body.callback_url)
+    intent_id = new_id()
+    return Intent(
+        id=intent_id,
+        user_id=body.user_id or principal.user_id,
+        created_by=principal.actor,
+        order_id=body.order_id,
+        # A text that is not an id is refused like the id of an unknown method.
+        payment_method_id=parse_id(body.payment_method_id) or NO_METHOD,
+        amount=body.amount,
+        currency=body.currency,
+        description=body.description,
+        metadata=body.metadata,
+        callback_url=body.callback_url,
+        correlation_id=structlog.contextvars.get_contextvars().get("correlation_id"),
+        idempotency=key_request_of(
+            api.runtime.keyring,
+            principal,
+            key,
+            operation="POST /payments",
+            content=body.model_dump() if key else None,
+            object_id=intent_id,
+        ),
+    )
+
+
+def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:
+    headers = {"Location": location(request, payment.id)} | payment_headers(payment, wait)
+    if is_replay:
+        headers |= REPLAYED_HEADER
+    is_created = wait is not None and payment.status.is_terminal and not is_replay
+    return json_response(payment.to_json(), status=201 if is_created else 202, headers=headers)

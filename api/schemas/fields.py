@@ -1,0 +1,97 @@
+"""Types of fields that several models share: what a client may send, and its description in the OpenAPI document."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
+from shared.ids import ORDER_ID, USER_ID
+from shared.money import is_currency
+
+FORBIDDEN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+# Bytes of the metadata as JSON without spaces.
+METADATA_BYTES_MAX = 8192
+METADATA_PAIRS_MAX = 20
+
+
+def clean_text(text: str) -> str:
+    """Refuse control characters and lone surrogates, which some databases and logs cannot hold. Raises ValueError."""
+    if FORBIDDEN_TEXT.search(text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+def decimal_text(value: Any) -> Any:
+    """Return an integer of 64 bits in its decimal form, and every other value as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else value
+
+
+def require_boolean(value: Any) -> Any:
+    """Refuse everything but true and false: a `Literal[True]` would accept 1, too. Raises ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError("should be a valid boolean")  # noqa: TRY004 - what pydantic understands
+    return value
+
+
+def _rfc3339(value: Any) -> Any:
+    # Pydantic would read 0.5 as half a second after the beginning of 1970.
+    if isinstance(value, str) and not MOMENT.match(value):
+        raise ValueError("should be a moment such as 2026-11-22T12:00:00Z")
+    return value
+
+
+def _known_currency(code: str) -> str:
+    if not is_currency(code):
+        raise ValueError("is not an ISO 4217 currency code in upper case, such as USD")
+    return code
+
+
+def _small(metadata: dict[str, str]) -> dict[str, str]:
+    if len(orjson.dumps(metadata)) > METADATA_BYTES_MAX:
+        raise ValueError(f"is larger than {METADATA_BYTES_MAX} bytes")
+    return metadata
+
+
+type Moment = Annotated[
+    datetime,
+    BeforeValidator(_rfc3339, json_schema_input_type=datetime),
+    Field(description="A date and time with a time zone (RFC 3339), such as 2026-11-22T12:00:00Z."),
+]
+type OrderId = Annotated[
+    str,
+    BeforeValidator(decimal_text, json_schema_input_type=str | int),
+    StringConstraints(pattern=ORDER_ID),
+    Field(
+        description="The order that is paid. An integer is taken as its decimal text. If the installation has an order "
+        "service, this must be a positive integer.",
+        examples=["1042"],
+    ),
+]
+type Currency = Annotated[
+    str, AfterValidator(_known_currency), Field(description="ISO 4217 code, in upper case.", examples=["USD"])
+]
+type MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(clean_text)]
+type MetadataValue = Annotated[str, StringConstraints(max_length=500), AfterValidator(clean_text)]
+type Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Field(
+        description="Pairs of the client, which are stored and returned unchanged: at most "
+        f"{METADATA_PAIRS_MAX} pairs, keys of 1-40 and values of up to 500 characters, together at most "
+        f"{METADATA_BYTES_MAX} bytes of JSON.",
+        max_length=METADATA_PAIRS_MAX,
+    ),
+    AfterValidator(_small),
+]
+type Url = Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX), AfterValidator(clean_text)]
+type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
+type UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
+
+
+class RequestModel(BaseModel):
+    """The base of every request body. An unknown member is an error: ignoring it could hide a mistake of the client."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)

@@ -1,0 +1,104 @@
+"""Models of payment methods."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+
+from api.schemas.fields import Name, RequestModel, clean_text, require_boolean
+from shared.lifecycle import MethodType
+
+IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
+
+
+class CardDetails(RequestModel):
+    """A card. Its number and its CVC are checked once and never stored."""
+
+    card_number: str = Field(
+        min_length=12,
+        max_length=40,
+        description="The digits, which may have spaces or hyphens between them.",
+        examples=["4242424242424242"],
+    )
+    exp_month: int = Field(
+        ge=1, le=12, description="The month of expiry. The card is valid through its last day (UTC)."
+    )
+    exp_year: int = Field(ge=2000, le=2100, description="The year of expiry, with four digits.")
+    cvv: str = Field(
+        min_length=3,
+        max_length=4,
+        pattern=r"^[0-9]{3,4}$",
+        description="The card verification code: 4 digits for American Express, 3 for every other brand.",
+        examples=["123"],
+    )
+    cardholder_name: Annotated[str, StringConstraints(max_length=100), AfterValidator(clean_text)] | None = Field(
+        default=None, description="Accepted and not stored."
+    )
+
+
+class PaypalDetails(RequestModel):
+    """A PayPal account, which is known by its e-mail address."""
+
+    email: Annotated[
+        str,
+        StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s.]+$"),
+        AfterValidator(clean_text),
+    ] = Field(
+        description="The full address is not stored, only a masked form and a keyed hash.",
+        examples=["shopper@example.com"],
+    )
+
+
+class CardMethodRequest(RequestModel):
+    """A new card."""
+
+    type: Literal["CREDIT_CARD", "DEBIT_CARD"]
+    display_name: Name | None = Field(default=None, description="By default the brand and the last four digits.")
+    is_default: bool = Field(default=False, description=IS_DEFAULT)
+    payment_details: CardDetails
+
+
+class PaypalMethodRequest(RequestModel):
+    """A new PayPal account."""
+
+    type: Literal["PAYPAL"]
+    display_name: Name | None = Field(default=None, description="By default `PayPal` and the masked address.")
+    is_default: bool = Field(default=False, description=IS_DEFAULT)
+    payment_details: PaypalDetails
+
+
+type MethodRequest = Annotated[CardMethodRequest | PaypalMethodRequest, Field(discriminator="type")]
+
+
+class MethodChange(RequestModel):
+    """The changes of a payment method. Members that are absent or null change nothing."""
+
+    display_name: Name | None = None
+    is_default: Annotated[Literal[True], BeforeValidator(require_boolean)] | None = Field(
+        default=None,
+        description="Only true: it makes this payment method the default. To end that, make another one the default.",
+    )
+
+
+class Method(BaseModel):
+    """A payment method."""
+
+    id: str
+    user_id: str
+    type: MethodType
+    display_name: str
+    masked_details: dict[str, Any] = Field(
+        description="Of a card `brand`, `last4`, `exp_month` and `exp_year`; of a PayPal account the masked `email`."
+    )
+    is_default: bool = Field(description="Whether this is the user's default. A user has at most one.")
+    is_active: bool = Field(description="True until the payment method is deleted.")
+    expires_at: datetime | None = Field(
+        description="The first moment at which the card is no longer valid; null for PayPal."
+    )
+    created_at: datetime
+
+
+class MethodList(BaseModel):
+    """The payment methods of a user, the newest first."""
+
+    payment_methods: list[Method]

@@ -1,0 +1,141 @@
+"""Models of payments. They validate requests, and only describe responses.
+
+Responses are built by `Payment.to_json` in `shared.payments.payment`; a test compares them with these models.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from api.schemas.fields import Currency, Metadata, OrderId, RequestModel, Url, UserId, clean_text, decimal_text
+from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
+
+
+class PaymentRequest(RequestModel):
+    """A payment intent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "order_id": "1042",
+                    "payment_method_id": "0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f00",
+                    "amount": 1585,
+                    "currency": "USD",
+                    "description": "Two mugs",
+                    "callback_url": "https://shop.example/hooks/payments",
+                }
+            ]
+        }
+    )
+
+    order_id: OrderId
+    payment_method_id: str = Field(
+        min_length=1, max_length=64, description="An active payment method of the user who pays."
+    )
+    amount: int = Field(
+        ge=1, le=2**63 - 1, description="In minor units of the currency: 1585 is 15.85 USD, and 1,585 JPY."
+    )
+    currency: Currency = "USD"
+    description: Annotated[str, StringConstraints(max_length=255), AfterValidator(clean_text)] | None = Field(
+        default=None, description="Free text of the client, which is stored and returned unchanged."
+    )
+    metadata: Metadata = Field(default_factory=dict)
+    callback_url: Url | None = Field(
+        default=None,
+        description="Where a webhook is sent when the payment has ended (completed, failed or cancelled). It is signed "
+        "with the secret of `GET /callback-secret`.",
+    )
+    user_id: Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=str | int)] | None = Field(
+        default=None,
+        description="The user who pays, by default the user of the token. Only services and admins may set it.",
+    )
+
+
+class MethodDetails(BaseModel):
+    """The payment method as it was when the payment was accepted, without what must not be shown."""
+
+    type: MethodType
+    brand: str | None = Field(default=None, description="The brand of a card, such as `visa`.")
+    last4: str | None = Field(default=None, description="The last four digits of a card number.")
+    exp_month: int | None = Field(default=None, description="The month of a card's expiry, 1-12.")
+    exp_year: int | None = Field(default=None, description="The year of a card's expiry, with four digits.")
+    email: str | None = Field(default=None, description="The masked address of a PayPal account.")
+
+
+class Payment(BaseModel):
+    """A payment."""
+
+    id: str
+    order_id: str
+    user_id: str = Field(description="The user who pays.")
+    payment_method_id: str
+    amount: int = Field(description="In minor units of the currency.")
+    currency: str = Field(description="ISO 4217 code.")
+    description: str | None
+    metadata: dict[str, str]
+    callback_url: str | None = Field(description="Where a webhook is sent when the payment has ended.")
+    status: PaymentStatus
+    gateway: str | None = Field(
+        description="The simulated gateway, such as `stripe_mock`; null before the end, or if none was asked."
+    )
+    gateway_transaction_id: str | None = Field(description="The gateway's id of the charge; null unless COMPLETED.")
+    failure_code: FailureCode | None = Field(description="Why the payment failed; null unless FAILED.")
+    failure_reason: str | None = Field(description="`failure_code` in words for people; null unless FAILED.")
+    outcome_rule: str | None = Field(
+        description="What decided the outcome: a test card (`card`), a test address (`address`), the amount "
+        "(`amount`), the success rate (`rate`), a void at the gateway (`closed`) or the order service (`order`). "
+        "null without an outcome."
+    )
+    payment_method_details: MethodDetails
+    gateway_details: dict[str, Any] | None = Field(
+        description="What the gateway reports, depending on the payment method: authorization code, results of the AVS "
+        "and CVC checks, payer id, fee in minor units."
+    )
+    sequence: int = Field(description="The number of entries in the payment's history. It is also the ETag.")
+    livemode: Literal[False] = Field(description="Always false: no money is moved.")
+    created_at: datetime
+    updated_at: datetime
+    processed_at: datetime | None = Field(
+        description="When the payment became COMPLETED or FAILED; null before, and if it is cancelled."
+    )
+
+
+class PaymentList(BaseModel):
+    """A page of payments, the newest first."""
+
+    payments: list[Payment]
+    limit: int = Field(description="The largest number of payments on a page.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
+
+
+class PaymentStatusAnswer(BaseModel):
+    """The status of a payment."""
+
+    payment_id: str
+    status: PaymentStatus
+    updated_at: datetime
+
+
+class HistoryEntry(BaseModel):
+    """One entry in the history of a payment: a change of its status, or another claim by a worker."""
+
+    sequence: int = Field(description="The number of the entry, from 1 and without gaps.")
+    previous_status: PaymentStatus | None = Field(description="null in the first entry.")
+    new_status: PaymentStatus
+    reason: HistoryReason
+    metadata: dict[str, Any] = Field(
+        description="The number of the claim (`attempt`), or the gateway with the id of the charge or the failure code."
+    )
+    created_at: datetime
+    created_by: str = Field(
+        description="Who caused the entry: `worker`, or a principal such as `user:1`, `service:orders` or `admin:7`."
+    )
+
+
+class PaymentHistory(BaseModel):
+    """The history of a payment, the oldest entry first."""
+
+    payment_id: str
+    history: list[HistoryEntry]

@@ -1,0 +1,1 @@
+"""`payments demo`: shows what the service does with real requests and webhooks, and checks it."""

@@ -1,0 +1,1 @@
+"""Local parts of an installation, run as child processes: PostgreSQL, Valkey, the service and a webhook receiver."""

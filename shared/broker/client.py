@@ -1,0 +1,202 @@
+"""The broker: publishes batches of ids to the queues of arq, and tells every API process which payments are settled.
+
+Everything in Redis may be lost, doubled or late: the rows in the database are the truth. No state and no secret
+travels through it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import structlog
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from arq.utils import timestamp_ms
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.client import Pipeline, PubSub
+from redis.exceptions import RedisError
+
+from shared.database.leases import WorkItem
+from shared.errors import BrokerUnavailable
+from shared.upstream.breaker import Breaker
+
+log = structlog.get_logger(__name__)
+
+# Seconds that a publication may take; no answer waits for it. With less time, a burst that keeps our own event loop
+# busy looks like a dead Redis.
+PUBLISH_TIMEOUT_S = 2.0
+# Seconds for which nothing is published after a failure.
+BREAKER_OPEN_S = 1.0
+# Ids in one job: few enough to share among workers, many enough to make few jobs.
+JOB_ITEMS_MAX = 100
+CONNECTIONS_MAX = 20
+# Seconds after which a server that hangs is treated like one that is dead.
+SOCKET_TIMEOUT_S = 2.0
+# Seconds after which a job expires: by then its rows have been published again many times.
+JOB_EXPIRES_S = 3600
+SETTLED_CHANNEL = "payments:settled"
+
+
+class Queue(StrEnum):
+    """The queues of arq, each for one kind of job."""
+
+    PROCESS = "payments:process"
+    DELIVER = "payments:deliver"
+
+    @property
+    def job(self) -> str:
+        """The name of the arq function that takes the batches of this queue."""
+        return {Queue.PROCESS: "process_payments", Queue.DELIVER: "deliver"}[self]
+
+
+def open_broker(redis_url: str) -> "Broker":
+    """Return the broker at `redis_url`. It connects to nothing yet."""
+    pool = BlockingConnectionPool.from_url(
+        redis_url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+    )
+    return Broker(ArqRedis(pool, job_serializer=orjson.dumps, job_deserializer=orjson.loads))
+
+
+class Broker:
+    """A client of Redis. A publication takes at most 2 s, and after one that failed none is tried for a second."""
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self._redis = redis
+        # Every publication may probe: the rows of one that is refused would wait up to 30 s for the relay.
+        self._breaker = Breaker(
+            "broker", failures_max=1, open_s=BREAKER_OPEN_S, single_probe=False, error=BrokerUnavailable
+        )
+
+    @property
+    def arq_connection(self) -> ArqRedis:
+        """The connection pool in the form that arq's worker takes; only the arq loop uses it."""
+        return self._redis
+
+    async def publish(self, queue: Queue, items: Sequence[WorkItem], *, score_ms: int | None = None) -> bool:
+        """Publish one job with `items`. Return False if that failed or is not known: the rows stay due.
+
+        Takes at most 2 s. Returns False at once while the breaker is open. `score_ms` is the job's place in the queue,
+        in Unix milliseconds. Give the score of the earlier job when you put back items that did not fit. Without it the
+        job goes to the end.
+        """
+        payload: list[list[str | int]] = [[str(item.id), item.lease_version] for item in items]
+        return await self._try(self._enqueue(queue, payload, score_ms))
+
+    async def notify_settled(self, payment_ids: Iterable[UUID]) -> bool:
+        """Tell every API process that these payments are settled. A lost message costs a long poll one second."""
+        return await self._try(self._publish_settled([str(payment_id) for payment_id in payment_ids]))
+
+    @asynccontextmanager
+    async def subscribe_settled(self) -> "AsyncIterator[SettledSubscription]":
+        """Subscribe to settled payments for the length of the block. Raises BrokerUnavailable, also within it."""
+        with _errors_translated():
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(SETTLED_CHANNEL)
+                yield SettledSubscription(pubsub)
+
+    async def round_trip(
+        self, add_commands: Callable[[Pipeline], object], *, timeout_s: float, is_transaction: bool = False
+    ) -> list[Any]:
+        """Send the commands that `add_commands` adds to a pipeline in one round trip; return their results.
+
+        Raises BrokerUnavailable if there is no answer within `timeout_s` seconds; the commands may have run all the
+        same, and with `is_transaction` all of them or none have. The circuit breaker is for publications only and plays
+        no part here.
+        """
+        with _errors_translated():
+            async with asyncio.timeout(timeout_s), self._redis.pipeline(transaction=is_transaction) as pipe:
+                add_commands(pipe)
+                results: list[Any] = await pipe.execute()
+                return results
+
+    async def ping(self) -> bool:
+        """Return whether Redis answers within 2 s, whatever the breaker says.
+
+        After an answer publications go on at once; without one they pause for a second.
+        """
+        return await self._try(self._ping(), is_forced=True)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose(close_connection_pool=True)
+
+    async def _try(self, action: Coroutine[None, None, None], *, is_forced: bool = False) -> bool:
+        try:
+            with self._breaker.guard(is_forced=is_forced):
+                await self._in_time(action)
+        except BrokerUnavailable:
+            # A breaker that is open has not begun the action.
+            action.close()
+            return False
+        return True
+
+    async def _in_time(self, action: Coroutine[None, None, None]) -> None:
+        try:
+            with _errors_translated():
+                async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                    await action
+        except BrokerUnavailable as error:
+            # Safe to go on: what was to be published is due in the database, and the relay finds it there.
+            log.warning("broker.failed", error=str(error))
+            raise
+
+    async def _enqueue(self, queue: Queue, payload: list[list[str | int]], score_ms: int | None) -> None:
+        """Write what arq's `enqueue_job` writes, in one round trip.
+
+        arq's own WATCH is for job ids that may exist already, and it loses a connection for good when the server hangs
+        between WATCH and EXEC.
+        """
+        job_id, now_ms = uuid4().hex, timestamp_ms()
+        job = serialize_job(queue.job, (payload,), {}, None, now_ms, serializer=orjson.dumps)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.psetex(job_key_prefix + job_id, JOB_EXPIRES_S * 1000, job)
+            pipe.zadd(queue, {job_id: now_ms if score_ms is None else score_ms})
+            await pipe.execute()
+
+    async def _publish_settled(self, payment_ids: list[str]) -> None:
+        await self._redis.publish(SETTLED_CHANNEL, orjson.dumps(payment_ids))
+
+    async def _ping(self) -> None:
+        await self._redis.ping()
+
+
+class SettledSubscription:
+    """A subscription to the payments that are settled; see `Broker.subscribe_settled`."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    async def next_ids(self, *, timeout_s: float) -> list[UUID]:
+        """Return the payments of the next message; none after `timeout_s` seconds without one.
+
+        Raises BrokerUnavailable if the connection is lost.
+        """
+        with _errors_translated():
+            message = await self._pubsub.get_message(timeout=timeout_s)
+        return [] if message is None else _payment_ids(message["data"])
+
+
+@contextmanager
+def _errors_translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(type(error).__name__) from error
+
+
+def _payment_ids(data: bytes) -> list[UUID]:
+    """Return the ids in a message; none if the message is not ours, as any client of a shared Redis may publish."""
+    try:
+        return [UUID(name) for name in orjson.loads(data)]
+    except (ValueError, TypeError, AttributeError):
+        log.warning("broker.message_refused")
+        return []

@@ -1,0 +1,143 @@
+"""Heartbeats: each worker says once a second, in Redis and with an expiry, that it is alive and how busy it is.
+
+They are for people. No process decides anything by them, and without Redis no worker is known to be alive.
+"""
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import orjson
+import structlog
+from redis.asyncio.client import Pipeline
+
+from shared.broker.client import Broker
+from shared.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+# Seconds between two heartbeats of a worker.
+HEARTBEAT_INTERVAL_S = 1.0
+# Seconds until a heartbeat expires: a worker that misses three of them is gone.
+HEARTBEAT_TTL_S = 4
+# A sorted set: worker name -> the moment at which its last heartbeat expires, in Unix seconds of Redis.
+WORKERS_KEY = "payments:workers"
+WORKERS_MAX = 1000
+# Seconds that Redis may take for all round trips of one call together.
+REDIS_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """What one worker says about itself.
+
+    `worker` is its host, process and a few random letters. `slots` is the number of payments that it processes at
+    once. `in_gateway` counts the payments that the gateway is working on, `checking_orders` those that wait for the
+    order service, and `sending` the deliveries that it is sending. `settled` counts payments since the worker started,
+    which was `uptime_s` seconds ago; `settled_per_s` is over the last seconds.
+    """
+
+    worker: str
+    slots: int
+    in_gateway: int
+    sending: int
+    settled: int
+    settled_per_s: float
+    uptime_s: float
+    # A worker of 0.1 does not say it.
+    checking_orders: int = 0
+
+    def payloads(self) -> tuple[bytes, bytes]:
+        """Return two payloads: the members that 0.1 knows, and the newer ones."""
+        members = asdict(self)
+        later = {name: members.pop(name) for name in _LATER_MEMBERS}
+        return orjson.dumps(members), orjson.dumps(later)
+
+    @classmethod
+    def of(cls, payload: bytes, later: bytes | None) -> Self:
+        """Return the status in the two payloads; members that only a newer version knows are dropped."""
+        content = orjson.loads(payload) | (orjson.loads(later) if later else {})
+        return cls(**{name: value for name, value in content.items() if name in cls.__dataclass_fields__})
+
+
+# Members that a heartbeat of 0.1 does not have.
+_LATER_MEMBERS = ("checking_orders",)
+
+
+async def send_heartbeat(broker: Broker, status: WorkerStatus) -> bool:
+    """Say that a worker is alive, in at most a second.
+
+    Return False if Redis did not answer in that time: the next heartbeat is a second away.
+    """
+    try:
+        async with asyncio.timeout(REDIS_TIMEOUT_S):
+            await _write(broker, status, now_s=await _now_s(broker))
+    except (BrokerUnavailable, TimeoutError) as error:
+        log.debug("heartbeat.not_sent", error=str(error))
+        return False
+    return True
+
+
+async def remove_heartbeat(broker: Broker, worker: str) -> None:
+    """Say, in at most a second, that a worker is gone, so that nothing waits for its last heartbeat to expire."""
+
+    def add_commands(pipe: Pipeline) -> None:
+        pipe.delete(_key(worker), _later_key(worker))
+        pipe.zrem(WORKERS_KEY, worker)
+
+    try:
+        await broker.round_trip(add_commands, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    except BrokerUnavailable as error:
+        # Safe: the last heartbeat expires.
+        log.debug("heartbeat.not_removed", error=str(error))
+
+
+async def alive_workers(broker: Broker) -> list[WorkerStatus] | None:
+    """Return the workers that are alive, by name and at most 1,000; None if Redis does not answer within a second."""
+    try:
+        async with asyncio.timeout(REDIS_TIMEOUT_S):
+            return await _read_alive(broker)
+    except (BrokerUnavailable, TimeoutError) as error:
+        log.debug("heartbeat.unknown", error=str(error))
+        return None
+
+
+async def _write(broker: Broker, status: WorkerStatus, *, now_s: float) -> None:
+    payload, later = status.payloads()
+
+    def add_commands(pipe: Pipeline) -> None:
+        pipe.set(_key(status.worker), payload, ex=HEARTBEAT_TTL_S)
+        pipe.set(_later_key(status.worker), later, ex=HEARTBEAT_TTL_S)
+        pipe.zadd(WORKERS_KEY, {status.worker: now_s + HEARTBEAT_TTL_S})
+        pipe.zremrangebyscore(WORKERS_KEY, "-inf", now_s - HEARTBEAT_TTL_S)
+
+    await broker.round_trip(add_commands, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+
+
+async def _read_alive(broker: Broker) -> list[WorkerStatus]:
+    now_s = await _now_s(broker)
+    [names] = await broker.round_trip(
+        lambda pipe: pipe.zrangebyscore(WORKERS_KEY, now_s, "+inf", start=0, num=WORKERS_MAX),
+        timeout_s=REDIS_TIMEOUT_S,
+    )
+    if not names:
+        return []
+    workers = [name.decode() for name in sorted(names)]
+    keys = [*map(_key, workers), *map(_later_key, workers)]
+    [payloads] = await broker.round_trip(lambda pipe: pipe.mget(keys), timeout_s=REDIS_TIMEOUT_S)
+    pairs = zip(payloads[: len(workers)], payloads[len(workers) :], strict=True)
+    return [WorkerStatus.of(payload, later) for payload, later in pairs if payload]
+
+
+def _key(worker: str) -> str:
+    return f"payments:worker:{worker}"
+
+
+def _later_key(worker: str) -> str:
+    return f"payments:worker-later:{worker}"
+
+
+async def _now_s(broker: Broker) -> float:
+    """Return the time of Redis in Unix seconds: the clocks of the workers need not agree."""
+    [(seconds, microseconds)] = await broker.round_trip(lambda pipe: pipe.time(), timeout_s=REDIS_TIMEOUT_S)
+    return float(seconds + microseconds / 1_000_000)

@@ -1,0 +1,104 @@
+"""Settings of payments: the simulated gateway, what is accepted, and the worker."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class GatewaySettings(BaseSettings):
+    """The simulated gateway."""
+
+    payment_success_rate: float = Field(
+        default=0.95, ge=0, le=1, description="The part (0 to 1) of the payments that succeed where no rule decides."
+    )
+    payment_processing_delay_min: int = Field(
+        default=1000, ge=0, le=60_000, description="Milliseconds that the gateway takes at least."
+    )
+    payment_processing_delay_max: int = Field(
+        default=3000, ge=0, le=60_000, description="Milliseconds that the gateway takes at most."
+    )
+    payment_failure_scenarios: bool = Field(
+        default=False, description="Amounts decide outcomes too: see [simulator.md](simulator.md)."
+    )
+    simulator_seed: str | None = Field(
+        default=None,
+        max_length=200,
+        description="A text that makes outcomes and delays the same in every run; unset = they differ.",
+    )
+
+
+class AcceptanceSettings(BaseSettings):
+    """What the API accepts."""
+
+    min_payment_amount: int = Field(
+        default=50, ge=1, description="The smallest amount of a payment, in minor units of its currency."
+    )
+    max_payment_amount: int = Field(
+        default=100_000_000,
+        ge=1,
+        le=2**63 - 1,
+        description="The largest amount of a payment, in minor units of its currency.",
+    )
+    max_payment_methods_per_user: int = Field(
+        default=5, ge=1, le=100, description="Active payment methods that one user may have."
+    )
+    accept_queue_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Intents of one API process that may be on their way to their commit; beyond it the answer is 503 "
+        "`overloaded` at once.",
+    )
+    accept_batch_max: int = Field(
+        default=200, ge=1, le=1000, description="Intents that one transaction writes at most."
+    )
+    waiters_max: int = Field(
+        default=5000, ge=0, description="Requests of one API process that `Prefer: wait` may hold at once."
+    )
+    idempotency_retention_h: int = Field(
+        default=24, ge=24, le=24 * 365, description="Hours for which an idempotency key is kept."
+    )
+
+
+class WorkerSettings(BaseSettings):
+    """The worker."""
+
+    worker_concurrency: int = Field(
+        default=2000,
+        ge=1,
+        le=100_000,
+        description="Slots of one worker: payments in the gateway or in a check of their order at once. The compose "
+        "file sets 100, so that scaling shows.",
+    )
+    lease_s: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="Seconds that a claim of a payment holds; must exceed the longest delay of the gateway + 10 s.",
+    )
+    max_claims: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Claims of a payment without an answer, after which the gateway's ledger decides.",
+    )
+    gateway_tries_max: int = Field(
+        default=3, ge=1, le=20, description="Attempts to charge while the gateway answers that nothing was charged."
+    )
+    gateway_backoff_s: float = Field(
+        default=1, gt=0, le=600, description="Seconds between the first two such attempts; they double."
+    )
+    poll_delay_ms: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="Milliseconds between two looks of an idle worker into its queue; a busy one looks three times as "
+        "often.",
+    )
+    relay_interval_s: float = Field(
+        default=1,
+        gt=0,
+        le=60,
+        description="Seconds between two rounds of the relay, which publishes due rows.",
+    )
+    relay_batch_max: int = Field(
+        default=500, ge=1, le=5000, description="Rows that the relay takes in one transaction at most."
+    )

@@ -1,0 +1,108 @@
+"""Leases: one way to find, claim and hold work in the tables `payments` and `deliveries`.
+
+`due_at` says when a process must look at a row. `lease_version` counts the claims and is the fencing token of what is
+written afterwards. This module does not know what the work is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, RowMapping, Table, Update, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database.id_list import id_in
+from shared.database.tables import columns_of
+
+# Seconds until the relay looks at new work for the first time: the published job has nearly always been taken by then.
+FIRST_RELAY_AFTER_S = 5
+# Seconds until work that was published and not claimed is published again.
+REPUBLISHED_AFTER_S = 30
+# Seconds by which the clocks of two workers differ at most: each follows the database's, but a slow answer delays it.
+CLOCK_SKEW_MAX_S = 10
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkItem:
+    """A row that is due, with its fencing token: the lease version that the row had when the item was made."""
+
+    id: UUID
+    lease_version: int
+
+
+async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> list[WorkItem]:
+    """Take at most `limit` rows that are due, the longest due first; each is due again 30 s after `now`.
+
+    Relays that run at the same time take different rows. A row that a relay takes and never publishes is only late.
+    """
+    longest_due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
+    # Materialized: PostgreSQL may run a plain subquery once per row of a join, and each run locks `limit` rows more.
+    due = longest_due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED", dialect="postgresql")
+    taken = await connection.execute(
+        update(table)
+        .where(table.c.id.in_(select(due.c.id)), table.c.due_at <= now)
+        .values(due_at=now + timedelta(seconds=REPUBLISHED_AFTER_S))
+        .returning(*columns_of(table, "id", "lease_version"))
+    )
+    return [WorkItem(row.id, row.lease_version) for row in taken]
+
+
+async def give_back(connection: AsyncConnection, table: Table, items: Sequence[WorkItem], *, now: datetime) -> None:
+    """Make due at once what was taken but not published, where the row still has the item's lease version."""
+    if items:
+        pairs = [(item.id, item.lease_version) for item in items]
+        await connection.execute(
+            update(table)
+            # The ids alone are for SQLite, which would scan the table for the pairs.
+            .where(id_in(table.c.id, [item.id for item in items]))
+            .where(tuple_(table.c.id, table.c.lease_version).in_(pairs), table.c.due_at.is_not(None))
+            .values(due_at=now)
+        )
+
+
+async def claim(
+    connection: AsyncConnection, table: Table, items: Iterable[WorkItem], statement: Update
+) -> Sequence[RowMapping]:
+    """Run `statement` on the rows that still have their item's lease version, and count the claim.
+
+    Return the rows after it. Of several claims with equal items exactly one gets the row.
+    """
+    return await claim_locked(connection, table, await lock(connection, table, items), statement)
+
+
+async def claim_locked(
+    connection: AsyncConnection, table: Table, held: Iterable[WorkItem], statement: Update
+) -> Sequence[RowMapping]:
+    """Do what `claim` does, for items that `lock` has just found valid."""
+    ids = [item.id for item in held]
+    if not ids:
+        return []
+    claimed = await connection.execute(
+        statement.where(id_in(table.c.id, ids))
+        .values(lease_version=table.c.lease_version + 1)
+        .returning(*columns_of(table))
+    )
+    return claimed.mappings().all()
+
+
+async def lock(
+    connection: AsyncConnection, table: Table, items: Iterable[WorkItem], *columns: ColumnElement[Any]
+) -> dict[WorkItem, RowMapping]:
+    """Lock the rows that still have their item's lease version until the transaction ends; return their `columns`.
+
+    Locks in the order of the ids, so that two batches never deadlock. On SQLite, FOR UPDATE disappears and
+    BEGIN IMMEDIATE already holds the one lock there is.
+    """
+    wanted = set(items)
+    if not wanted:
+        return {}
+    found = await connection.execute(
+        select(*columns_of(table, "id", "lease_version"), *columns)
+        .where(id_in(table.c.id, {item.id for item in wanted}))
+        .order_by(table.c.id)
+        .with_for_update()
+    )
+    valid = {WorkItem(row["id"], row["lease_version"]): row for row in found.mappings()}
+    return {item: row for item, row in valid.items() if item in wanted}

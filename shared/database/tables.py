@@ -1,0 +1,279 @@
+"""The tables, for SQLAlchemy Core. The packages that write them decide what may be written, and when."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import JSON, TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment with its time zone. SQLite stores no zone and would return a naive time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert the moment to UTC. Raises ValueError for a naive time, which is a bug of ours."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A moment needs a time zone. Pass one in UTC.")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment with its time zone."""
+        return value.replace(tzinfo=UTC) if value is not None and dialect.name == "sqlite" else value
+
+
+# Characters of the longest URL, name and error that a column takes.
+URL_CHARS_MAX = 2048
+NAME_CHARS_MAX = 100
+ERROR_CHARS_MAX = 255
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _required(name: str, type_: Any, **options: Any) -> Column[Any]:
+    return Column(name, type_, nullable=False, **options)
+
+
+def columns_of(table: Table, *keys: str) -> list[ColumnElement[Any]]:
+    """Return the columns of `table` with these keys, or all, to be selected under their keys.
+
+    Rows then have the names that the code uses.
+    """
+    columns = [table.c[key] for key in keys or table.c.keys()]
+    return [column if column.key == column.name else column.label(column.key) for column in columns]
+
+
+payment_methods = Table(
+    "payment_methods",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("user_id", String(64)),
+    _required("type", String(16)),
+    _required("display_name", String(NAME_CHARS_MAX)),
+    _required("is_default", Boolean),
+    _required("is_active", Boolean),
+    # A keyed hash of the card number, or of the PayPal address.
+    _required("fingerprint", String(64)),
+    # What may be shown: brand, last four digits and expiry, or the masked address.
+    _required("details", Json),
+    # The failure code that a test number or test address names.
+    Column("scenario", String(40)),
+    # The first moment at which the method is no longer valid.
+    Column("expires_at", UtcDateTime),
+    _required("created_at", UtcDateTime),
+    _required("updated_at", UtcDateTime),
+    Index("uq_payment_methods_card", "user_id", "fingerprint", unique=True,
+          postgresql_where=text("is_active"), sqlite_where=text("is_active")),
+    Index("uq_payment_methods_default", "user_id", unique=True,
+          postgresql_where=text("is_active AND is_default"), sqlite_where=text("is_active AND is_default")),
+)  # fmt: skip
+
+LIVE = text("status NOT IN ('FAILED', 'CANCELLED')")
+DUE = text("due_at IS NOT NULL")
+
+payments = Table(
+    "payments",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("user_id", String(64)),
+    _required("created_by", String(80)),
+    _required("order_id", String(64)),
+    _required("payment_method_id", Uuid),
+    _required("amount", BigInteger),  # minor units
+    _required("currency", String(3)),
+    Column("description", String(255)),
+    _required("metadata", Json),
+    Column("callback_url", String(URL_CHARS_MAX)),
+    Column("idempotency_key", String(255)),
+    Column("correlation_id", String(128)),
+    # A copy of what the gateway needs: later changes of the method do not touch it.
+    _required("method", Json),
+    _required("status", String(24)),
+    _required("sequence", Integer),  # the length of its history
+    # The number of claims so far: every write of a worker is guarded by it.
+    _required("attempt", Integer, key="lease_version"),
+    _required("gateway_tries", Integer),  # answers that said "nothing happened"
+    # When a worker must claim the payment next, at a lease's end too; null = never again.
+    Column("due_at", UtcDateTime),
+    # The reason that the history will give for the next claim.
+    Column("due_reason", String(24)),
+    Column("gateway", String(32)),
+    Column("gateway_transaction_id", String(64)),
+    Column("gateway_details", Json),
+    Column("outcome_rule", String(16)),
+    Column("failure_code", String(40)),
+    Column("failure_reason", String(255)),
+    _required("created_at", UtcDateTime),
+    _required("updated_at", UtcDateTime),
+    Column("processed_at", UtcDateTime),
+    # Checks of the order that the order service did not answer. Their claims do not count against MAX_CLAIMS.
+    _required("order_checks", Integer, server_default=text("0")),
+    # When the last such check is made; null = none has gone unanswered.
+    Column("order_check_until", UtcDateTime),
+    CheckConstraint("amount > 0", name="amount_is_positive"),
+    Index("uq_payments_live_order", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
+    Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
+    Index("ix_payments_user", "user_id", "id"),
+    Index("ix_payments_order", "order_id", "id"),
+    Index("ix_payments_service", "created_by", "id",
+          postgresql_where=text("created_by LIKE 'service:%'"), sqlite_where=text("created_by LIKE 'service:%'")),
+)  # fmt: skip
+
+payment_history = Table(
+    "payment_history",
+    metadata,
+    Column("payment_id", Uuid, ForeignKey("payments.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("previous_status", String(24)),
+    _required("new_status", String(24)),
+    _required("reason", String(24)),
+    _required("metadata", Json),
+    _required("created_at", UtcDateTime),
+    _required("created_by", String(80)),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", String(160), primary_key=True),  # token subject and route
+    Column("key", String(255), primary_key=True),
+    _required("fingerprint", String(64)),
+    _required("object_id", Uuid),
+    _required("created_at", UtcDateTime),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+gateway_ledger = Table(
+    "gateway_ledger",
+    metadata,
+    Column("key", String(64), primary_key=True),  # {payment}:{kind}
+    # No foreign key: the ledger belongs to the gateway, which knows none of our tables.
+    _required("payment_id", Uuid),
+    # 1 = authorize, sale or decline; 2 = capture or void. Each step happens once.
+    _required("step", Integer),
+    _required("kind", String(16)),
+    _required("amount", BigInteger),
+    _required("currency", String(3)),
+    _required("answer", Json),
+    _required("created_at", UtcDateTime),
+    UniqueConstraint("payment_id", "step"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("payment_id", Uuid),
+    _required("sequence", Integer),
+    _required("type", String(40)),
+    _required("body", Text),  # exactly as sent
+    _required("created_at", UtcDateTime),
+    UniqueConstraint("payment_id", "sequence", "type"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("created_by", String(80)),
+    _required("name", String(NAME_CHARS_MAX)),
+    _required("url", String(URL_CHARS_MAX)),
+    _required("event_types", Json),
+    _required("enabled", Boolean),
+    Column("disabled_reason", String(100)),
+    _required("secret", String(512)),  # encrypted
+    _required("created_at", UtcDateTime),
+    _required("updated_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime),
+    Index("ix_webhook_endpoints_created_by", "created_by", "id"),
+)
+
+OF_ENDPOINT = text("endpoint_id IS NOT NULL")
+NOT_OF_ENDPOINT = text("endpoint_id IS NULL")
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("event_id", Uuid, index=False),
+    _required("payment_id", Uuid),
+    _required("kind", String(16)),
+    Column("endpoint_id", Uuid),
+    # The URL of a callback. That of an endpoint may change, so it is read from the endpoint.
+    Column("url", String(URL_CHARS_MAX)),
+    Column("correlation_id", String(128)),
+    _required("status", String(16)),
+    # The number of claims so far: every write of a worker is guarded by it.
+    _required("attempt", Integer, key="lease_version"),
+    # Attempts that count against the retry schedule; a resend starts at 0 again.
+    _required("tries", Integer, key="retries"),
+    # The number of rows in delivery_attempts.
+    _required("attempts_made", Integer, key="attempts_total"),
+    Column("due_at", UtcDateTime),
+    Column("last_error", String(ERROR_CHARS_MAX)),
+    _required("created_at", UtcDateTime),
+    _required("updated_at", UtcDateTime),
+    Column("delivered_at", UtcDateTime),
+    Index("uq_deliveries_endpoint", "event_id", "endpoint_id", unique=True,
+          postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
+    Index("uq_deliveries_other", "event_id", "kind", unique=True,
+          postgresql_where=NOT_OF_ENDPOINT, sqlite_where=NOT_OF_ENDPOINT),
+    Index("ix_deliveries_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
+    Index("ix_deliveries_payment", "payment_id", "id"),
+    Index("ix_deliveries_of_endpoint", "endpoint_id", "id", postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
+)  # fmt: skip
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("delivery_id", Uuid, ForeignKey("deliveries.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    _required("started_at", UtcDateTime),
+    _required("duration_ms", Integer),
+    Column("status_code", Integer),
+    Column("error", String(ERROR_CHARS_MAX)),
+    Column("response_body", Text),
+)
+
+verify_reports = Table(
+    "verify_reports",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _required("started_at", UtcDateTime),
+    _required("finished_at", UtcDateTime),
+    _required("report", Json),
+)

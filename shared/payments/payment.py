@@ -1,0 +1,91 @@
+"""A payment as a value, and its JSON form: the same in answers and in events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from shared.database.clock import rfc3339
+from shared.database.leases import WorkItem
+from shared.lifecycle import PaymentStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A row of `payments`, every column under its key.
+
+    `created_by` is the principal that asked for the payment, and `user_id` the user that pays. `amount` is in minor
+    units of `currency`. `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at`
+    is the moment at which a worker must claim it next, at the end of a lease too; None = never again.
+    `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
+    check has gone unanswered.
+    """
+
+    id: UUID
+    user_id: str
+    created_by: str
+    order_id: str
+    payment_method_id: UUID
+    amount: int
+    currency: str
+    description: str | None
+    metadata: dict[str, str]
+    callback_url: str | None
+    idempotency_key: str | None
+    correlation_id: str | None
+    method: dict[str, Any]
+    status: PaymentStatus
+    sequence: int
+    lease_version: int
+    gateway_tries: int
+    due_at: datetime | None
+    due_reason: str | None
+    gateway: str | None
+    gateway_transaction_id: str | None
+    gateway_details: dict[str, Any] | None
+    outcome_rule: str | None
+    failure_code: str | None
+    failure_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    processed_at: datetime | None
+    order_checks: int = 0
+    order_check_until: datetime | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Self:
+        """Return the payment of a row that was selected with `columns_of`."""
+        return cls(**{**row, "status": PaymentStatus(row["status"])})
+
+    @property
+    def work_item(self) -> WorkItem:
+        """The row with its current lease version."""
+        return WorkItem(self.id, self.lease_version)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the payment as clients see it."""
+        return {
+            "id": str(self.id),
+            "order_id": self.order_id,
+            "user_id": self.user_id,
+            "payment_method_id": str(self.payment_method_id),
+            "amount": self.amount,
+            "currency": self.currency,
+            "description": self.description,
+            "metadata": self.metadata,
+            "callback_url": self.callback_url,
+            "status": self.status.value,
+            "gateway": self.gateway,
+            "gateway_transaction_id": self.gateway_transaction_id,
+            "failure_code": self.failure_code,
+            "failure_reason": self.failure_reason,
+            "outcome_rule": self.outcome_rule,
+            "payment_method_details": {"type": self.method["type"], **self.method["details"]},
+            "gateway_details": self.gateway_details,
+            "sequence": self.sequence,
+            "livemode": False,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+            "processed_at": rfc3339(self.processed_at) if self.processed_at else None,
+        }

@@ -1,0 +1,132 @@
+"""PostgreSQL, Valkey, two APIs and three workers; what ends is started again, as an orchestrator would."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from shared.config.settings import Settings, load_settings
+from shared.database.migrations import migrate
+from tests.chaos.clocks import WorkerApart
+from tests.chaos.upstreams import FlakyOrders, FlakyReceiver
+from tests.support.processes import PaymentsProcess, processes
+from tests.support.servers import PostgresServer, ValkeyServer, free_port
+from tests.support.upstreams import running
+
+SECRET = "secret-of-the-chaos-with-more-than-32-bytes"
+APIS = 2
+CLOCKS_APART_S = (0.0, 4.0, -4.0)  # one worker each
+# Few enough to be taken up: five processes have four each.
+CONNECTIONS_MAX = 60
+OPERATOR_TIMEOUT_S = 10
+WATCH_S = 0.1
+TRIMMED_TO = 200  # requests that a stand-in remembers
+
+
+@dataclass(slots=True)
+class Installation:
+    """The service and its surroundings.
+
+    A fault holds the lock of the part that it breaks, and the watch leaves that part alone.
+    """
+
+    settings: Settings
+    postgres: PostgresServer
+    valkey: ValkeyServer
+    apis: list[PaymentsProcess]
+    workers: list[PaymentsProcess]
+    orders: FlakyOrders
+    receiver: FlakyReceiver
+    findings: list[str] = field(default_factory=list)
+    locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    def lock(self, part: str) -> asyncio.Lock:
+        """The right to break `part`."""
+        return self.locks.setdefault(part, asyncio.Lock())
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the APIs."""
+        return [f"http://127.0.0.1:{api.settings.port}/api/v1" for api in self.apis]
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the superuser, beside the service's."""
+        connection = await asyncpg.connect(
+            self.settings.database_url.replace("+asyncpg", ""),
+            timeout=OPERATOR_TIMEOUT_S,
+            command_timeout=OPERATOR_TIMEOUT_S,
+            server_settings={"application_name": "chaos", "synchronous_commit": "off"},
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=OPERATOR_TIMEOUT_S)
+
+    async def watch(self) -> None:
+        """Start again what has ended, and note what did so by itself."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            del self.orders.requests[:-TRIMMED_TO]
+            for process in [*self.apis, *self.workers]:
+                if process.is_running or self.lock(process.folder.name).locked():
+                    continue
+                last = process.errors[-1500:] or process.output[-1500:]
+                self.findings.append(f"{process.folder.name} ended by itself with {process.exit_code}: {last}")
+                process.start()
+
+
+@asynccontextmanager
+async def installed() -> AsyncIterator[Installation]:
+    """Yield an installation in which everything is at work; at the end nothing of it is left."""
+    async with AsyncExitStack() as around:
+        folder = Path(around.enter_context(tempfile.TemporaryDirectory(prefix="payments-chaos-")))
+        options = (f"max_connections={CONNECTIONS_MAX}", "synchronous_commit=on")
+        postgres = around.enter_context(PostgresServer(options=options))
+        valkey = around.enter_context(ValkeyServer(folder / "valkey"))
+        orders = await around.enter_async_context(running(FlakyOrders(secret=SECRET)))
+        receiver = await around.enter_async_context(FlakyReceiver.listening())
+        settings = _settings(postgres.create_database("chaos"), valkey.url, orders.url)
+        await migrate(settings)
+        apis = [
+            PaymentsProcess("api", folder / f"api-{n}", settings.model_copy(update={"port": free_port()}))
+            for n in range(APIS)
+        ]
+        workers = [
+            PaymentsProcess("worker", folder / f"worker-{n}", settings, program=WorkerApart(by_s))
+            for n, by_s in enumerate(CLOCKS_APART_S)
+        ]
+        around.enter_context(processes(*apis, *workers))
+        for process in (*apis, *workers):
+            await process.ready()
+        yield Installation(settings, postgres, valkey, apis, workers, orders, receiver)
+
+
+def _settings(database_url: str, redis_url: str, orders_url: str) -> Settings:
+    """Waits as short as the settings allow, so that a lease ends and a retry comes within the run."""
+    return load_settings(
+        port=free_port(),
+        database_url=database_url,
+        database_pool_size=4,
+        database_timeout_s=2,
+        redis_url=redis_url,
+        jwt_secret_key=SECRET,
+        order_service_url=orders_url,
+        order_timeout_s=1,
+        order_not_found_after_s=1,
+        payment_processing_delay_min=100,
+        payment_processing_delay_max=400,
+        payment_success_rate=0.9,
+        simulator_seed="chaos",
+        worker_concurrency=50,
+        lease_s=14,
+        # What is broken here is broken more often than a payment breaks its workers.
+        max_claims=20,
+        webhook_timeout=2,
+        webhook_lease_s=12.5,
+        webhook_retry_schedule=(0.5, 1, 2, *[3] * 60),
+    )

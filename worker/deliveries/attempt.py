@@ -1,0 +1,127 @@
+"""One attempt to send a delivery: a signed webhook, or an update of the order.
+
+It knows no database: what an attempt came to is recorded elsewhere.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from time import monotonic
+
+from aiohttp import ClientSession
+from cryptography.fernet import InvalidToken
+
+from shared.keyring import Keyring
+from shared.lifecycle import DeliveryKind
+from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt
+from shared.webhooks.deliveries import ClaimedDelivery
+from worker.deliveries.webhook import JITTER_MAX, WebhookAnswer, decide, headers_of, parse_retry_after, post
+from worker.orders import Confirmation, OrderNotifier, OrderStatus
+
+# Secrets that are kept decrypted in memory: decrypting takes longer than signing.
+SECRETS_CACHED = 1_000
+
+
+def draw_jitter() -> float:
+    """Return a jitter between -JITTER_MAX and JITTER_MAX: the part of a wait by which the wait is lengthened."""
+    return random.uniform(-JITTER_MAX, JITTER_MAX)  # noqa: S311 - no secret
+
+
+class AttemptMaker:
+    """Makes attempts to send. `schedule_s` lists the seconds to wait after each failure.
+
+    A call of the order service takes `timeout_s` seconds at most; the session that is given has its own timeout for
+    webhooks. Without `orders`, deliveries to the order service fail.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        *,
+        timeout_s: float,
+        schedule_s: Sequence[float],
+        orders: OrderNotifier | None = None,
+        jitter: Callable[[], float] = draw_jitter,
+    ) -> None:
+        self._keyring = keyring
+        self._timeout_s = timeout_s
+        self._schedule_s = schedule_s
+        self._orders = orders
+        self._jitter = jitter
+        self._endpoint_secret = lru_cache(SECRETS_CACHED)(keyring.decrypt)
+
+    async def attempt(self, session: ClientSession, delivery: ClaimedDelivery) -> DeliveryAttempt:
+        """Send the delivery once, and return what that came to.
+
+        Never raises for what the receiver or the network does.
+        """
+        if delivery.kind is DeliveryKind.ORDER:
+            return await self._confirm_order(delivery)
+        return self._judge_answer(delivery, await self._post(session, delivery))
+
+    async def _post(self, session: ClientSession, delivery: ClaimedDelivery) -> WebhookAnswer:
+        secret = self._secret(delivery)
+        if secret is None:
+            return WebhookAnswer(error="the endpoint's secret cannot be decrypted: DATA_KEY has changed")
+        return await post(session, delivery.url, headers=headers_of(delivery, secret), body=delivery.body)
+
+    def _secret(self, delivery: ClaimedDelivery) -> str | None:
+        if delivery.encrypted_secret is None:
+            return self._keyring.callback_secret(delivery.owner)
+        try:
+            return self._endpoint_secret(delivery.encrypted_secret)
+        except InvalidToken:
+            return None
+
+    def _judge_answer(self, delivery: ClaimedDelivery, answer: WebhookAnswer) -> DeliveryAttempt:
+        outcome = decide(
+            answer.status,
+            retry_after_s=parse_retry_after(answer.retry_after, delivery.claimed_at),
+            retries=delivery.retries,
+            schedule_s=self._schedule_s,
+            jitter=self._jitter(),
+        )
+        return DeliveryAttempt(
+            delivery=delivery,
+            outcome=outcome,
+            duration_ms=answer.duration_ms,
+            status_code=answer.status,
+            error=answer.error,
+            response_body=answer.body,
+        )
+
+    async def _confirm_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:
+        started = monotonic()
+        if self._orders is None:
+            confirmation = Confirmation(order_status=None, error="ORDER_SERVICE_URL is not set")
+        else:
+            confirmation = await self._confirm_in_time(self._orders, delivery)
+        return DeliveryAttempt(
+            delivery=delivery,
+            outcome=self._judge_confirmation(delivery, confirmation),
+            duration_ms=round((monotonic() - started) * 1000),
+            status_code=confirmation.status_code,
+            error=confirmation.error,
+            response_body=confirmation.body,
+        )
+
+    async def _confirm_in_time(self, orders: OrderNotifier, delivery: ClaimedDelivery) -> Confirmation:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await orders.confirm(
+                    delivery.order_id,
+                    notes=f"Paid: payment {delivery.payment_id}",
+                    correlation_id=delivery.correlation_id,
+                )
+        except TimeoutError:
+            return Confirmation(order_status=None, error="no answer in time")
+
+    def _judge_confirmation(self, delivery: ClaimedDelivery, confirmation: Confirmation) -> AttemptOutcome:
+        if confirmation.error is None:
+            return Delivered()
+        if confirmation.order_status is OrderStatus.CANCELLED:
+            return Conflict()
+        return decide(
+            None, retry_after_s=None, retries=delivery.retries, schedule_s=self._schedule_s, jitter=self._jitter()
+        )

@@ -1,0 +1,113 @@
+"""The claims of deliveries that this process holds: made here, or leased when the delivery was inserted.
+
+This module sends nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from uuid import UUID
+
+import structlog
+
+from shared.database.engine import Database
+from shared.database.group_commit import GroupCommit
+from shared.database.leases import WorkItem
+from shared.errors import CommitUnknown, DatabaseUnavailable, PaymentsError
+from shared.webhooks.deliveries import ClaimedDelivery, claim_deliveries, release
+
+log = structlog.get_logger(__name__)
+
+# Claims in one transaction.
+COMMIT_MAX = 200
+# See GroupCommit: how long to linger after a commit, as a multiple of the time it took.
+LINGER_FACTOR = 1.0
+# Seconds after a claim within which its delivery may be sent: the moment of the claim is the timestamp that is signed.
+REUSABLE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedDelivery:
+    """A delivery that this process has leased, and a moment (monotonic, in seconds) before the lease began."""
+
+    delivery: ClaimedDelivery
+    leased_at: float
+
+
+class DeliveryClaims:
+    """Claims deliveries for `lease_s` seconds, many in one transaction. Needs `run`."""
+
+    def __init__(self, database: Database, *, lease_s: float, queue_max: int) -> None:
+        self._database = database
+        self._claims: GroupCommit[WorkItem, ClaimedDelivery | None] = GroupCommit(
+            database,
+            partial(claim_deliveries, lease_s=lease_s),
+            batch_max=COMMIT_MAX,
+            queue_max=queue_max,
+            linger_factor=LINGER_FACTOR,
+        )
+        # Deliveries that were inserted already leased, and wait for a slot.
+        self._leased: dict[UUID, LeasedDelivery] = {}
+        # Claims under which nothing was sent.
+        self._unsent: list[WorkItem] = []
+
+    async def run(self) -> None:
+        """Make claims until `close`, then those that are still queued."""
+        await self._claims.run()
+
+    def close(self) -> None:
+        """Take no more claims; `run` returns when the queued ones are made."""
+        self._claims.close()
+
+    def keep(self, delivery: ClaimedDelivery, leased_at: float) -> None:
+        """Keep a delivery that was inserted already leased, until `claim` returns it.
+
+        `leased_at` is a moment (monotonic, in seconds) before the lease began.
+        """
+        self._leased[delivery.id] = LeasedDelivery(delivery, leased_at)
+
+    async def claim(self, item: WorkItem) -> LeasedDelivery | None:
+        """Return the delivery of an item, leased by this process; None if there is nothing to send.
+
+        A claim that fails is not raised: the delivery stays due.
+        """
+        return self._reusable_claim(item) or await self._claim(item)
+
+    def give_up(self, items: Iterable[WorkItem]) -> None:
+        """Remember claims under which nothing was sent; `release_unsent` releases them."""
+        self._unsent += items
+
+    async def release_unsent(self) -> None:
+        """Release every claim under which nothing was sent: another worker may claim these deliveries at once."""
+        self.give_up(leased.delivery.work_item for leased in self._leased.values())
+        self._leased.clear()
+        if not self._unsent:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                now = await self._database.clock.now(connection)
+                released = await release(connection, now, self._unsent)
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            # Safe: the leases will end, and the relay publishes the deliveries again.
+            log.warning("delivery.unreleased", count=len(self._unsent), error=repr(error))
+        else:
+            log.info("delivery.released", count=released)
+
+    def _reusable_claim(self, item: WorkItem) -> LeasedDelivery | None:
+        """Return the lease with which the delivery was inserted; None if there is none, or it is too old to send."""
+        leased = self._leased.pop(item.id, None)
+        if leased is None or leased.delivery.work_item != item:
+            return None
+        return leased if monotonic() - leased.leased_at < REUSABLE_S else None
+
+    async def _claim(self, item: WorkItem) -> LeasedDelivery | None:
+        # A moment before the claim, so that no lease is believed to end later than its row says.
+        leased_at = monotonic()
+        try:
+            delivery = await self._claims.submit(item)
+        except PaymentsError as error:
+            # Safe: the delivery stays due, and the relay publishes it again.
+            log.debug("delivery.item_dropped", delivery_id=str(item.id), error=repr(error))
+            return None
+        return LeasedDelivery(delivery, leased_at) if delivery else None

@@ -1,0 +1,129 @@
+"""Recording attempts to send, their log lines and metrics, and the event of an order that was cancelled meanwhile."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared import metrics
+from shared.database.engine import Database
+from shared.database.group_commit import GroupCommit
+from shared.payments.events import emit_order_conflicts
+from shared.webhooks.attempts import (
+    AttemptOutcome,
+    Conflict,
+    Delivered,
+    DeliveryAttempt,
+    Exhausted,
+    Gone,
+    TryAgain,
+    record_attempts,
+)
+from shared.webhooks.deliveries import ClaimedDelivery
+from worker.slots import NotRecorded, Slots, record_within_lease
+
+log = structlog.get_logger(__name__)
+
+# Attempts in one transaction.
+COMMIT_MAX = 200
+# See GroupCommit: how long to linger after a commit, as a multiple of the time it took.
+LINGER_FACTOR = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """An attempt that is to be recorded while its lease holds (`lease_ends`, monotonic, in seconds)."""
+
+    attempt: DeliveryAttempt
+    lease_ends: float
+
+
+class AttemptRecorder:
+    """Records attempts, many in one transaction. Needs `run`."""
+
+    def __init__(self, database: Database, *, queue_max: int) -> None:
+        self._records: GroupCommit[DeliveryAttempt, bool] = GroupCommit(
+            database, _write, batch_max=COMMIT_MAX, queue_max=queue_max, linger_factor=LINGER_FACTOR
+        )
+
+    async def run(self) -> None:
+        """Write what arrives until `close`, then what is still queued."""
+        await self._records.run()
+
+    def close(self) -> None:
+        """Take no more attempts; `run` returns when everything is written."""
+        self._records.close()
+
+    async def record(self, result: AttemptResult, slots: Slots) -> None:
+        """Record an attempt, and repeat that while its lease holds.
+
+        If that fails it is logged and given up: the delivery is sent once more.
+        """
+        attempt = result.attempt
+        try:
+            is_recorded = await record_within_lease(self._records, attempt, lease_ends=result.lease_ends, slots=slots)
+        except NotRecorded as error:
+            # The lease will end, and another claim sends the delivery once more.
+            log.warning("delivery.unrecorded", error=str(error), **_log_context(attempt.delivery))
+            return
+        if is_recorded:
+            _log_attempt(attempt)
+        else:
+            # The delivery was claimed again or cancelled meanwhile, or the answer to our own COMMIT was lost.
+            log.info("delivery.superseded", status_code=attempt.status_code, **_log_context(attempt.delivery))
+
+
+async def _write(connection: AsyncConnection, now: datetime, attempts: Sequence[DeliveryAttempt]) -> list[bool]:
+    """Record attempts and, in the same transaction, emit an event for those whose order was cancelled meanwhile."""
+    recorded = await record_attempts(connection, now, attempts)
+    conflicts = {
+        attempt.delivery.payment_id
+        for attempt, is_recorded in zip(attempts, recorded, strict=True)
+        if is_recorded and attempt.outcome == Conflict()
+    }
+    await emit_order_conflicts(connection, conflicts, now=now)
+    return recorded
+
+
+def _log_context(delivery: ClaimedDelivery) -> dict[str, str | int | None]:
+    """Return what every log line about a delivery names; never its body, secret or URL."""
+    return {
+        "delivery_id": str(delivery.id),
+        "payment_id": str(delivery.payment_id),
+        "correlation_id": delivery.correlation_id,
+        "attempt": delivery.lease_version,
+    }
+
+
+def _log_attempt(attempt: DeliveryAttempt) -> None:
+    """Log and count an attempt that is recorded."""
+    event, level = _log_event(attempt.outcome)
+    details: dict[str, str | float | None] = {"status_code": attempt.status_code, "duration_ms": attempt.duration_ms}
+    if attempt.error is not None:
+        details["error"] = attempt.error
+    if isinstance(attempt.outcome, TryAgain):
+        details["wait_s"] = round(attempt.outcome.wait_s, 3)
+    log.log(level, event, **_log_context(attempt.delivery), **details)
+    metrics.deliveries.labels(attempt.delivery.kind, event.removeprefix("delivery.")).inc()
+    metrics.delivery_seconds.observe(attempt.duration_ms / 1000)
+
+
+def _log_event(outcome: AttemptOutcome) -> tuple[str, int]:
+    """Return the event and the level of the log line."""
+    match outcome:
+        case Delivered():
+            return "delivery.delivered", logging.INFO
+        case TryAgain():
+            return "delivery.failed", logging.INFO
+        case Exhausted():
+            return "delivery.exhausted", logging.WARNING
+        case Gone():
+            return "delivery.gone", logging.WARNING
+        case Conflict():
+            return "delivery.conflict", logging.ERROR
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,76 @@
+"""What the simulated gateway knows of a payment: its request, and the key of its random numbers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from shared.database.engine import Database
+from shared.lifecycle import FailureCode, MethodType
+from shared.payments.find import earlier_payments
+from shared.payments.payment import Payment
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRequest:
+    """One payment as the simulator sees it.
+
+    The outcome and the delays are random numbers drawn for `seed_key`. `scenario` is the failure that the test card or
+    address names. `gateway_try` counts, from 0, the earlier tries in which nothing happened. `amount` is in minor
+    units.
+    """
+
+    payment_id: UUID
+    seed_key: str
+    method_type: MethodType
+    scenario: FailureCode | None
+    amount: int
+    currency: str
+    gateway_try: int
+
+
+class SeedKeys(Protocol):
+    """Finds the key for which a payment's outcome and delays are drawn."""
+
+    async def seed_key(self, payment: Payment) -> str:
+        """Return the key, the same at every call for the same payment. Raises DatabaseUnavailable."""
+        ...
+
+
+class UnseededKeys:
+    """The key is the payment's id, which differs in every run; without SIMULATOR_SEED."""
+
+    async def seed_key(self, payment: Payment) -> str:
+        """See `SeedKeys.seed_key`."""
+        return str(payment.id)
+
+
+class RepeatableKeys:
+    """The key is what the client sent, which is the same in every run; with SIMULATOR_SEED."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def seed_key(self, payment: Payment) -> str:
+        """Return user and idempotency key; without such a key user, order and the number of its earlier payments.
+
+        Raises DatabaseUnavailable.
+        """
+        if payment.idempotency_key is not None:
+            return f"{payment.user_id} key {payment.idempotency_key}"
+        async with self._database.read() as connection:
+            earlier = await earlier_payments(connection, [payment.id])
+        return f"{payment.user_id} order {payment.order_id} {earlier[payment.id]}"
+
+
+async def simulated_request(payment: Payment, keys: SeedKeys) -> SimulatedRequest:
+    """Return the request of a payment. Raises DatabaseUnavailable."""
+    scenario = payment.method["scenario"]
+    return SimulatedRequest(
+        payment_id=payment.id,
+        seed_key=await keys.seed_key(payment),
+        method_type=MethodType(payment.method["type"]),
+        scenario=FailureCode(scenario) if scenario else None,
+        amount=payment.amount,
+        currency=payment.currency,
+        gateway_try=payment.gateway_tries,
+    )

@@ -1,0 +1,1 @@
+"""Processing payments: the slots, the claims, the charge of each payment and its record."""

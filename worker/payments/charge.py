@@ -1,0 +1,181 @@
+"""The charge of one claimed payment: check its order, ask the gateway, and decide what the claim ends with.
+
+With an order service, the gateway is asked to charge only after the order was found payable. A payment that fails
+because of its order is voided at the gateway first: if the gateway has already decided it, the gateway's answer counts.
+
+This module never decides whether money moves: the gateway does.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from time import monotonic
+
+import structlog
+from prometheus_client import Gauge
+
+from shared import metrics
+from shared.errors import UpstreamUnavailable
+from shared.lifecycle import FailureCode, HistoryReason, OutcomeRule
+from shared.payments.outcomes import Approved, ClaimOutcome, Postpone, Release, Retry, Settled
+from shared.payments.payment import Payment
+from worker.gateway.protocol import Gateway, GatewayUnavailable, OutcomeUnknown
+from worker.orders import NotPayable, OrderChecker
+from worker.slots import Interrupted, Slots
+
+log = structlog.get_logger(__name__)
+
+# Seconds until a gateway whose answer was lost is asked again.
+ASK_AGAIN_S = 0.5
+# A bound for the exponent: without it, a payment with a thousand order checks would overflow a float.
+BACKOFF_DOUBLINGS_MAX = 16
+# The longest backoff, in seconds, while the order service does not answer.
+ORDER_BACKOFF_MAX_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRules:
+    """How often the gateway and the order service are asked, and the backoff (seconds) between two tries."""
+
+    max_claims: int
+    gateway_tries_max: int
+    gateway_backoff_s: float
+    order_check_timeout_s: float = 60
+    order_backoff_s: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a payment must not be charged."""
+
+    failure_code: FailureCode
+    reason: HistoryReason
+
+
+class InFlight:
+    """The number of payments in one step, shown by a gauge."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self.count = 0
+        self._gauge = gauge
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count one payment more for the length of the block."""
+        self._add(1)
+        try:
+            yield
+        finally:
+            self._add(-1)
+
+    def _add(self, change: int) -> None:
+        self.count += change
+        self._gauge.set(self.count)
+
+
+class Charger:
+    """Finds out what the claims of payments end with. Without `orders` every order counts as payable."""
+
+    def __init__(self, gateway: Gateway, rules: ChargeRules, orders: OrderChecker | None = None) -> None:
+        self._gateway = gateway
+        self._rules = rules
+        self._orders = orders
+        self._in_gateway = InFlight(metrics.in_gateway)
+        self._checking_orders = InFlight(metrics.checking_orders)
+
+    @property
+    def in_gateway(self) -> int:
+        """Payments that the gateway is working on."""
+        return self._in_gateway.count
+
+    @property
+    def checking_orders(self) -> int:
+        """Payments that wait for the order service."""
+        return self._checking_orders.count
+
+    @property
+    def checks_orders(self) -> bool:
+        """There is an order service: it checks orders, and is told of completed payments."""
+        return self._orders is not None
+
+    async def outcome(self, payment: Payment, lease_ends: float, slots: Slots) -> ClaimOutcome | None:
+        """Return what the claim ends with; Release if a shutdown interrupts `slots`.
+
+        Return None if no answer came while the lease held (`lease_ends`, monotonic, in seconds): the next claim asks
+        again.
+        """
+        try:
+            async with slots.interruptible():
+                return await self._outcome(payment, lease_ends, slots)
+        except Interrupted:
+            return Release()
+
+    async def _outcome(self, payment: Payment, lease_ends: float, slots: Slots) -> ClaimOutcome | None:
+        objection = await self._check_order(payment)
+        if isinstance(objection, Postpone):
+            return objection
+        with self._in_gateway.counted():
+            while monotonic() < lease_ends and not slots.is_interrupting:
+                try:
+                    return await self._ask(payment, objection)
+                except OutcomeUnknown as error:
+                    log.warning("payment.outcome_unknown", attempt=payment.lease_version, error=str(error))
+                await asyncio.sleep(ASK_AGAIN_S)
+        # The interruption may have been taken for an error of the gateway.
+        if slots.is_interrupting:
+            return Release()
+        log.warning("payment.lease_abandoned", attempt=payment.lease_version)
+        return None
+
+    async def _check_order(self, payment: Payment) -> Refusal | Postpone | None:
+        """Return why the payment must not be charged, or Postpone to check its order again; None if neither."""
+        if self._orders is None or self._exceeded_max_claims(payment):
+            return None
+        try:
+            with self._checking_orders.counted():
+                check = await self._orders.check(payment)
+        except UpstreamUnavailable as error:
+            claimed_at = payment.updated_at
+            until = payment.order_check_until or claimed_at + timedelta(seconds=self._rules.order_check_timeout_s)
+            log.warning("payment.order_unreachable", attempt=payment.lease_version, error=str(error))
+            if claimed_at >= until:
+                return Refusal(FailureCode.ORDER_SERVICE_UNAVAILABLE, HistoryReason.ORDER_CHECK_TIMED_OUT)
+            wait_s = self._rules.order_backoff_s * 2 ** min(payment.order_checks, BACKOFF_DOUBLINGS_MAX)
+            return Postpone(min(wait_s, ORDER_BACKOFF_MAX_S), until)
+        if isinstance(check, NotPayable):
+            return Refusal(check.failure_code, HistoryReason.ORDER_REFUSED)
+        return None
+
+    def _exceeded_max_claims(self, payment: Payment) -> bool:
+        """Return whether too many claims ended without an answer: then only the gateway's record counts."""
+        # A claim that recorded a retry or a postponement did not end its worker.
+        answered = payment.gateway_tries + payment.order_checks
+        return payment.lease_version - answered > self._rules.max_claims
+
+    async def _ask(self, payment: Payment, refusal: Refusal | None) -> ClaimOutcome:
+        if self._exceeded_max_claims(payment):
+            return Settled(await self._gateway.void_or_fetch(payment), HistoryReason.CLAIMS_EXHAUSTED)
+        if refusal is not None:
+            return await self._refuse(payment, refusal)
+        try:
+            answer = await self._gateway.charge(payment)
+        except GatewayUnavailable as error:
+            if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
+                return Retry(self._rules.gateway_backoff_s * 2**payment.gateway_tries)
+            voided = await self._gateway.void_or_fetch(payment, error.failure_code)
+            if isinstance(voided, Approved):
+                return Settled(voided, HistoryReason.GATEWAY_APPROVED)
+            return Settled(replace(voided, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
+        is_approved = isinstance(answer, Approved)
+        return Settled(answer, HistoryReason.GATEWAY_APPROVED if is_approved else HistoryReason.GATEWAY_DECLINED)
+
+    async def _refuse(self, payment: Payment, refusal: Refusal) -> ClaimOutcome:
+        """Fail the payment, unless the gateway has already decided it for an earlier claim: then that answer counts."""
+        voided = await self._gateway.void_or_fetch(payment, refusal.failure_code)
+        if isinstance(voided, Approved):
+            return Settled(voided, HistoryReason.GATEWAY_APPROVED)
+        if voided.failure_code != refusal.failure_code:
+            return Settled(voided, HistoryReason.GATEWAY_DECLINED)
+        return Settled(replace(voided, gateway=None, details=None, outcome_rule=OutcomeRule.ORDER), refusal.reason)

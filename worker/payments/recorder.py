@@ -1,0 +1,169 @@
+"""Recording what claims of payments ended with, and what follows the commit.
+
+The deliveries of the payment are sent or published, its long polls are ended, and log and metrics are written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Protocol
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared import metrics
+from shared.broker.client import Queue
+from shared.broker.publisher import Publisher
+from shared.database.engine import Database
+from shared.database.group_commit import GroupCommit
+from shared.lifecycle import HistoryReason
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Postpone, Release, Retry, Settled
+from shared.payments.record import Record, Recorded, record
+from shared.webhooks.deliveries import ClaimedDelivery
+from worker.slots import NotRecorded, Slots, record_within_lease
+
+log = structlog.get_logger(__name__)
+
+# Records in one transaction.
+COMMIT_MAX = 200
+# See GroupCommit: how long to linger after a commit, as a multiple of the time it took.
+LINGER_FACTOR = 6.0
+
+
+class Sender(Protocol):
+    """Sends deliveries from this process; the worker uses `worker.deliveries.pool.DeliveryPool`."""
+
+    @property
+    def has_capacity(self) -> bool:
+        """A delivery that is handed over now is sent soon."""
+        ...
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds for which to lease the deliveries that are handed over."""
+        ...
+
+    def send_leased(self, deliveries: Sequence[ClaimedDelivery], leased_at: float) -> None:
+        """Send these deliveries; `leased_at` (monotonic, in seconds) is a moment before they were leased."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """A record that was written, and a moment (monotonic, in seconds) before its deliveries were leased."""
+
+    recorded: Recorded
+    leased_at: float
+
+
+class Recorder:
+    """Records what claims ended with, many in one transaction. Needs `run`.
+
+    While `sender` has capacity, it is given the deliveries of payments that end here, already leased. Otherwise the
+    deliveries are published. With `confirms_orders` the order service is told of completed payments.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        queue_max: int,
+        confirms_orders: bool,
+        sender: Sender | None,
+    ) -> None:
+        self._publisher = publisher
+        self._confirms_orders = confirms_orders
+        self._sender = sender
+        self._records: GroupCommit[Record, _Committed | None] = GroupCommit(
+            database,
+            self._write,
+            batch_max=COMMIT_MAX,
+            queue_max=queue_max,
+            linger_factor=LINGER_FACTOR,
+            committed=self._after_commit,
+        )
+        # Payments that reached an end, since the start.
+        self.settled = 0
+
+    async def run(self) -> None:
+        """Write what arrives until `close`, then what is still queued."""
+        await self._records.run()
+
+    def close(self) -> None:
+        """Take no more records; `run` returns when everything is written."""
+        self._records.close()
+
+    async def record(self, item: Record, *, lease_ends: float, slots: Slots) -> None:
+        """Record what a claim ended with, while its lease holds (`lease_ends`, monotonic, in seconds).
+
+        A record that cannot be written by then is logged and given up: the next claim asks the gateway again.
+        """
+        try:
+            committed = await record_within_lease(self._records, item, lease_ends=lease_ends, slots=slots)
+        except NotRecorded as error:
+            log.warning("payment.record_failed", attempt=item.payment.lease_version, error=str(error))
+        else:
+            _log_outcome(item, committed.recorded if committed else None)
+
+    async def _write(
+        self, connection: AsyncConnection, now: datetime, items: Sequence[Record]
+    ) -> list[_Committed | None]:
+        leased_at = monotonic()
+        sender = self._sender if self._sender and self._sender.has_capacity else None
+        recorded = await record(
+            connection,
+            now,
+            items,
+            confirms_orders=self._confirms_orders,
+            lease_deliveries_for_s=sender.lease_s if sender else None,
+        )
+        return [_Committed(one, leased_at) if one else None for one in recorded]
+
+    def _after_commit(self, batch: Sequence[_Committed | None]) -> None:
+        """Send the deliveries of a committed batch, end its long polls with one message, publish what was released."""
+        committed = [one for one in batch if one is not None]
+        done = [one.recorded for one in committed]
+        settled = [recorded.payment.id for recorded in done if recorded.payment.status.is_terminal]
+        self.settled += len(settled)
+        self._publisher.notify_settled(settled)
+        self._publisher.publish(Queue.DELIVER, [item for recorded in done for item in recorded.deliveries.to_publish])
+        if self._sender is not None and committed:
+            leased = [each for recorded in done for each in recorded.deliveries.leased]
+            self._sender.send_leased(leased, committed[0].leased_at)
+        # A payment that was released is due at once: another worker need not wait until the relay publishes it.
+        released = [
+            recorded.payment.work_item for recorded in done if recorded.payment.due_reason == HistoryReason.RELEASED
+        ]
+        self._publisher.publish(Queue.PROCESS, released)
+
+
+def _log_outcome(item: Record, recorded: Recorded | None) -> None:
+    """Log what a claim ended with in one line, and count the payment if it is settled."""
+    attempt = item.payment.lease_version
+    if recorded is None:
+        log.info("payment.claim_lost", attempt=attempt)
+        return
+    payment = recorded.payment
+    match item.outcome:
+        case Settled(answer):
+            _log_answer(answer, attempt)
+        case Retry(wait_s):
+            log.info("payment.postponed", attempt=attempt, wait_s=wait_s, gateway_try=payment.gateway_tries)
+        case Postpone(wait_s):
+            log.info("payment.postponed", attempt=attempt, wait_s=wait_s, order_check=payment.order_checks)
+        case Release():
+            log.info("payment.released", attempt=attempt)
+    if payment.processed_at is not None:
+        metrics.settled.labels(payment.status, payment.failure_code or "").inc()
+        metrics.settle_seconds.observe((payment.processed_at - payment.created_at).total_seconds())
+
+
+def _log_answer(answer: GatewayAnswer, attempt: int) -> None:
+    rule = answer.outcome_rule
+    match answer:
+        case Approved():
+            log.info("payment.completed", attempt=attempt, gateway=answer.gateway, outcome_rule=rule)
+        case Declined():
+            log.info("payment.failed", attempt=attempt, failure_code=answer.failure_code, outcome_rule=rule)
