@@ -3,6 +3,7 @@
 A card number is inspected once, while its payment method is added. It is never stored here and never part of an error.
 """
 
+import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,23 +98,28 @@ def inspect_card(number: str, cvc: str) -> InspectedCard:
     digits = digits_of(number)
     rule = _rule_of(digits)
     if len(digits) not in rule.lengths:
-        raise CardRefused("card_number", f"does not have the length of a {rule.brand} card")
+        raise CardRefused("card_number", f"does not have the length of a card of the brand {rule.brand}")
     if not passes_luhn(digits):
         raise CardRefused("card_number", "has a wrong check digit")
     if len(cvc) != rule.cvc_length or not _is_digits(cvc):
-        raise CardRefused("cvv", f"must have {rule.cvc_length} digits for a {rule.brand} card")
+        raise CardRefused("cvv", f"must have {rule.cvc_length} digits for a card of the brand {rule.brand}")
     return InspectedCard(brand=rule.brand, last4=digits[-4:], scenario=CARD_SCENARIOS.get(digits))
 
 
 def digits_of(number: str) -> str:
-    """Return `number` without the spaces and hyphens that people write into it: the form to inspect and to fingerprint.
+    """Return `number` without the blanks and hyphens that people write into it: the form to inspect and to fingerprint.
 
-    Raises CardRefused if anything but ASCII digits is left.
+    Numbers that are copied from a page or a form have every kind of them. Raises CardRefused if anything but ASCII
+    digits is left.
     """
-    digits = number.replace(" ", "").replace("-", "")
+    digits = number if _is_digits(number) else "".join(character for character in number if not _separates(character))
     if not _is_digits(digits):
-        raise CardRefused("card_number", "must consist of digits, with spaces or hyphens between them")
+        raise CardRefused("card_number", "must consist of the digits 0-9, with blanks or hyphens between them")
     return digits
+
+
+def _separates(character: str) -> bool:
+    return unicodedata.category(character) in {"Zs", "Pd"} or character in "\t\u200b\u2060\ufeff"
 
 
 def passes_luhn(digits: str) -> bool:
@@ -156,7 +162,7 @@ def _rule_of(digits: str) -> BrandRule:
     for rule in BRAND_RULES:
         if any(first <= digits[: len(first)] <= last for first, last in rule.prefixes):
             return rule
-    raise CardRefused("card_number", "is of no brand that is accepted")
+    raise CardRefused("card_number", f"is of no brand that is accepted: {', '.join(Brand)}")
 
 
 def _is_digits(text: str) -> bool:

@@ -30,6 +30,12 @@ READ_MAX = 500
 type Waiter = asyncio.Future[Payment | None]
 
 
+def cancel(waiter: Waiter) -> None:
+    """End a wait without a payment, if it has not ended yet."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class LongPolls:
     """At most `capacity` waiters. One query serves all waiters whose payments have ended together."""
 
@@ -77,8 +83,7 @@ class LongPolls:
         self._is_draining = True
         for waiters in self._waiters.values():
             for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                cancel(waiter)
 
     def _remove(self, payment_id: UUID, waiter: Waiter) -> None:
         waiters = self._waiters[payment_id]

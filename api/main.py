@@ -7,14 +7,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from api import openapi, problem_handlers
+from api.edge.http_protocol import HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
+from api.edge.refusals import RefusalMiddleware
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
     callback_secret,
@@ -75,6 +78,8 @@ def create_app(api: Api) -> FastAPI:
     for module in (payment_intents, payments):
         app.include_router(module.router, prefix=PLATFORM_PREFIX)
     problem_handlers.install(app)
+    # What is added last is called first.
+    app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
     app.add_middleware(RequestContextMiddleware, admission=api.admission)
@@ -101,6 +106,8 @@ async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) 
     server = _Server(
         uvicorn.Config(
             create_app(api),
+            http=partial(HttpProtocol, request_timeout_s=runtime.settings.request_timeout_s),  # type: ignore[arg-type]
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -133,6 +140,9 @@ class _Server(uvicorn.Server):
 
 async def _stop(api: Api, server: uvicorn.Server, stop: asyncio.Event) -> None:
     await stop.wait()
+    # Responses say from now on that their connection closes; then the ones that were held back are sent.
+    for connection in list(server.server_state.connections):
+        connection.shutdown()
     api.long_polls.cancel_all()
     server.should_exit = True
 

@@ -18,10 +18,13 @@ LIMIT_HEADERS = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of an operation that may answer these errors, besides 401 and 429."""
+    """Return the `responses` of an operation that may answer these errors.
+
+    Every operation may answer 401, 429, and 422, for instance for an unknown query parameter.
+    """
     return {
         status: {"model": ProblemDocument, "description": "; ".join(KINDS[code].title for code in _codes(status))}
-        for status in (401, 429, *statuses)
+        for status in (401, 422, 429, *statuses)
     }
 
 

@@ -115,10 +115,10 @@ def _pointer(location: tuple[str | int, ...]) -> str:
     elif len(rest) > 1 and rest[0] in tuple(MethodType):
         # Pydantic adds the name of the model that `type` selected.
         rest = rest[1:]
-    return "".join(f"/{_member_name(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
+    return "".join(f"/{member_name(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
 
 
-def _member_name(part: str | int) -> str:
+def member_name(part: str | int) -> str:
     """Return the name of a member, shortened, and without a card number that a client put there."""
     return redact(str(part))[:NAME_CHARS_MAX].encode("utf-8", "replace").decode()
 
@@ -138,8 +138,10 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 def _allowed(request: Request) -> str:
     """Return every method of the path (RFC 9110, 10.2.1). The router names only those of its first matching route."""
     routes = request.app.router.routes
-    return ", ".join(
+    methods = [
         method
         for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    )
+    ]
+    # A HEAD is answered wherever a GET is.
+    return ", ".join(methods).replace("GET", "GET, HEAD")

@@ -26,6 +26,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
     PAYMENT_IN_PROGRESS = "payment_in_progress"
     ORDER_ALREADY_PAID = "order_already_paid"
     PAYMENT_NOT_CANCELLABLE = "payment_not_cancellable"
@@ -38,6 +39,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     CALLBACK_URL_REFUSED = "callback_url_refused"
     RATE_LIMITED = "rate_limited"
+    HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     UNAVAILABLE = "unavailable"
     OVERLOADED = "overloaded"
@@ -57,18 +59,20 @@ KINDS: dict[Code, Kind] = {
     Code.FORBIDDEN: Kind(403, "The role of this token may not do this"),
     Code.NOT_FOUND: Kind(404, "There is no such resource, or you may not see it"),
     Code.METHOD_NOT_ALLOWED: Kind(405, "This path does not support the HTTP method"),
+    Code.REQUEST_TIMEOUT: Kind(408, "The request did not arrive in time"),
     Code.PAYMENT_IN_PROGRESS: Kind(409, "The order has a payment in progress"),
     Code.ORDER_ALREADY_PAID: Kind(409, "The order is already paid"),
     Code.PAYMENT_NOT_CANCELLABLE: Kind(409, "The payment can no longer be cancelled"),
     Code.DELIVERY_IN_PROGRESS: Kind(409, "The delivery is being sent right now"),
     Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
-    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be application/json"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be application/json in UTF-8, without a content coding"),
     Code.VALIDATION_ERROR: Kind(422, "The request has a value that is not allowed"),
     Code.PAYMENT_METHOD_UNUSABLE: Kind(422, "The payment method cannot be used"),
     Code.PAYMENT_METHOD_LIMIT: Kind(422, "The user already has the largest number of payment methods"),
     Code.IDEMPOTENCY_KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
     Code.CALLBACK_URL_REFUSED: Kind(422, "Webhooks cannot be sent to this URL"),
     Code.RATE_LIMITED: Kind(429, "Too many requests"),
+    Code.HEADERS_TOO_LARGE: Kind(431, "The request line and the headers are too large"),
     Code.INTERNAL_ERROR: Kind(500, "An internal error occurred in the service"),
     Code.UNAVAILABLE: Kind(503, "The service, or one that it needs, is not available right now"),
     Code.OVERLOADED: Kind(503, "The service is overloaded"),

@@ -128,15 +128,21 @@ async def find_method(connection: AsyncConnection, method_id: UUID, *, user_id: 
 async def change_method(
     connection: AsyncConnection, method: Method, *, display_name: str | None, make_default: bool, now: datetime
 ) -> Method | None:
-    """Rename the method, make it the default, or both. Return it, or None if it was deleted."""
+    """Rename the method, make it the default, or both. Return it, or None if it was deleted.
+
+    If it has the name and is the default already, `updated_at` stays.
+    """
     await _lock_methods_of(connection, method.user_id)
-    values: dict[str, Any] = {"updated_at": now}
-    if display_name is not None:
+    current = await find_method(connection, method.id, user_id=method.user_id)
+    if current is None:
+        return None
+    values: dict[str, Any] = {}
+    if display_name is not None and display_name != current.display_name:
         values["display_name"] = display_name
-    if make_default:
+    if make_default and not current.is_default:
         await _clear_default(connection, method.user_id, now=now)
         values["is_default"] = True
-    return await _update(connection, method.id, values)
+    return await _update(connection, method.id, {**values, "updated_at": now}) if values else current
 
 
 async def delete_method(connection: AsyncConnection, method: Method, *, now: datetime) -> bool:

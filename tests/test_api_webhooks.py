@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from api.schemas.webhooks import CallbackSecret, Delivery, Endpoint, NewEndpoint
+from api.schemas.webhooks import CallbackSecret, Delivery, Endpoint, EndpointWithSecret
 from shared.config.settings import Settings
 from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, webhook_endpoints
@@ -94,7 +94,7 @@ async def deliveries_of(client: httpx.AsyncClient, endpoint_id: str, **params: A
 async def test_a_new_endpoint_is_answered_with_its_secret_once(service: httpx.AsyncClient) -> None:
     answer = await service.post("/webhook-endpoints", json=endpoint())
     made = answer.json()
-    NewEndpoint.model_validate(made)
+    EndpointWithSecret.model_validate(made)
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/api/v1/webhook-endpoints/{made['id']}"
     assert made["secret"].startswith("whsec_")

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from time import time
 from typing import Any, NoReturn
 
 import httpx
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from api.auth.principal import Principal, Role
-from api.auth.tokens import SharedSecretVerifier
+from api.auth.tokens import NOT_BEFORE_LEEWAY_S, SharedSecretVerifier
 from api.problems import Code, Problem
 from cli.tokens import mint
 from shared.config.settings import Settings
@@ -157,6 +158,9 @@ def test_a_principal_sees_what_its_role_lets_it() -> None:
         {"exp": float("inf")},
         {"exp": float("nan")},
         {"nbf": 9_999_999_999},
+        {"nbf": datetime.now(UTC) + timedelta(hours=1)},
+        {"nbf": float("inf")},
+        {"nbf": float("nan")},
         {"nbf": "later"},
         {"nbf": []},
         {"type": "refresh"},
@@ -168,6 +172,11 @@ def test_a_principal_sees_what_its_role_lets_it() -> None:
 )
 def test_only_access_tokens_that_are_valid_now_get_in(verifier: SharedSecretVerifier, claims: dict[str, Any]) -> None:
     refused(verifier, token(SECRET, **{"user_id": 1, **claims}))
+
+
+def test_the_clock_of_the_issuer_may_be_some_seconds_ahead(verifier: SharedSecretVerifier) -> None:
+    verifier.verified(token(SECRET, user_id=1, nbf=int(time()) + NOT_BEFORE_LEEWAY_S - 1))
+    refused(verifier, token(SECRET, user_id=1, nbf=int(time()) + NOT_BEFORE_LEEWAY_S + 2))
 
 
 def test_other_keys_and_other_algorithms_are_refused(verifier: SharedSecretVerifier) -> None:

@@ -183,7 +183,7 @@ async def test_a_key_may_come_quoted(user: httpx.AsyncClient) -> None:
     assert again.headers["idempotent-replayed"] == "true"
 
 
-@pytest.mark.parametrize("key", ["x", "x" * 255, '"' + "x" * 255 + '"', "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", '"', 'a"b'])
+@pytest.mark.parametrize("key", ["x", "x" * 255, '"' + "x" * 255 + '"', "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", 'a"b'])
 async def test_a_key_is_up_to_255_visible_characters(user: httpx.AsyncClient, key: str) -> None:
     assert (await user.post("/payments", json=order(await added(user)), headers={"Idempotency-Key": key})).is_success
 

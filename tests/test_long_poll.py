@@ -148,7 +148,13 @@ async def test_when_the_time_is_up_the_answer_is_the_payment_as_it_is(
         ("WAIT = 3", "wait=3"),
         ('wait="3"', "wait=3"),
         ("respond-async, wait=10", "wait=10"),
-        ("respond-async; wait=10", "wait=10"),
+        ("wait=3; x=y", "wait=3"),
+        ("wait=2, wait=9", "wait=2"),
+        ('foo="a", wait=2', "wait=2"),
+        ("respond-async; wait=10", None),
+        ("return=minimal; wait=1", None),
+        ('foo="a, wait=1"', None),
+        ('foo="\\", wait=1, "', None),
         ("handling=lenient,wait=4,x", "wait=4"),
         ("", None),
         ("wait", None),
@@ -277,6 +283,21 @@ async def test_beyond_the_capacity_the_answer_comes_at_once_and_does_not_say_tha
         await settled_and_notified(running_api, payment["id"])
         for answer in await asyncio.gather(*held):
             assert answer.json()["status"] == "COMPLETED"
+
+
+async def test_a_post_whose_time_is_up_answers_the_state_of_now(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    body = order(await added(user))
+    posting = asyncio.create_task(user.post("/payments", json=body, headers={"Prefer": "wait=2"}))
+
+    async def stored() -> list[dict[str, Any]]:
+        return list((await user.get("/payments")).json()["payments"])
+
+    [payment] = await eventually(stored)
+    assert await claimed(running_api.database, payment["id"])
+    answer = await posting
+    assert (answer.status_code, answer.json()["status"], answer.headers["etag"]) == (202, "PROCESSING", '"2"')
 
 
 async def test_at_shutdown_every_request_that_waits_is_answered_at_once(runtime: Runtime) -> None:

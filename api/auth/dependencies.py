@@ -43,7 +43,9 @@ async def _authenticate(scope: Scope, authenticator: Authenticator) -> AuthResul
 
 
 def _bearer_token(scope: Scope) -> str | None:
-    scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
+    values = Headers(scope=scope).getlist("authorization")
+    # Two lines may name two users. No proxy and no log would know which of them is meant.
+    scheme, token = get_authorization_scheme_param(values[0] if len(values) == 1 else None)
     return token if scheme.lower() == "bearer" and token else None
 
 

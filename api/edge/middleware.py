@@ -1,11 +1,10 @@
-"""The outermost middleware: correlation id, admission, body limit, access log and metrics. Plain ASGI, for speed."""
+"""The outermost middleware: correlation id, admission, access log and metrics. Plain ASGI, for speed."""
 
 import re
 from math import inf
 from time import perf_counter
 
 import structlog
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,13 +18,13 @@ log = structlog.get_logger("api.access")
 
 # Seconds between two log lines about refused intents.
 LOG_EVERY_S = 1.0
-# Several times the largest body that is valid.
-BODY_BYTES_MAX = 64 * 1024
 CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# The member of the scope with the method that the client sent, where it is another one than the application sees.
+_ASKED = "payments.asked_method"
 
 
 class RequestContextMiddleware:
-    """Gives every request a correlation id, admission control, a body limit, a log line and metrics."""
+    """Gives every request a correlation id, admission control, a log line and metrics."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app
@@ -40,6 +39,8 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
+        if scope["method"] == "HEAD":
+            scope = _as_get(scope)
         headers = Headers(scope=scope)
         correlation_id = headers.get("x-correlation-id", "")
         if not CORRELATION_ID.fullmatch(correlation_id):
@@ -59,16 +60,12 @@ class RequestContextMiddleware:
 
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:
-                if _announced_bytes(headers) > BODY_BYTES_MAX:
-                    raise HTTPException(413)  # noqa: TRY301 - the same error as for a body that announces nothing
                 await self._admission.wait_for_start(scope)
-                await self._app(scope, _limited(receive), send_with_headers)
-            except HTTPException:
-                await self._send_problem(Code.BODY_TOO_LARGE, scope, receive, send_with_headers)
+                await self._app(scope, receive, send_with_headers)
             except Exception:
                 log.exception("http.defect", method=scope["method"], path=scope["path"])
                 if not status:
-                    await self._send_problem(Code.INTERNAL_ERROR, scope, receive, send_with_headers)
+                    await self._send_problem(Problem(Code.INTERNAL_ERROR), scope, receive, send_with_headers)
             finally:
                 self._admission.leave(scope)
             _log_and_measure(scope, status, perf_counter() - started)
@@ -84,40 +81,30 @@ class RequestContextMiddleware:
         answer.headers["X-Correlation-ID"] = scope["correlation_id"]
         await answer(scope, receive, send)
 
-    async def _send_problem(self, code: Code, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = render(Problem(code), path=scope["path"], correlation_id=scope["correlation_id"])
+    async def _send_problem(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = render(problem, path=scope["path"], correlation_id=scope["correlation_id"])
         await answer(scope, receive, send)
 
 
-def _announced_bytes(headers: Headers) -> int:
-    announced = headers.get("content-length", "0")
-    return int(announced) if announced.isascii() and announced.isdigit() else 0
+def _as_get(scope: Scope) -> Scope:
+    """Return a HEAD request as the GET that it stands for, in a scope of its own (RFC 9110, 9.3.2).
 
-
-def _limited(receive: Receive) -> Receive:
-    """Return a `receive` that raises 413 once the body is above the limit: a chunked body announces no length."""
-    received = 0
-
-    async def receive_limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > BODY_BYTES_MAX:
-            raise HTTPException(413)
-        return message
-
-    return receive_limited
+    The server sees the HEAD in its own scope and leaves out the body. A HEAD never waits, so it has no preference.
+    """
+    headers = [(name, value) for name, value in scope["headers"] if name != b"prefer"]
+    return {**scope, "method": "GET", "headers": headers, _ASKED: "HEAD"}
 
 
 def _log_and_measure(scope: Scope, status: int, duration_s: float) -> None:
     route = _route(scope)
-    method = scope["method"] if route is not None else "other"
+    asked = scope.get(_ASKED, scope["method"])
+    method = asked if route is not None else "other"
     metrics.http_requests.labels(method, route or "unknown", status).inc()
     metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
     if scope["path"] not in QUIET_PATHS:
         log.info(
             "http.answered",
-            method=scope["method"],
+            method=asked,
             path=scope["path"],
             status=status,
             duration_ms=round(duration_s * 1000, 1),

@@ -7,9 +7,10 @@ from api.auth.dependencies import Authenticated
 from api.openapi import problems
 from api.responses import json_response
 from api.routes.parameters import ApiState
+from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
 
-router = APIRouter(prefix="/callback-secret", tags=["webhooks"])
+router = APIRouter(route_class=StrictRoute, prefix="/callback-secret", tags=["webhooks"])
 
 
 @router.get("", response_model=schemas.CallbackSecret, responses=problems(503))

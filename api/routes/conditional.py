@@ -35,5 +35,6 @@ def conditional_response(
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
-    given = {candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")}
+    # Apache's mod_deflate sends `"3-gzip"` for the `"3"` that it has compressed.
+    given = {candidate.strip(" \t").removeprefix("W/").replace('-gzip"', '"') for candidate in if_none_match.split(",")}
     return bool(given & {etag, "*"})

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import Query
+from pydantic import BeforeValidator
 
 from api.problems import invalid
 from shared.keyring import Keyring
@@ -14,7 +15,19 @@ from shared.keyring import Keyring
 LIMIT_MAX = 100
 CURSOR_CHARS_MAX = 2000
 
-type Limit = Annotated[int, Query(description="The largest number of objects on a page.", ge=1, le=LIMIT_MAX)]
+
+def _of_digits(text: Any) -> Any:
+    """Refuse the other spellings of an integer that pydantic takes, such as `1.0`, `+1` and `1_0`."""
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("must be an integer in digits")
+    return text
+
+
+type Limit = Annotated[
+    int,
+    BeforeValidator(_of_digits),
+    Query(description="The largest number of objects on a page.", ge=1, le=LIMIT_MAX),
+]
 type Cursor = Annotated[
     str | None,
     Query(

@@ -21,7 +21,7 @@ from shared.idempotency import KeyRequest, bind, replayed
 from shared.keyring import Keyring
 
 REPLAYED_HEADER = {"Idempotent-Replayed": "true"}
-IDEMPOTENCY_KEY = re.compile(r'"([\x21-\x7e]{1,255})"|(?!"")([\x21-\x7e]{1,255})')
+IDEMPOTENCY_KEY = re.compile(r'"([\x21-\x7e]{1,255})"|(?!")([\x21-\x7e]{1,255})')
 
 type Work[T] = Callable[[AsyncConnection, datetime, UUID | None], Awaitable[T]]
 """Does the work. For a repeat it gets the id of the object of the first request, and returns that as it is now."""

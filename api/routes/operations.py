@@ -8,10 +8,11 @@ from api.openapi import problems
 from api.problems import found_or_404
 from api.responses import json_response
 from api.routes.parameters import ApiState
+from api.routes.strict_route import StrictRoute
 from api.schemas import operations as schemas
 from shared.verify_reports import last_report
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(route_class=StrictRoute, tags=["operation"])
 
 
 @router.get("/stats", response_model=schemas.Figures, responses=problems(403, 503))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Request
 
+from api.edge.disconnect import Disconnect, disconnect_of
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import UrlRefused
@@ -15,7 +16,10 @@ from shared.ids import parse_id
 from shared.payments.payment import Payment
 from shared.webhooks.url_policy import AddressPolicy, check_callback_url
 
-WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+# One preference of a Prefer header (RFC 7240, 2): commas inside quotes do not end it.
+PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+# The preference `wait`, whose parameters are ignored.
+WAIT = re.compile(r'\s*wait\s*=\s*(?:"(\d{1,9})"|(\d{1,9}))\s*(?:;.*)?', re.IGNORECASE | re.DOTALL)
 # Seconds; the platform's gateway ends a request after 30 s.
 WAIT_MAX_S = 25
 
@@ -46,11 +50,12 @@ type IfNoneMatch = Annotated[
 class Wait:
     """The preference (`Prefer: wait=N`) that the answer is held until the payment has ended, for at most `seconds`.
 
-    `asked_at` is a moment of the monotonic clock.
+    `asked_at` is a moment of the monotonic clock. The wait ends early if the client disconnects.
     """
 
     seconds: int
     asked_at: float
+    disconnect: Disconnect
 
     def headers(self, payment: Payment) -> dict[str, str]:
         """Return the headers of an answer with `payment`.
@@ -61,10 +66,16 @@ class Wait:
         return {"Vary": "Prefer"} | ({"Preference-Applied": f"wait={self.seconds}"} if is_honoured else {})
 
 
-def parse_prefer_wait(prefer: str | None) -> Wait | None:
+def parse_prefer_wait(prefer: str | None, request: Request) -> Wait | None:
     """Return the wait that a Prefer header asks for, clamped to 1-25 s; None if it asks for none."""
-    found = WAIT.search(prefer) if prefer else None
-    return Wait(min(max(int(found[1]), 1), WAIT_MAX_S), monotonic()) if found else None
+    if prefer is None:
+        return None
+    for preference in PREFERENCE.findall(prefer):
+        # The first of several counts (RFC 7240, 2).
+        if found := WAIT.fullmatch(preference):
+            seconds = min(max(int(found[1] or found[2]), 1), WAIT_MAX_S)
+            return Wait(seconds, monotonic(), disconnect_of(request.scope))
+    return None
 
 
 def parse_path_id(text: str) -> UUID:

@@ -15,14 +15,15 @@ from api.responses import json_response
 from api.routes.conditional import payment_headers
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of
 from api.routes.parameters import ApiState, Prefer, Wait, check_receiver_url, location, parse_prefer_wait
-from api.routes.waits import await_end, await_replayed
+from api.routes.strict_route import StrictRoute
+from api.routes.waits import await_accepted, await_replayed
 from api.schemas import payments as schemas
 from api.state import Api
 from shared.ids import is_order_number, new_id, parse_id
 from shared.payments.accept import Intent
 from shared.payments.payment import Payment
 
-router = APIRouter(prefix=PAYMENTS, tags=["payments"])
+router = APIRouter(route_class=StrictRoute, prefix=PAYMENTS, tags=["payments"])
 
 # The id of no payment method.
 NO_METHOD = UUID(int=0)
@@ -32,7 +33,7 @@ NO_METHOD = UUID(int=0)
     "",
     status_code=202,
     response_model=schemas.Payment,
-    responses=problems(400, 403, 409, 413, 415, 422, 503)
+    responses=problems(400, 403, 409, 413, 415, 503)
     | response(201, schemas.Payment, "The payment ended while the answer was held (`Prefer: wait=N`)."),
 )
 async def create_payment(
@@ -48,7 +49,7 @@ async def create_payment(
     The payment is committed before the answer (202), so it will be processed even if this service is restarted. With
     `Prefer: wait=N` the answer is held until the payment has ended (201), or for N seconds (202).
     """
-    wait = parse_prefer_wait(prefer)
+    wait = parse_prefer_wait(prefer, request)
     intent = _intent(body, principal, api, key)
     if wait is None:
         accepted = await api.intents.submit(intent)
@@ -59,7 +60,7 @@ async def create_payment(
         if accepted.is_replay:
             payment = await await_replayed(api, accepted.payment, wait)
         else:
-            payment = await await_end(waiter, wait) or accepted.payment
+            payment = await await_accepted(api, waiter, accepted.payment, wait)
     return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
 
 

@@ -24,6 +24,7 @@ from api.problems import Code, Problem, found_or_404, invalid
 from api.responses import json_response
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, location, parse_path_id
+from api.routes.strict_route import StrictRoute
 from api.schemas import payment_methods as schemas
 from api.state import Api
 from shared.database.tables import NAME_CHARS_MAX
@@ -40,14 +41,14 @@ from shared.payment_methods import (
 )
 
 # Without a prefix of its own, because it is mounted at two different paths.
-router = APIRouter(tags=["payment methods"])
+router = APIRouter(route_class=StrictRoute, tags=["payment methods"])
 
 
 @router.post(
     "",
     status_code=201,
     response_model=schemas.Method,
-    responses=problems(400, 413, 415, 422, 503)
+    responses=problems(400, 404, 413, 415, 503)
     | response(200, schemas.Method, "The user already has this payment method."),
 )
 async def create_payment_method(
@@ -109,7 +110,7 @@ async def get_payment_method(method_id: str, principal: Authenticated, api: ApiS
     return json_response(method.to_json())
 
 
-@router.patch("/{method_id}", response_model=schemas.Method, responses=problems(400, 404, 413, 415, 422, 503))
+@router.patch("/{method_id}", response_model=schemas.Method, responses=problems(400, 404, 413, 415, 503))
 async def change_payment_method(
     method_id: str, body: schemas.MethodChange, principal: Authenticated, api: ApiState
 ) -> Response:

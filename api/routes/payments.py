@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +20,7 @@ from api.routes.conditional import conditional_response, etag_of
 from api.routes.cursors import Cursor, Limit, open_page
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, IfNoneMatch, Prefer, parse_prefer_wait
+from api.routes.strict_route import StrictRoute
 from api.routes.waits import read_payment
 from api.schemas import payments as schemas
 from api.schemas.fields import Moment
@@ -35,10 +36,10 @@ from shared.payments.payment import Payment
 from shared.webhooks.delivery_log import Delivery, deliveries_of_payment
 
 log = structlog.get_logger(__name__)
-router = APIRouter(prefix=PAYMENTS, tags=["payments"])
+router = APIRouter(route_class=StrictRoute, prefix=PAYMENTS, tags=["payments"])
 
 
-@router.get("", response_model=schemas.PaymentList, responses=problems(403, 422, 503))
+@router.get("", response_model=schemas.PaymentList, responses=problems(403, 503))
 async def list_payments(
     principal: Authenticated,
     api: ApiState,
@@ -75,10 +76,15 @@ async def list_payments(
     responses=problems(404, 503) | response(304, None, "The ETag in `If-None-Match` is still current."),
 )
 async def get_payment(
-    payment_id: str, principal: Authenticated, api: ApiState, prefer: Prefer = None, if_none_match: IfNoneMatch = None
+    request: Request,
+    payment_id: str,
+    principal: Authenticated,
+    api: ApiState,
+    prefer: Prefer = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return a payment. With `Prefer: wait=N` the answer is held until the payment has ended, for at most N seconds."""
-    wait = parse_prefer_wait(prefer)
+    wait = parse_prefer_wait(prefer, request)
     payment = await read_payment(api, principal, payment_id, wait)
     return conditional_response(payment, payment.to_json(), if_none_match, wait=wait)
 
@@ -89,10 +95,15 @@ async def get_payment(
     responses=problems(404, 503) | response(304, None, "The ETag in `If-None-Match` is still current."),
 )
 async def get_payment_status(
-    payment_id: str, principal: Authenticated, api: ApiState, prefer: Prefer = None, if_none_match: IfNoneMatch = None
+    request: Request,
+    payment_id: str,
+    principal: Authenticated,
+    api: ApiState,
+    prefer: Prefer = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return only the status of a payment: a small answer for clients that poll."""
-    wait = parse_prefer_wait(prefer)
+    wait = parse_prefer_wait(prefer, request)
     payment = await read_payment(api, principal, payment_id, wait)
     content = {
         "payment_id": str(payment.id),
@@ -121,7 +132,7 @@ async def get_payment_deliveries(payment_id: str, principal: Authenticated, api:
     return json_response({"payment_id": str(payment.id), "deliveries": shown})
 
 
-@router.post("/{payment_id}/cancel", response_model=schemas.Payment, responses=problems(404, 409, 422, 503))
+@router.post("/{payment_id}/cancel", response_model=schemas.Payment, responses=problems(404, 409, 503))
 async def cancel_payment(
     payment_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
 ) -> Response:

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from api.auth.principal import Principal
-from api.long_poll import Waiter
+from api.long_poll import Waiter, cancel
 from api.problems import found_or_404
 from api.routes.parameters import Wait, parse_path_id
 from api.state import Api
@@ -36,13 +36,20 @@ async def await_replayed(api: Api, payment: Payment, wait: Wait) -> Payment:
         return payment
     async with api.long_polls.subscribe(payment.id) as waiter:
         current = await _read_again(api, payment)
-        return current if current.status.is_terminal else await await_end(waiter, wait) or current
+        return current if current.status.is_terminal else await _end(waiter, wait) or current
 
 
-async def await_end(waiter: Waiter | None, wait: Wait) -> Payment | None:
+async def await_accepted(api: Api, waiter: Waiter | None, payment: Payment, wait: Wait) -> Payment:
+    """Return the payment of a new request once it has ended; as it is now when the time is up."""
+    return await _end(waiter, wait) or await _read_again(api, payment)
+
+
+async def _end(waiter: Waiter | None, wait: Wait) -> Payment | None:
     """Return the payment if it ends within the wait; None if it does not, or without capacity for another waiter."""
     if waiter is None:
         return None
+    # A client that has gone must not keep the capacity of another one.
+    wait.disconnect.on(lambda: cancel(waiter))
     try:
         async with asyncio.timeout(wait.seconds):
             return await waiter
@@ -57,7 +64,7 @@ async def _awaited(api: Api, payment_id: UUID, visible: Visible, wait: Wait | No
         payment = await _read(api, payment_id, visible)
         if payment.status.is_terminal:
             return payment
-        return await await_end(waiter, wait) or await _read(api, payment_id, visible)
+        return await _end(waiter, wait) or await _read(api, payment_id, visible)
 
 
 async def _read_again(api: Api, payment: Payment) -> Payment:

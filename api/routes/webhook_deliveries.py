@@ -15,6 +15,7 @@ from api.problems import Code, Problem
 from api.responses import json_response
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, parse_path_id
+from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
 from shared.broker.client import Queue
 from shared.database.leases import WorkItem
@@ -23,14 +24,14 @@ from shared.webhooks.delivery_log import Delivery, find_delivery
 from shared.webhooks.resend import resend
 
 log = structlog.get_logger(__name__)
-router = APIRouter(prefix="/webhook-deliveries", tags=["webhooks"])
+router = APIRouter(route_class=StrictRoute, prefix="/webhook-deliveries", tags=["webhooks"])
 
 
 @router.post(
     "/{delivery_id}/resend",
     status_code=202,
     response_model=schemas.Delivery,
-    responses=problems(404, 409, 422, 503),
+    responses=problems(404, 409, 503),
 )
 async def resend_delivery(
     delivery_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None

@@ -15,6 +15,7 @@ from api.responses import json_response
 from api.routes.cursors import Cursor, Limit, open_page
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, check_receiver_url, location, parse_path_id
+from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
@@ -29,10 +30,12 @@ from shared.webhooks.endpoints import (
     find_endpoint,
 )
 
-router = APIRouter(prefix="/webhook-endpoints", tags=["webhooks"])
+router = APIRouter(route_class=StrictRoute, prefix="/webhook-endpoints", tags=["webhooks"])
 
 
-@router.post("", status_code=201, response_model=schemas.NewEndpoint, responses=problems(400, 403, 413, 415, 422, 503))
+@router.post(
+    "", status_code=201, response_model=schemas.EndpointWithSecret, responses=problems(400, 403, 404, 413, 415, 503)
+)
 async def create_webhook_endpoint(
     request: Request,
     body: schemas.EndpointRequest,
@@ -68,7 +71,10 @@ async def create_webhook_endpoint(
     )
     endpoint, is_repeat = await run_idempotent(api.runtime.database, key_request, add)
     shown = endpoint.to_json() if is_repeat else {**endpoint.to_json(), "secret": secret}
-    headers = {"Location": location(request, endpoint.id)} | (REPLAYED_HEADER if is_repeat else {})
+    # The secret must not stay in a cache.
+    headers = {"Location": location(request, endpoint.id), "Cache-Control": "no-store"} | (
+        REPLAYED_HEADER if is_repeat else {}
+    )
     return json_response(shown, status=201, headers=headers)
 
 
@@ -88,7 +94,7 @@ async def get_webhook_endpoint(endpoint_id: str, principal: Privileged, api: Api
     return json_response(endpoint.to_json())
 
 
-@router.patch("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(400, 403, 404, 413, 415, 422, 503))
+@router.patch("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(400, 403, 404, 413, 415, 503))
 async def change_webhook_endpoint(
     endpoint_id: str, body: schemas.EndpointChange, principal: Privileged, api: ApiState
 ) -> Response:
@@ -116,7 +122,7 @@ async def delete_webhook_endpoint(endpoint_id: str, principal: Privileged, api: 
 @router.get(
     "/{endpoint_id}/deliveries",
     response_model=schemas.EndpointDeliveries,
-    responses=problems(403, 404, 422, 503),
+    responses=problems(403, 404, 503),
 )
 async def list_endpoint_deliveries(
     endpoint_id: str,

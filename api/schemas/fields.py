@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.ids import ORDER_ID, USER_ID
@@ -46,7 +46,7 @@ def _rfc3339(value: Any) -> Any:
 
 def _known_currency(code: str) -> str:
     if not is_currency(code):
-        raise ValueError("is not an ISO 4217 currency code in upper case, such as USD")
+        raise ValueError("must be a currency that payments are made in: an ISO 4217 code in upper case, such as USD")
     return code
 
 
@@ -71,7 +71,8 @@ type OrderId = Annotated[
         examples=["1042"],
     ),
 ]
-type Currency = Annotated[
+# No `type` statement: generators of Java clients cannot read a reference that has a default.
+Currency = Annotated[
     str, AfterValidator(_known_currency), Field(description="ISO 4217 code, in upper case.", examples=["USD"])
 ]
 type MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(clean_text)]
@@ -95,3 +96,23 @@ class RequestModel(BaseModel):
     """The base of every request body. An unknown member is an error: ignoring it could hide a mistake of the client."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """Describe the members of a change as they must be if they are there: None is only how their absence is read."""
+    for member in schema["properties"].values():
+        del member["default"]
+        member.update(next(kind for kind in member.pop("anyOf") if kind != {"type": "null"}))
+
+
+class ChangeModel(RequestModel):
+    """The base of every body of a PATCH. A member that is absent changes nothing, and null is an error."""
+
+    model_config = ConfigDict(json_schema_extra=_without_null)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must not be null: leave it out to change nothing")
+        return value

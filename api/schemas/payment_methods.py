@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
-from api.schemas.fields import Name, RequestModel, clean_text, require_boolean
+from api.schemas.fields import ChangeModel, Name, RequestModel, clean_text, require_boolean
 from shared.lifecycle import MethodType
 
 IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
@@ -17,7 +17,7 @@ class CardDetails(RequestModel):
     card_number: str = Field(
         min_length=12,
         max_length=40,
-        description="The digits, which may have spaces or hyphens between them.",
+        description="The digits, which may have blanks or hyphens between them.",
         examples=["4242424242424242"],
     )
     exp_month: int = Field(
@@ -70,8 +70,8 @@ class PaypalMethodRequest(RequestModel):
 type MethodRequest = Annotated[CardMethodRequest | PaypalMethodRequest, Field(discriminator="type")]
 
 
-class MethodChange(RequestModel):
-    """The changes of a payment method. Members that are absent or null change nothing."""
+class MethodChange(ChangeModel):
+    """The changes of a payment method. Members that are absent change nothing."""
 
     display_name: Name | None = None
     is_default: Annotated[Literal[True], BeforeValidator(require_boolean)] | None = Field(

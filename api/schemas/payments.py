@@ -4,7 +4,7 @@ Responses are built by `Payment.to_json` in `shared.payments.payment`; a test co
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -94,7 +94,7 @@ class Payment(BaseModel):
         "and CVC checks, payer id, fee in minor units."
     )
     sequence: int = Field(description="The number of entries in the payment's history. It is also the ETag.")
-    livemode: Literal[False] = Field(description="Always false: no money is moved.")
+    livemode: bool = Field(description="Always false: no money is moved.")
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None = Field(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.fields import Name, RequestModel, Url
+from api.schemas.fields import ChangeModel, Name, RequestModel, Url
 from shared.lifecycle import TERMINAL_EVENTS, DeliveryKind, DeliveryStatus, EventType
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
 from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX
@@ -26,8 +26,8 @@ class EndpointRequest(RequestModel):
     )
 
 
-class EndpointChange(RequestModel):
-    """The changes of a webhook endpoint. Members that are absent or null change nothing."""
+class EndpointChange(ChangeModel):
+    """The changes of a webhook endpoint. Members that are absent change nothing."""
 
     name: Name | None = None
     url: Url | None = None
@@ -51,7 +51,7 @@ class Endpoint(BaseModel):
     updated_at: datetime
 
 
-class NewEndpoint(Endpoint):
+class EndpointWithSecret(Endpoint):
     """A new webhook endpoint, with the secret that signs its deliveries."""
 
     secret: str | None = Field(

@@ -16,6 +16,12 @@ class ServerSettings(BaseSettings):
         description="The address that the API listens on. The images set 0.0.0.0.",
     )
     port: int = Field(default=8009, ge=1, le=65_535, description="The TCP port that the API listens on.")
+    request_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=300,
+        description="Seconds that a request may take to arrive at the API. After that it is answered with 408.",
+    )
     metrics_port: int = Field(
         default=0,
         ge=0,

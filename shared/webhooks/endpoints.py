@@ -104,16 +104,20 @@ async def change_endpoint(
 ) -> Endpoint | None:
     """Change the name, the URL, the event types or `enabled`. Return the endpoint, or None if it was deleted.
 
-    Changes that are None change nothing. Open deliveries of an endpoint that is disabled end as cancelled.
+    Changes that are None, or what the endpoint has already, change nothing, and `updated_at` stays. Open deliveries of
+    an endpoint that is disabled end as cancelled.
     """
     values = {name: value for name, value in changes.items() if value is not None}
-    if values.get("enabled") is True:
-        values["disabled_reason"] = None
-    is_disabled_now = endpoint.enabled and values.get("enabled") is False
-    if is_disabled_now:
-        values["disabled_reason"] = DISABLED_BY_OWNER
     if "event_types" in values:
         values["event_types"] = sorted(set(values["event_types"]))
+    values = {name: value for name, value in values.items() if value != getattr(endpoint, name)}
+    if not values:
+        return endpoint
+    if values.get("enabled") is True:
+        values["disabled_reason"] = None
+    is_disabled_now = values.get("enabled") is False
+    if is_disabled_now:
+        values["disabled_reason"] = DISABLED_BY_OWNER
     changed = await _update(connection, endpoint.id, {**values, "updated_at": now})
     if is_disabled_now:
         await cancel_open(connection, now, DISABLED_BY_OWNER, deliveries.c.endpoint_id == endpoint.id)

@@ -63,7 +63,10 @@ def check_callback_url(url: str, policy: AddressPolicy) -> None:
     if len(url) > URL_CHARS_MAX:
         raise UrlRefused(f"is longer than {URL_CHARS_MAX} characters")
     if not VISIBLE_ASCII.fullmatch(url):
-        raise UrlRefused("has characters other than visible ASCII; escape them (RFC 3986)")
+        raise UrlRefused(
+            "has characters other than visible ASCII; "
+            "escape them (RFC 3986), and write the name of a host in punycode (xn--...)"
+        )
     parts = _split(url)
     if "@" in parts.netloc:
         raise UrlRefused("must not contain credentials")

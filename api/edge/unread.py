@@ -1,0 +1,66 @@
+"""The bytes of a connection that the parser has not got yet, and the head of a request in them (RFC 9112, 2)."""
+
+import re
+
+from api.problems import Code, Problem
+
+# Bytes of the request line and the header lines.
+HEAD_BYTES_MAX = 64 * 1024
+NOT_HTTP = "The request is not valid HTTP/1.1."
+
+_HEAD_END = b"\r\n\r\n"
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_METHOD = re.compile(rb"[A-Z-]{1,32}(?: |\Z)")
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+class Unread:
+    """The bytes that have arrived and are not read yet."""
+
+    __slots__ = ("_scanned", "data")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        # So many bytes have been searched for the end of the head.
+        self._scanned = 0
+
+    def take_head(self) -> bytes | None:
+        """Take the head of a request; None if it has not arrived whole.
+
+        Raises Problem: 431 for a head that is too large, 400 for one that is none, as soon as that can be seen.
+        """
+        data = self.data
+        # A server should ignore empty lines before the request line (RFC 9112, 2.2).
+        if not self._scanned and data.startswith((b"\r", b"\n")):
+            del data[: len(data) - len(data.lstrip(b"\r\n"))]
+        # The end of the head may arrive in pieces.
+        start = max(0, self._scanned - len(_HEAD_END) + 1)
+        found = data.find(_HEAD_END, start)
+        size = len(data) if found < 0 else found + len(_HEAD_END)
+        if size > HEAD_BYTES_MAX:
+            raise Problem(Code.HEADERS_TOO_LARGE)
+        if found < 0:
+            self._scanned = size
+            if data and (not _METHOD.match(data) or _BARE_LINE_FEED.search(data, start)):
+                raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+            return None
+        self._scanned = 0
+        head = bytes(data[:size])
+        del data[:size]
+        if not _is_http(head):
+            raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+        return _without_upgrade(head)
+
+
+def _is_http(head: bytes) -> bool:
+    """Return whether the request line names HTTP/1: the parser also takes RTSP and ICE."""
+    line_end = head.index(b"\r\n")
+    return head.startswith(b" HTTP/1.", line_end - len(" HTTP/1.x"))
+
+
+def _without_upgrade(head: bytes) -> bytes:
+    """Return the head without an offer to upgrade: nobody switches protocols here (RFC 9110, 7.8).
+
+    The parser would take what follows such a head for another protocol, and not for the body.
+    """
+    return _UPGRADE.sub(b"\r\nupgrade-ignored:", head) if b"\r\nupgrade:" in head.lower() else head
