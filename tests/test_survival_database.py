@@ -94,8 +94,9 @@ async def test_a_connection_that_is_cut_at_any_moment_means_an_unavailable_datab
             tasks.create_task(ask_all_the_time())
         for _ in range(30):
             await asyncio.to_thread(postgres.execute, CUT_ALL, database="payments_test")
+        # On a busy machine all of them may have been cut. What comes now is not cut.
+        await eventually(lambda: answered)
         done.set()
-    assert answered
 
 
 CUT_ALL = """
