@@ -91,8 +91,6 @@ async def _on_payments_error(request: Request, error: errors.PaymentsError) -> R
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Name the wrong fields. The input is never repeated: it may hold a card number."""
     found = error.errors()
-    if any(item["type"] == "json_invalid" for item in found):
-        return _answer(request, Problem(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
     # FastAPI passes on a body of another media type without parsing it.
     if isinstance(error.body, bytes):
         return _answer(request, Problem(Code.UNSUPPORTED_MEDIA_TYPE))
@@ -128,9 +126,7 @@ def _reason(message: str) -> str:
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}.get(
-        error.status_code, Code.MALFORMED_REQUEST
-    )
+    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
     headers = {"Allow": _allowed(request)} if code is Code.METHOD_NOT_ALLOWED else error.headers
     return _answer(request, Problem(code, headers=headers))
 
