@@ -1,4 +1,4 @@
-"""Checks of card numbers, CVCs and PayPal addresses, and the failures that test values stand for.
+"""Checks of card numbers and CVCs, and the failures that test cards stand for.
 
 A card number is inspected once, while its payment method is added. It is never stored here and never part of an error.
 """
@@ -82,12 +82,6 @@ CARD_SCENARIOS = {
     "4100000000000019": FailureCode.FRAUD_SUSPECTED,
 }
 
-ADDRESS_SCENARIOS = {
-    "declined@paypal.test": FailureCode.INSTRUMENT_DECLINED,
-    "restricted@paypal.test": FailureCode.PAYER_ACCOUNT_RESTRICTED,
-    "funds@paypal.test": FailureCode.INSUFFICIENT_FUNDS,
-}
-
 
 def inspect_card(number: str, cvc: str) -> InspectedCard:
     """Return what may be kept of the card with this number. The CVC is checked and not kept.
@@ -127,25 +121,6 @@ def passes_luhn(digits: str) -> bool:
     from_the_right = [int(digit) for digit in reversed(digits)]
     doubled = (2 * digit for digit in from_the_right[1::2])
     return (sum(from_the_right[::2]) + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0  # noqa: PLR2004
-
-
-def scenario_of_address(email: str) -> FailureCode | None:
-    """Return the failure that a PayPal test address stands for; None for every other address."""
-    return ADDRESS_SCENARIOS.get(normalize_address(email))
-
-
-def normalize_address(email: str) -> str:
-    """Return the form of an address by which two are the same account."""
-    return email.strip().lower()
-
-
-def mask_address(email: str) -> str:
-    """Return the address as `s***r@example.com`: at most the first and the last letter of its local part are kept."""
-    local, at, domain = email.rpartition("@") if "@" in email else (email, "", "")
-    if len(local) <= 2:  # noqa: PLR2004 - first and last letter would be the whole of it
-        return f"***{at}{domain}"
-    # Always three stars, so that the mask does not give away the length.
-    return f"{local[0]}***{local[-1]}{at}{domain}"
 
 
 def expires_at(month: int, year: int) -> datetime:

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import openapi, problem_handlers
+from api.edge.arrival import ArrivalMemory
 from api.edge.http_protocol import HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
@@ -103,10 +104,11 @@ def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
 async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Then finish open requests, commit and publish what is queued, and return."""
     api = Api(runtime)
+    protocol = partial(HttpProtocol, request_timeout_s=runtime.settings.request_timeout_s, memory=ArrivalMemory())
     server = _Server(
         uvicorn.Config(
             create_app(api),
-            http=partial(HttpProtocol, request_timeout_s=runtime.settings.request_timeout_s),  # type: ignore[arg-type]
+            http=protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

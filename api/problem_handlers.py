@@ -23,6 +23,8 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ERRORS_MAX = 50
 # Characters that a pointer repeats of a member name that the client chose.
 NAME_CHARS_MAX = 64
+# The length of the location of a member of an object of the client: `body`, the object, the member.
+NAMED_MEMBER_DEPTH = 3
 
 CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
@@ -100,9 +102,13 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 def _wrong_field(item: Mapping[str, Any]) -> dict[str, str]:
     """Return the pointer and the reason. For a wrong `type` of a method, pydantic's own text would repeat the input."""
+    location, reason = item["loc"], _reason(item["msg"])
     if item["type"].startswith("union_tag_"):
-        return {"pointer": _pointer((*item["loc"], "type")), "detail": f"must be one of {', '.join(MethodType)}"}
-    return {"pointer": _pointer(item["loc"]), "detail": _reason(item["msg"])}
+        return {"pointer": _pointer((*location, "type")), "detail": f"must be one of {', '.join(MethodType)}"}
+    # Pydantic adds this to the location of a member whose name is wrong.
+    if len(location) > NAMED_MEMBER_DEPTH and location[-1] == "[key]":
+        return {"pointer": _pointer(location[:-1]), "detail": f"has a name that {reason}"}
+    return {"pointer": _pointer(location), "detail": reason}
 
 
 def _pointer(location: tuple[str | int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Card numbers, CVCs and PayPal addresses."""
+"""Card numbers and CVCs."""
 
 import traceback
 from datetime import UTC, datetime
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import pytest
 
 from api.cards import (
-    ADDRESS_SCENARIOS,
     CARD_SCENARIOS,
     Brand,
     CardRefused,
@@ -14,9 +13,7 @@ from api.cards import (
     digits_of,
     expires_at,
     inspect_card,
-    mask_address,
     passes_luhn,
-    scenario_of_address,
 )
 from shared.lifecycle import FailureCode
 
@@ -250,42 +247,6 @@ def test_a_kept_card_shows_four_digits_of_its_number() -> None:
     assert "4444" in shown
     assert "54444" not in shown
     assert "987" not in shown
-
-
-@pytest.mark.parametrize(
-    ("address", "failure"),
-    [
-        ("declined@paypal.test", FailureCode.INSTRUMENT_DECLINED),
-        ("restricted@paypal.test", FailureCode.PAYER_ACCOUNT_RESTRICTED),
-        ("funds@paypal.test", FailureCode.INSUFFICIENT_FUNDS),
-        (" Declined@PayPal.test ", FailureCode.INSTRUMENT_DECLINED),
-    ],
-)
-def test_a_test_address_names_its_failure(address: str, failure: FailureCode) -> None:
-    assert scenario_of_address(address) is failure
-
-
-@pytest.mark.parametrize("address", ["shopper@example.com", "declined@paypal.com", "xdeclined@paypal.test", ""])
-def test_any_other_address_names_no_failure(address: str) -> None:
-    assert len(ADDRESS_SCENARIOS) == 3
-    assert scenario_of_address(address) is None
-
-
-@pytest.mark.parametrize(
-    ("address", "masked"),
-    [
-        ("shopper@example.com", "s***r@example.com"),
-        ("bob@example.com", "b***b@example.com"),
-        ("ab@example.com", "***@example.com"),
-        ("a@example.com", "***@example.com"),
-        ("@example.com", "***@example.com"),
-        ('"a@b"@example.com', '"***"@example.com'),
-        ("no-address-at-all", "n***l"),
-        ("", "***"),
-    ],
-)
-def test_a_masked_address_shows_at_most_two_letters_and_never_all(address: str, masked: str) -> None:
-    assert mask_address(address) == masked
 
 
 @pytest.mark.parametrize(

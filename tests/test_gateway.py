@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from api.cards import ADDRESS_SCENARIOS, CARD_SCENARIOS
+from api.cards import CARD_SCENARIOS
+from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.database.engine import Database
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType

@@ -10,8 +10,9 @@ from time import monotonic
 
 import pytest
 
+from api.edge.arrival import ARRIVAL_BYTES_MAX
 from api.edge.framing import BODY_BYTES_MAX
-from api.edge.unread import HEAD_BYTES_MAX
+from api.edge.unread import HEAD_BYTES_MAX, HEADER_LINES_MAX
 from shared.config.settings import Settings
 from shared.runtime import open_runtime
 from tests.support.api_client import RunningApi, accepted, added, order, row_counts, served
@@ -171,6 +172,73 @@ async def test_a_head_up_to_the_limit_is_read(api: RunningApi) -> None:
     head = b"GET /health HTTP/1.1\r\nHost: x\r\nX: "
     end = b"\r\n\r\n"
     assert statuses(await sent(api.url, head.ljust(HEAD_BYTES_MAX - len(end), b"a") + end)) == [200]
+
+
+async def test_header_lines_are_counted(api: RunningApi) -> None:
+    for count, status in ((HEADER_LINES_MAX, 200), (HEADER_LINES_MAX + 1, 431)):
+        lines = b"Host: x\r\n" + b"a:\r\n" * (count - 1)
+        assert statuses(await sent(api.url, b"GET /health HTTP/1.1\r\n" + lines + b"\r\n")) == [status]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /health HTTP/1.1", 200),
+        (b"GET http://x/health HTTP/1.1", 200),
+        (b"GET HTTPS://x:1/health?a=http://y HTTP/1.1", 200),
+        # Without a path the target is the root.
+        (b"GET http://x HTTP/1.1", 404),
+        (b"GET http://x?a HTTP/1.1", 404),
+        (b"OPTIONS * HTTP/1.1", 404),
+        (b"GET /health#a HTTP/1.1", 400),
+        (b"GET  /health HTTP/1.1", 400),
+        (b"GET /health  HTTP/1.1", 400),
+        (b"GET /health HTTP/1.1 ", 400),
+        (b"GET /a b HTTP/1.1", 400),
+        (b"GET /a\tb HTTP/1.1", 400),
+        (b"GET\t/health HTTP/1.1", 400),
+        (b"GET /health HTTP/1.1\t", 400),
+        (b"GET /health HTTP/11", 400),
+        (b"GET /health RTSP/1.0", 400),
+        (b"SOURCE /health ICE/1.0", 400),
+        (b"GET /health", 400),
+        (b"GET HTTP/1.1", 400),
+        (b"GET :///x HTTP/1.1", 400),
+        (b"GET http:// HTTP/1.1", 400),
+        (b"get /health HTTP/1.1", 400),
+    ],
+)
+async def test_a_request_line_is_read_strictly(api: RunningApi, line: bytes, status: int) -> None:
+    (response,) = await sent(api.url, line + b"\r\nHost: x\r\n\r\n")
+    assert response.status == status
+
+
+async def test_slow_requests_hold_a_bounded_memory_and_the_oldest_are_refused(
+    make_settings: Callable[..., Settings],
+) -> None:
+    held_bytes = HEAD_BYTES_MAX - 1_024
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\nX: ".ljust(held_bytes, b"a")
+    above = 3
+    runtime = open_runtime(make_settings())
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(runtime.close)
+        api = await stack.enter_async_context(served(runtime, asyncio.Event()))
+        body = await payment_body(api)
+        held = []
+        for _ in range(ARRIVAL_BYTES_MAX // held_bytes + above):
+            connection = await stack.enter_async_context(connected(api.url))
+            await connection.send(head)
+            held.append(connection)
+        for oldest in held[:above]:
+            (response,) = await oldest.until_closed()
+            assert (response.status, response.code, response.closes) == (503, "overloaded", True)
+            assert response.header(b"retry-after")
+        # A payer whose request comes in two packets pays.
+        payer = await stack.enter_async_context(connected(api.url))
+        await payer.send(post(api, b"Content-Length: %d" % len(body)))
+        await asyncio.sleep(0.01)
+        await payer.send(body)
+        assert statuses(await payer.responses(1)) == [202]
 
 
 async def test_a_client_that_goes_on_sending_reads_its_431(api: RunningApi) -> None:

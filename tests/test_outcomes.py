@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from api.cards import ADDRESS_SCENARIOS, CARD_SCENARIOS
+from api.cards import CARD_SCENARIOS
+from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from worker.gateway.outcomes import (

@@ -16,9 +16,11 @@ _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+;=:\[\]%-]*")
 class Framing:
     """Collects the framing of one request. The parser has already refused contradictory lengths."""
 
-    __slots__ = ("_body_left", "_chunked_read", "_codings", "_hosts")
+    __slots__ = ("_body_left", "_chunked_read", "_codings", "_hosts", "is_1_1")
 
     def __init__(self) -> None:
+        # Expect must be ignored in HTTP/1.0 (RFC 9110, 10.1.1).
+        self.is_1_1 = False
         self._hosts: list[bytes] = []
         # Bytes of the body that are still to come; None if the body is chunked.
         self._body_left: int | None = 0
@@ -39,10 +41,10 @@ class Framing:
 
     def refusal(self, http_version: str) -> Problem | None:
         """Return why a request with this head is refused, or None."""
-        is_1_1 = http_version == "1.1"
-        if not is_1_1 and http_version != "1.0":
+        self.is_1_1 = http_version == "1.1"
+        if not self.is_1_1 and http_version != "1.0":
             return Problem(Code.MALFORMED_REQUEST, "The service speaks HTTP/1.1 and HTTP/1.0.")
-        if len(self._hosts) > 1 or (is_1_1 and not self._hosts) or not _HOST.fullmatch(b"".join(self._hosts)):
+        if len(self._hosts) > 1 or (self.is_1_1 and not self._hosts) or not _HOST.fullmatch(b"".join(self._hosts)):
             return Problem(Code.MALFORMED_REQUEST, "HTTP/1.1 needs one valid Host header (RFC 9112, 3.2).")
         if self._codings not in ([], [b"chunked"]):
             return Problem(Code.MALFORMED_REQUEST, "The only transfer coding of a request is chunked.")

@@ -6,7 +6,7 @@ This one reads one request at a time and starts the application when the request
 - What follows a request is read after its response. An error in it changes nothing for the request before it.
 - A body is read to its end and never as a request: nobody switches protocols here, so `Upgrade` is ignored
   (RFC 9110, 7.8).
-- A request that never arrives occupies nothing but its connection, until `request_timeout_s` is over.
+- A request that never arrives occupies its connection and a share of `memory`, until `request_timeout_s` is over.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from api.edge.arrival import Arrival, ArrivalMemory
 from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
 from api.edge.framing import Framing
@@ -54,9 +55,10 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         request_timeout_s: float,
+        memory: ArrivalMemory,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._arrival = Deadline(self.loop, request_timeout_s, self._on_late)
+        self._arrival = Arrival(self.loop, request_timeout_s, memory, on_late=self._on_late, on_full=self._on_full)
         self._phase = _Phase.HEAD
         self._unread = Unread()
         self._begin()
@@ -72,11 +74,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Start the clock: a connection on which nothing arrives is closed."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
         self._reading = Deadline(self.loop, WRITE_TIMEOUT_S, self.transport.abort)
-        self._arrival.start()
+        self._arrival.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the request in progress that its client has gone."""
-        self._arrival.cancel()
+        self._arrival.end()
         self.resume_writing()
         is_waiting = self._phase is _Phase.RESPONSE
         self._phase = _Phase.CLOSING
@@ -107,8 +109,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(problem)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(Problem(Code.MALFORMED_REQUEST, NOT_HTTP))
-        if self._phase is _Phase.HEAD or self._phase is _Phase.BODY:
-            self._arrival.start()
+        if self._phase is _Phase.HEAD:
+            self._arrival.wait(len(self._unread.data))
+        elif self._phase is _Phase.BODY:
+            self._arrival.wait(self._unread.head_bytes + len(self.cycle.body) + len(self._unread.data))
 
     def _read_head(self) -> None:
         head = self._unread.take_head()
@@ -120,13 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError
         if refusal := self._framing.refusal(self.scope["http_version"]):
             self._refuse(refusal)
-        elif (
-            self.cycle.waiting_for_100_continue
-            # It must be ignored in HTTP/1.0 (RFC 9110, 10.1.1).
-            and self.scope["http_version"] == "1.1"
-            and not self._is_whole
-            and not self._unread.data
-        ):
+        elif self._framing.is_1_1 and self.cycle.waiting_for_100_continue and not (self._is_whole or self._unread.data):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_headers_complete(self) -> None:
@@ -163,7 +161,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._app = app
 
     def _start(self, refused: Problem | None = None) -> None:
-        self._arrival.cancel()
+        self._arrival.end()
         self._phase = _Phase.RESPONSE
         self.cycle.waiting_for_100_continue = False
         scope = cast("dict[str, Any]", self.scope)
@@ -201,7 +199,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             transport.write(response_without_request(problem))
             transport.close()
-        self._arrival.cancel()
+        self._arrival.end()
         self._reading.start()
         self._phase = _Phase.CLOSING
         self._unread.data.clear()
@@ -211,6 +209,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
         else:
             self._refuse(Problem(Code.REQUEST_TIMEOUT))
+
+    def _on_full(self) -> None:
+        self._refuse(Problem(Code.OVERLOADED, "Too many requests are arriving slowly. Send the request again."))
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""

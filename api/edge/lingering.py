@@ -33,5 +33,10 @@ class LingeringTransport(asyncio.Transport):
         if self.is_closing():
             return
         self._is_closing = True
-        self._transport.write_eof()
-        self._loop.call_later(LINGER_S, self._transport.close)
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The client has reset the connection, which the event loop has not reported yet.
+            self._transport.abort()
+        else:
+            self._loop.call_later(LINGER_S, self._transport.close)

@@ -6,23 +6,31 @@ from api.problems import Code, Problem
 
 # Bytes of the request line and the header lines.
 HEAD_BYTES_MAX = 64 * 1024
+# Each takes some 150 bytes of memory beside its text.
+HEADER_LINES_MAX = 100
 NOT_HTTP = "The request is not valid HTTP/1.1."
 
 _HEAD_END = b"\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _METHOD = re.compile(rb"[A-Z-]{1,32}(?: |\Z)")
+# Without blanks and a fragment in the target. The parser also takes RTSP and ICE.
+_REQUEST_LINE = re.compile(
+    rb"[A-Z-]{1,32} (?:/|\*|([a-z]+://[^/?#\s]+)(/?))?[^\x00-\x20\x7f#]* HTTP/1\.[0-9]\r\n", re.IGNORECASE
+)
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Unread:
     """The bytes that have arrived and are not read yet."""
 
-    __slots__ = ("_scanned", "data")
+    __slots__ = ("_scanned", "data", "head_bytes")
 
     def __init__(self) -> None:
         self.data = bytearray()
         # So many bytes have been searched for the end of the head.
         self._scanned = 0
+        # The size of the last head that was taken.
+        self.head_bytes = 0
 
     def take_head(self) -> bytes | None:
         """Take the head of a request; None if it has not arrived whole.
@@ -47,15 +55,18 @@ class Unread:
         self._scanned = 0
         head = bytes(data[:size])
         del data[:size]
-        if not _is_http(head):
+        self.head_bytes = size
+        # The request line ends with one, and so does the head.
+        if head.count(b"\r\n") > HEADER_LINES_MAX + 2:
+            raise Problem(Code.HEADERS_TOO_LARGE)
+        request_line = _REQUEST_LINE.match(head)
+        if not request_line:
             raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+        origin_end = request_line.end(1)
+        # An absolute target may leave out the path (RFC 9112, 3.2.2 and RFC 3986, 6.2.3).
+        if origin_end > 0 and not request_line[2]:
+            head = head[:origin_end] + b"/" + head[origin_end:]
         return _without_upgrade(head)
-
-
-def _is_http(head: bytes) -> bool:
-    """Return whether the request line names HTTP/1: the parser also takes RTSP and ICE."""
-    line_end = head.index(b"\r\n")
-    return head.startswith(b" HTTP/1.", line_end - len(" HTTP/1.x"))
 
 
 def _without_upgrade(head: bytes) -> bytes:

@@ -15,11 +15,9 @@ from api.cards import (
     digits_of,
     expires_at,
     inspect_card,
-    mask_address,
-    normalize_address,
-    scenario_of_address,
 )
 from api.openapi import problems, response
+from api.paypal_addresses import mask_address, scenario_of_address
 from api.problems import Code, Problem, found_or_404, invalid
 from api.responses import json_response
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
@@ -163,16 +161,16 @@ async def _added_before(connection: AsyncConnection, method_id: UUID, new: NewMe
 def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> NewMethod:
     fingerprint = api.runtime.keyring.fingerprint
     if isinstance(body, schemas.PaypalMethodRequest):
-        email = body.payment_details.email
-        masked = mask_address(email)
+        address = body.payment_details.email
+        masked = mask_address(address)
         return NewMethod(
             user_id=principal.user_id,
             type=MethodType.PAYPAL,
             display_name=body.display_name or f"PayPal {masked}"[:NAME_CHARS_MAX],
             is_default=body.is_default,
-            fingerprint=fingerprint("paypal", normalize_address(email)),
+            fingerprint=fingerprint("paypal", address),
             details={"email": masked},
-            scenario=scenario_of_address(email),
+            scenario=scenario_of_address(address),
             expires_at=None,
         )
     card = body.payment_details

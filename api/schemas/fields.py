@@ -13,6 +13,8 @@ from shared.money import is_currency
 
 FORBIDDEN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+# A plus sign in a query is read as a blank (application/x-www-form-urlencoded).
+UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
@@ -41,6 +43,8 @@ def _rfc3339(value: Any) -> Any:
     # Pydantic would read 0.5 as half a second after the beginning of 1970.
     if isinstance(value, str) and not MOMENT.match(value):
         raise ValueError("should be a moment such as 2026-11-22T12:00:00Z")
+    if isinstance(value, str) and UNESCAPED_PLUS.fullmatch(value, len("2026-11-22T")):
+        raise ValueError("has a blank before its offset: write the plus sign as %2B")
     return value
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
+from api.paypal_addresses import read_address
 from api.schemas.fields import ChangeModel, Name, RequestModel, clean_text, require_boolean
 from shared.lifecycle import MethodType
 
@@ -39,13 +40,10 @@ class CardDetails(RequestModel):
 class PaypalDetails(RequestModel):
     """A PayPal account, which is known by its e-mail address."""
 
-    email: Annotated[
-        str,
-        StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s.]+$"),
-        AfterValidator(clean_text),
-    ] = Field(
-        description="The full address is not stored, only a masked form and a keyed hash.",
+    email: Annotated[str, StringConstraints(max_length=254), AfterValidator(read_address)] = Field(
+        description="In ASCII before the @. The full address is not stored, only a masked form and a keyed hash.",
         examples=["shopper@example.com"],
+        json_schema_extra={"format": "email"},
     )
 
 

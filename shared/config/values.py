@@ -3,6 +3,7 @@
 An error repeats nothing of the refused text but the scheme of a database URL, because the text may be a secret.
 """
 
+import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Any
@@ -25,6 +26,8 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 PORTS = range(1, 65_536)
 ONE_DAY_S = 86_400
 RATE_LIMIT_MAX = 1_000_000_000
+# The words with which pydantic begins: "Value error, must be ...", "String should have ...".
+PYDANTIC_SUBJECT = re.compile(r"^(?:Value error, |[A-Z][a-z]+ (?=should ))")
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
@@ -123,7 +126,7 @@ EMPTY_IS_UNSET = BeforeValidator(_empty_is_unset)
 
 def reason_of(message: str) -> str:
     """Return a message of pydantic without its introduction: it continues a sentence that begins with the field."""
-    return message.removeprefix("Value error, ").removeprefix("Input ")
+    return PYDANTIC_SUBJECT.sub("", message)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,42 @@
+"""The addresses of PayPal accounts: which are valid, when two are the same, and the failures of test addresses.
+
+An address is read once, while its payment method is added. Only its masked form and a keyed hash are stored.
+"""
+
+from email_validator import EmailNotValidError, validate_email
+
+from shared.lifecycle import FailureCode
+
+ADDRESS_SCENARIOS = {
+    "declined@paypal.test": FailureCode.INSTRUMENT_DECLINED,
+    "restricted@paypal.test": FailureCode.PAYER_ACCOUNT_RESTRICTED,
+    "funds@paypal.test": FailureCode.INSUFFICIENT_FUNDS,
+}
+
+
+def read_address(text: str) -> str:
+    """Return the form of an address by which two are the same account: lower case, the domain in ASCII (RFC 5891).
+
+    The part before the @ must be ASCII: other scripts have letters that look alike and characters that nobody sees.
+    Nothing is looked up. Raises ValueError, whose text says what is wrong.
+    """
+    try:
+        # Addresses below `.test` are for tests (RFC 2606).
+        found = validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise ValueError(f"must be an e-mail address such as shopper@example.com. {error}") from None
+    return f"{found.local_part}@{found.ascii_domain}".lower()
+
+
+def scenario_of_address(address: str) -> FailureCode | None:
+    """Return the failure that a PayPal test address stands for; None for every other address."""
+    return ADDRESS_SCENARIOS.get(address)
+
+
+def mask_address(address: str) -> str:
+    """Return the address as `s***r@example.com`: at most the first and the last letter of its local part are kept."""
+    local, _, domain = address.rpartition("@")
+    if len(local) <= 2:  # noqa: PLR2004 - first and last letter would be the whole of it
+        return f"***@{domain}"
+    # Always three stars, so that the mask does not give away the length.
+    return f"{local[0]}***{local[-1]}@{domain}"
