@@ -13,12 +13,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from api import openapi, problem_handlers
+from api import problem_handlers
 from api.edge.arrival import ArrivalMemory
 from api.edge.http_protocol import HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
+from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
     callback_secret,
@@ -63,6 +64,7 @@ def create_app(api: Api) -> FastAPI:
         title="Payment service",
         version=VERSION,
         description=DESCRIPTION,
+        generate_unique_id_function=operation_id,
         redirect_slashes=False,
         redoc_url=None,
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
@@ -74,17 +76,17 @@ def create_app(api: Api) -> FastAPI:
     for module in (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, operations):
         app.include_router(module.router, prefix=PREFIX)
     # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
-    # "methods" would be taken for the id of a payment.
-    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods")
+    # "methods" would be taken for the id of a payment. The description has each operation once.
+    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     for module in (payment_intents, payments):
-        app.include_router(module.router, prefix=PLATFORM_PREFIX)
+        app.include_router(module.router, prefix=PLATFORM_PREFIX, include_in_schema=False)
     problem_handlers.install(app)
     # What is added last is called first.
     app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
     app.add_middleware(RequestContextMiddleware, admission=api.admission)
-    app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 

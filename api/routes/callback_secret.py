@@ -4,7 +4,8 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth.dependencies import Authenticated
-from api.openapi import problems
+from api.openapi import examples
+from api.openapi.responses import problems, success
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.routes.strict_route import StrictRoute
@@ -13,7 +14,11 @@ from api.schemas import webhooks as schemas
 router = APIRouter(route_class=StrictRoute, prefix="/callback-secret", tags=["webhooks"])
 
 
-@router.get("", response_model=schemas.CallbackSecret, responses=problems(503))
+@router.get(
+    "",
+    response_model=schemas.CallbackSecret,
+    responses=problems() | success(200, "The secret.", example=examples.CALLBACK_SECRET),
+)
 async def get_callback_secret(principal: Authenticated, api: ApiState) -> Response:
     """Return the secret that signs the webhooks to your `callback_url`s.
 

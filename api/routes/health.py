@@ -11,6 +11,8 @@ from fastapi.responses import Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.openapi import examples
+from api.openapi.responses import success
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.schemas import operations as schemas
@@ -27,8 +29,12 @@ router = APIRouter(tags=["operation"])
 CHECK_TIMEOUT_S = 2.0
 
 
-@router.get("/health", response_model=schemas.Health)
-async def health(api: ApiState) -> Response:
+@router.get(
+    "/health",
+    response_model=schemas.Health,
+    responses=success(200, "The process is alive.", example=examples.HEALTH),
+)
+async def get_health(api: ApiState) -> Response:
     """Report that the process is alive. No database and no other service is asked."""
     return json_response(
         {
@@ -43,9 +49,10 @@ async def health(api: ApiState) -> Response:
 @router.get(
     "/health/ready",
     response_model=schemas.Ready,
-    responses={503: {"model": schemas.Ready, "description": "The database does not answer."}},
+    responses=success(200, "Payments are accepted.", example=examples.READY)
+    | success(503, "The database does not answer.", model=schemas.Ready, example=examples.NOT_READY),
 )
-async def ready(api: ApiState) -> Response:
+async def get_readiness(api: ApiState) -> Response:
     """Report which services can be reached.
 
     The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
@@ -58,8 +65,12 @@ async def ready(api: ApiState) -> Response:
     return json_response({"ready": database, "checks": checks}, status=200 if database else 503)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def prometheus(api: ApiState) -> Response:
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "The metrics in the text format of Prometheus.", "content": {"text/plain": {}}}},
+)
+async def get_metrics(api: ApiState) -> Response:
     """Return the metrics of this process and the figures of the whole installation, for Prometheus."""
     try:
         figures = await api.stats.current()

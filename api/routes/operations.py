@@ -4,8 +4,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth.dependencies import Administrative
-from api.openapi import problems
-from api.problems import found_or_404
+from api.openapi import examples
+from api.openapi.responses import problems, success
+from api.problems import Code, found_or_404
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.routes.strict_route import StrictRoute
@@ -15,7 +16,11 @@ from shared.verify_reports import last_report
 router = APIRouter(route_class=StrictRoute, tags=["operation"])
 
 
-@router.get("/stats", response_model=schemas.Figures, responses=problems(403, 503))
+@router.get(
+    "/stats",
+    response_model=schemas.Figures,
+    responses=problems(Code.FORBIDDEN) | success(200, "The figures.", example=examples.FIGURES),
+)
 async def get_stats(_principal: Administrative, api: ApiState) -> Response:
     """Return live figures of the whole installation, counted at most once a second.
 
@@ -24,7 +29,12 @@ async def get_stats(_principal: Administrative, api: ApiState) -> Response:
     return json_response(await api.stats.current())
 
 
-@router.get("/verify/last", response_model=schemas.VerifyReport, responses=problems(403, 404, 503))
+@router.get(
+    "/verify/last",
+    response_model=schemas.VerifyReport,
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND)
+    | success(200, "The report.", example=schemas.VERIFY_REPORT_EXAMPLE),
+)
 async def get_last_report(_principal: Administrative, api: ApiState) -> Response:
     """Return the last report of `payments verify`: what was checked, what is wrong, where, and what to do."""
     async with api.runtime.database.read() as connection:

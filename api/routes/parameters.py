@@ -34,8 +34,9 @@ type ApiState = Annotated[Api, Depends(_api)]
 type Prefer = Annotated[
     str | None,
     Header(
+        alias="Prefer",
         description="`wait=N` (RFC 7240): hold the answer until the payment has ended, for at most "
-        f"N seconds (1-{WAIT_MAX_S})."
+        f"N seconds (1-{WAIT_MAX_S}).",
     ),
 ]
 type IfNoneMatch = Annotated[

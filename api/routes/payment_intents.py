@@ -8,7 +8,8 @@ from fastapi.responses import Response
 
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal, Role
-from api.openapi import problems, response
+from api.openapi import examples
+from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem, invalid
 from api.responses import json_response
@@ -33,8 +34,24 @@ NO_METHOD = UUID(int=0)
     "",
     status_code=202,
     response_model=schemas.Payment,
-    responses=problems(400, 403, 409, 413, 415, 503)
-    | response(201, schemas.Payment, "The payment ended while the answer was held (`Prefer: wait=N`)."),
+    responses=problems(
+        *BODY,
+        *KEYED,
+        Code.FORBIDDEN,
+        Code.PAYMENT_IN_PROGRESS,
+        Code.ORDER_ALREADY_PAID,
+        Code.PAYMENT_METHOD_UNUSABLE,
+        Code.CALLBACK_URL_REFUSED,
+        Code.OVERLOADED,
+    )
+    | success(202, "The payment is accepted.", example=examples.PENDING, headers=("Location", "ETag"))
+    | success(
+        201,
+        "The payment ended while the answer was held (`Prefer: wait=N`).",
+        model=schemas.Payment,
+        example=examples.COMPLETED,
+        headers=("Location", "ETag"),
+    ),
 )
 async def create_payment(
     request: Request,

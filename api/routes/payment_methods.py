@@ -16,7 +16,8 @@ from api.cards import (
     expires_at,
     inspect_card,
 )
-from api.openapi import problems, response
+from api.openapi import examples
+from api.openapi.responses import BODY, KEYED, problems, success
 from api.paypal_addresses import mask_address, scenario_of_address
 from api.problems import Code, Problem, found_or_404, invalid
 from api.responses import json_response
@@ -46,8 +47,15 @@ router = APIRouter(route_class=StrictRoute, tags=["payment methods"])
     "",
     status_code=201,
     response_model=schemas.Method,
-    responses=problems(400, 404, 413, 415, 503)
-    | response(200, schemas.Method, "The user already has this payment method."),
+    responses=problems(*BODY, *KEYED, Code.NOT_FOUND, Code.PAYMENT_METHOD_LIMIT)
+    | success(201, "The payment method is added.", example=examples.METHOD, headers=("Location",))
+    | success(
+        200,
+        "The user already has this payment method.",
+        model=schemas.Method,
+        example=examples.METHOD,
+        headers=("Location",),
+    ),
 )
 async def create_payment_method(
     request: Request,
@@ -92,7 +100,11 @@ async def create_payment_method(
     )
 
 
-@router.get("", response_model=schemas.MethodList, responses=problems(503))
+@router.get(
+    "",
+    response_model=schemas.MethodList,
+    responses=problems() | success(200, "The payment methods.", example=examples.METHODS),
+)
 async def list_payment_methods(principal: Authenticated, api: ApiState) -> Response:
     """List your payment methods, the newest first."""
     async with api.runtime.database.read() as connection:
@@ -100,7 +112,11 @@ async def list_payment_methods(principal: Authenticated, api: ApiState) -> Respo
     return json_response({"payment_methods": [method.to_json() for method in found]})
 
 
-@router.get("/{method_id}", response_model=schemas.Method, responses=problems(404, 503))
+@router.get(
+    "/{method_id}",
+    response_model=schemas.Method,
+    responses=problems(Code.NOT_FOUND) | success(200, "The payment method.", example=examples.METHOD),
+)
 async def get_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
     """Return one payment method."""
     async with api.runtime.database.read() as connection:
@@ -108,7 +124,12 @@ async def get_payment_method(method_id: str, principal: Authenticated, api: ApiS
     return json_response(method.to_json())
 
 
-@router.patch("/{method_id}", response_model=schemas.Method, responses=problems(400, 404, 413, 415, 503))
+@router.patch(
+    "/{method_id}",
+    response_model=schemas.Method,
+    responses=problems(*BODY, Code.NOT_FOUND, Code.OUTCOME_UNKNOWN)
+    | success(200, "The payment method as it is now.", example=examples.METHOD),
+)
 async def change_payment_method(
     method_id: str, body: schemas.MethodChange, principal: Authenticated, api: ApiState
 ) -> Response:
@@ -127,7 +148,11 @@ async def change_payment_method(
     return json_response(found.to_json())
 
 
-@router.delete("/{method_id}", status_code=204, responses=problems(404, 503))
+@router.delete(
+    "/{method_id}",
+    status_code=204,
+    responses=problems(Code.NOT_FOUND, Code.OUTCOME_UNKNOWN) | success(204, "The payment method is deleted."),
+)
 async def delete_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
     """Delete a payment method. Payments that were accepted with it are still processed.
 

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal, Role
-from api.openapi import problems, response
+from api.openapi import examples
+from api.openapi.responses import KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem, invalid
 from api.responses import json_response
@@ -39,7 +40,11 @@ log = structlog.get_logger(__name__)
 router = APIRouter(route_class=StrictRoute, prefix=PAYMENTS, tags=["payments"])
 
 
-@router.get("", response_model=schemas.PaymentList, responses=problems(403, 503))
+@router.get(
+    "",
+    response_model=schemas.PaymentList,
+    responses=problems(Code.FORBIDDEN) | success(200, "A page of payments.", example=examples.PAYMENTS),
+)
 async def list_payments(
     principal: Authenticated,
     api: ApiState,
@@ -73,7 +78,9 @@ async def list_payments(
 @router.get(
     "/{payment_id}",
     response_model=schemas.Payment,
-    responses=problems(404, 503) | response(304, None, "The ETag in `If-None-Match` is still current."),
+    responses=problems(Code.NOT_FOUND)
+    | success(200, "The payment.", example=examples.COMPLETED)
+    | success(304, "The ETag in `If-None-Match` is still current."),
 )
 async def get_payment(
     request: Request,
@@ -92,7 +99,9 @@ async def get_payment(
 @router.get(
     "/{payment_id}/status",
     response_model=schemas.PaymentStatusAnswer,
-    responses=problems(404, 503) | response(304, None, "The ETag in `If-None-Match` is still current."),
+    responses=problems(Code.NOT_FOUND)
+    | success(200, "The status.", example=examples.STATUS)
+    | success(304, "The ETag in `If-None-Match` is still current."),
 )
 async def get_payment_status(
     request: Request,
@@ -113,7 +122,11 @@ async def get_payment_status(
     return conditional_response(payment, content, if_none_match, wait=wait)
 
 
-@router.get("/{payment_id}/history", response_model=schemas.PaymentHistory, responses=problems(404, 503))
+@router.get(
+    "/{payment_id}/history",
+    response_model=schemas.PaymentHistory,
+    responses=problems(Code.NOT_FOUND) | success(200, "The history.", example=examples.HISTORY),
+)
 async def get_payment_history(payment_id: str, principal: Authenticated, api: ApiState) -> Response:
     """List every change of a payment's status and every claim by a worker, the oldest first."""
     payment = await read_payment(api, principal, payment_id)
@@ -122,7 +135,11 @@ async def get_payment_history(payment_id: str, principal: Authenticated, api: Ap
     return json_response({"payment_id": str(payment.id), "history": history})
 
 
-@router.get("/{payment_id}/deliveries", response_model=PaymentDeliveries, responses=problems(404, 503))
+@router.get(
+    "/{payment_id}/deliveries",
+    response_model=PaymentDeliveries,
+    responses=problems(Code.NOT_FOUND) | success(200, "The deliveries.", example=examples.PAYMENT_DELIVERIES),
+)
 async def get_payment_deliveries(payment_id: str, principal: Authenticated, api: ApiState) -> Response:
     """List the deliveries of a payment's events, the oldest first, each with its attempts."""
     payment = await read_payment(api, principal, payment_id)
@@ -132,7 +149,12 @@ async def get_payment_deliveries(payment_id: str, principal: Authenticated, api:
     return json_response({"payment_id": str(payment.id), "deliveries": shown})
 
 
-@router.post("/{payment_id}/cancel", response_model=schemas.Payment, responses=problems(404, 409, 503))
+@router.post(
+    "/{payment_id}/cancel",
+    response_model=schemas.Payment,
+    responses=problems(*KEYED, Code.NOT_FOUND, Code.PAYMENT_NOT_CANCELLABLE)
+    | success(200, "The payment is cancelled.", example=examples.CANCELLED, headers=("ETag",)),
+)
 async def cancel_payment(
     payment_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
 ) -> Response:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal, Role
-from api.openapi import problems
+from api.openapi import examples
+from api.openapi.responses import KEYED, problems, success
 from api.problems import Code, Problem
 from api.responses import json_response
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
@@ -31,7 +32,8 @@ router = APIRouter(route_class=StrictRoute, prefix="/webhook-deliveries", tags=[
     "/{delivery_id}/resend",
     status_code=202,
     response_model=schemas.Delivery,
-    responses=problems(404, 409, 503),
+    responses=problems(*KEYED, Code.NOT_FOUND, Code.DELIVERY_IN_PROGRESS)
+    | success(202, "The delivery is due now.", example=examples.RESENT),
 )
 async def resend_delivery(
     delivery_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Privileged
 from api.auth.principal import Principal
-from api.openapi import problems
+from api.openapi import examples
+from api.openapi.responses import BODY, KEYED, problems, success
 from api.problems import Code, Problem, found_or_404
 from api.responses import json_response
 from api.routes.cursors import Cursor, Limit, open_page
@@ -34,7 +35,11 @@ router = APIRouter(route_class=StrictRoute, prefix="/webhook-endpoints", tags=["
 
 
 @router.post(
-    "", status_code=201, response_model=schemas.EndpointWithSecret, responses=problems(400, 403, 404, 413, 415, 503)
+    "",
+    status_code=201,
+    response_model=schemas.EndpointWithSecret,
+    responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.CALLBACK_URL_REFUSED)
+    | success(201, "The endpoint is registered.", example=examples.NEW_ENDPOINT, headers=("Location",)),
 )
 async def create_webhook_endpoint(
     request: Request,
@@ -78,7 +83,11 @@ async def create_webhook_endpoint(
     return json_response(shown, status=201, headers=headers)
 
 
-@router.get("", response_model=schemas.EndpointList, responses=problems(403, 503))
+@router.get(
+    "",
+    response_model=schemas.EndpointList,
+    responses=problems(Code.FORBIDDEN) | success(200, "The endpoints.", example=examples.ENDPOINTS),
+)
 async def list_webhook_endpoints(principal: Privileged, api: ApiState) -> Response:
     """List webhook endpoints, the newest first. Services see those that they created, and admins all."""
     async with api.runtime.database.read() as connection:
@@ -86,7 +95,11 @@ async def list_webhook_endpoints(principal: Privileged, api: ApiState) -> Respon
     return json_response({"webhook_endpoints": [endpoint.to_json() for endpoint in found]})
 
 
-@router.get("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(403, 404, 503))
+@router.get(
+    "/{endpoint_id}",
+    response_model=schemas.Endpoint,
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND) | success(200, "The endpoint.", example=examples.ENDPOINT),
+)
 async def get_webhook_endpoint(endpoint_id: str, principal: Privileged, api: ApiState) -> Response:
     """Return one webhook endpoint, without its secret."""
     async with api.runtime.database.read() as connection:
@@ -94,7 +107,12 @@ async def get_webhook_endpoint(endpoint_id: str, principal: Privileged, api: Api
     return json_response(endpoint.to_json())
 
 
-@router.patch("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(400, 403, 404, 413, 415, 503))
+@router.patch(
+    "/{endpoint_id}",
+    response_model=schemas.Endpoint,
+    responses=problems(*BODY, Code.FORBIDDEN, Code.NOT_FOUND, Code.CALLBACK_URL_REFUSED, Code.OUTCOME_UNKNOWN)
+    | success(200, "The endpoint as it is now.", example=examples.ENDPOINT),
+)
 async def change_webhook_endpoint(
     endpoint_id: str, body: schemas.EndpointChange, principal: Privileged, api: ApiState
 ) -> Response:
@@ -108,7 +126,11 @@ async def change_webhook_endpoint(
     return json_response(changed.to_json())
 
 
-@router.delete("/{endpoint_id}", status_code=204, responses=problems(403, 404, 503))
+@router.delete(
+    "/{endpoint_id}",
+    status_code=204,
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND, Code.OUTCOME_UNKNOWN) | success(204, "The endpoint is deleted."),
+)
 async def delete_webhook_endpoint(endpoint_id: str, principal: Privileged, api: ApiState) -> Response:
     """Delete a webhook endpoint and cancel its open deliveries."""
     async with api.runtime.database.transaction() as connection:
@@ -122,7 +144,8 @@ async def delete_webhook_endpoint(endpoint_id: str, principal: Privileged, api: 
 @router.get(
     "/{endpoint_id}/deliveries",
     response_model=schemas.EndpointDeliveries,
-    responses=problems(403, 404, 503),
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND)
+    | success(200, "A page of deliveries.", example=examples.ENDPOINT_DELIVERIES),
 )
 async def list_endpoint_deliveries(
     endpoint_id: str,

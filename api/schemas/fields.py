@@ -67,7 +67,9 @@ type Moment = Annotated[
 ]
 type OrderId = Annotated[
     str,
-    BeforeValidator(decimal_text, json_schema_input_type=str | int),
+    BeforeValidator(
+        decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | Annotated[int, Field(ge=0)]
+    ),
     StringConstraints(pattern=ORDER_ID),
     Field(
         description="The order that is paid. An integer is taken as its decimal text. If the installation has an order "
@@ -77,7 +79,9 @@ type OrderId = Annotated[
 ]
 # No `type` statement: generators of Java clients cannot read a reference that has a default.
 Currency = Annotated[
-    str, AfterValidator(_known_currency), Field(description="ISO 4217 code, in upper case.", examples=["USD"])
+    str,
+    AfterValidator(_known_currency),
+    Field(description="ISO 4217 code, in upper case.", examples=["USD"], json_schema_extra={"pattern": "^[A-Z]{3}$"}),
 ]
 type MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(clean_text)]
 type MetadataValue = Annotated[str, StringConstraints(max_length=500), AfterValidator(clean_text)]

@@ -7,9 +7,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from api.schemas.fields import Currency, Metadata, OrderId, RequestModel, Url, UserId, clean_text, decimal_text
 from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
+
+# Clients must not read amounts into 32 bits.
+INT64: JsonDict = {"format": "int64"}
 
 
 class PaymentRequest(RequestModel):
@@ -35,7 +39,10 @@ class PaymentRequest(RequestModel):
         min_length=1, max_length=64, description="An active payment method of the user who pays."
     )
     amount: int = Field(
-        ge=1, le=2**63 - 1, description="In minor units of the currency: 1585 is 15.85 USD, and 1,585 JPY."
+        ge=1,
+        le=2**63 - 1,
+        description="In minor units of the currency: 1585 is 15.85 USD, and 1,585 JPY.",
+        json_schema_extra=INT64,
     )
     currency: Currency = "USD"
     description: Annotated[str, StringConstraints(max_length=255), AfterValidator(clean_text)] | None = Field(
@@ -47,7 +54,7 @@ class PaymentRequest(RequestModel):
         description="Where a webhook is sent when the payment has ended (completed, failed or cancelled). It is signed "
         "with the secret of `GET /callback-secret`.",
     )
-    user_id: Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=str | int)] | None = Field(
+    user_id: Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=UserId | int)] | None = Field(
         default=None,
         description="The user who pays, by default the user of the token. Only services and admins may set it.",
     )
@@ -71,7 +78,7 @@ class Payment(BaseModel):
     order_id: str
     user_id: str = Field(description="The user who pays.")
     payment_method_id: str
-    amount: int = Field(description="In minor units of the currency.")
+    amount: int = Field(description="In minor units of the currency.", json_schema_extra=INT64)
     currency: str = Field(description="ISO 4217 code.")
     description: str | None
     metadata: dict[str, str]

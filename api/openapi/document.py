@@ -1,0 +1,144 @@
+"""The OpenAPI document: FastAPI's, with the headers of responses, in the order and the types that clients need."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from api.problems import KINDS, Code
+from api.schemas.problems import ProblemDocument
+
+REFERENCE = "#/components/{}/{}"
+
+
+class Header(NamedTuple):
+    """A header of responses."""
+
+    type: str
+    is_always_there: bool
+    description: str
+
+
+HEADERS = {
+    "X-Correlation-ID": Header("string", True, "The id of the request in logs: that of the request, or a new one."),
+    "Location": Header("string", True, "The path of the object."),
+    "ETag": Header("string", True, "The version of the payment: its `sequence`, in quotes."),
+    "Vary": Header("string", False, "`Prefer`, if the answer may depend on it."),
+    "Preference-Applied": Header("string", False, "`wait=N`, if the preference was honoured."),
+    "Idempotent-Replayed": Header("string", False, "`true`, if the key was used before for the same request."),
+    "WWW-Authenticate": Header("string", True, "`Bearer`."),
+    "Retry-After": Header("integer", False, "Seconds until it is worth asking again."),
+    "RateLimit": Header("string", False, "For each limit: `r` requests are left for the next `t` seconds."),
+    "RateLimit-Policy": Header("string", False, "For each limit: `q` requests are allowed in `w` seconds."),
+}
+# The headers that every response with a status has.
+HEADERS_OF_STATUS = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    503: ("Retry-After",),
+}
+# The headers of the successes of an operation that takes a request header.
+HEADERS_OF_PARAMETER = {
+    "Idempotency-Key": ("Idempotent-Replayed",),
+    "Prefer": ("Vary", "Preference-Applied", "Retry-After"),
+    "If-None-Match": ("ETag",),
+}
+SENTENCE_END = re.compile(r"\.\s+")
+FIRST_ERROR = KINDS[Code.MALFORMED_REQUEST].status
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the id of an operation, which clients name their functions after: the name of ours."""
+    return route.name
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, which is built once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            license_info=app.license_info,
+        )
+        for operation in _operations(document):
+            _split_summary(operation)
+            _complete_responses(operation)
+        _complete_components(document["components"])
+        _correct_integers(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        yield from operations.values()
+
+
+def _split_summary(operation: dict[str, Any]) -> None:
+    """Make the first sentence of the description the summary. FastAPI's own is the name of our function."""
+    first, *rest = SENTENCE_END.split(operation.pop("description"), 1)
+    operation["summary"] = first.removesuffix(".").replace("\n", " ")
+    if rest:
+        operation["description"] = rest[0]
+
+
+def _complete_responses(operation: dict[str, Any]) -> None:
+    """Put the responses in order and add their headers. FastAPI's own 422 is never sent."""
+    taken = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "header"}
+    of_success = [
+        name for parameter in HEADERS_OF_PARAMETER if parameter in taken for name in HEADERS_OF_PARAMETER[parameter]
+    ]
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+    for status, response in list(operation["responses"].items()):
+        if "HTTPValidationError" in str(response):
+            del operation["responses"][status]
+            continue
+        added = HEADERS_OF_STATUS.get(int(status), ()) if int(status) >= FIRST_ERROR else of_success
+        names = ["X-Correlation-ID", *response.get("headers", {}), *added]
+        response["headers"] = {name: {"$ref": REFERENCE.format("headers", name)} for name in names}
+        shown = response.get("content", {}).get("application/json", {})
+        if "example" in shown:
+            shown["example"] = orjson.loads(shown["example"])
+
+
+def _complete_components(components: dict[str, Any]) -> None:
+    """Add what our responses refer to, and remove FastAPI's models of a 422 that this API never sends."""
+    components["headers"] = {
+        name: {
+            "description": header.description,
+            "required": header.is_always_there,
+            "schema": {"type": header.type},
+        }
+        for name, header in HEADERS.items()
+    }
+    schemas = components["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    problem = ProblemDocument.model_json_schema(ref_template=REFERENCE.format("schemas", "{model}"))
+    schemas |= problem.pop("$defs") | {ProblemDocument.__name__: problem}
+    components["schemas"] = dict(sorted(schemas.items()))
+
+
+def _correct_integers(node: Any) -> None:
+    """Write the bounds of integers as integers: FastAPI makes 2^63 - 1 a float, which is another number."""
+    match node:
+        case {"type": "integer"}:
+            for bound in ("minimum", "maximum"):
+                if isinstance(node.get(bound), float):
+                    # The largest float of 64 bits is one above the largest integer.
+                    node[bound] = min(int(node[bound]), 2**63 - 1)
+        case dict():
+            for value in node.values():
+                _correct_integers(value)
+        case list():
+            for value in node:
+                _correct_integers(value)
+        case _:
+            pass

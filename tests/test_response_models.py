@@ -1,0 +1,93 @@
+"""What is answered is what the models of the OpenAPI document say."""
+
+import re
+from typing import Any
+
+import httpx
+from pydantic import BaseModel
+
+from api.openapi.document import HEADERS
+from api.schemas import operations as operation_models
+from api.schemas import payment_methods as method_models
+from api.schemas import payments as payment_models
+from api.schemas import problems as problem_models
+from api.schemas import webhooks as webhook_models
+from shared.lifecycle import PaymentStatus
+from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, card, order, paid, paypal, settled
+from tests.support.models import strict
+
+pytest_plugins = ["tests.support.api_fixtures"]
+
+
+async def test_what_is_answered_is_what_the_models_say_to_the_letter(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
+    key = {"Idempotency-Key": "k1"}
+    made = await service.post(
+        "/webhook-endpoints", json={"name": "o", "url": "https://o.example", "event_types": ["payment.initiated"]}
+    )
+    endpoint = f"/webhook-endpoints/{made.json()['id']}"
+    method = await user.post("/payment-methods", json=card())
+    account = await user.post("/payment-methods", json=paypal(), headers=key)
+    payments = [await paid(user, callback_url="https://me.example/", metadata={"a": "b"}) for _ in range(3)]
+    await settled(running_api.database, payments[0]["id"], APPROVED)
+    await settled(running_api.database, payments[1]["id"], DECLINED)
+    cancelled = await user.post(f"/payments/{payments[2]['id']}/cancel")
+    accepted = await user.post("/payments", json=order(await added(user)))
+    path = f"/payments/{payments[0]['id']}"
+    delivery = (await user.get(f"{path}/deliveries")).json()["deliveries"][0]
+    answers: list[tuple[httpx.Response, type[BaseModel]]] = [
+        (made, webhook_models.EndpointWithSecret),
+        (await service.get(endpoint), webhook_models.Endpoint),
+        (await service.patch(endpoint, json={"name": "n"}), webhook_models.Endpoint),
+        (await service.get("/webhook-endpoints"), webhook_models.EndpointList),
+        (await service.get(f"{endpoint}/deliveries"), webhook_models.EndpointDeliveries),
+        (method, method_models.Method),
+        (account, method_models.Method),
+        (await user.get("/payment-methods"), method_models.MethodList),
+        (accepted, payment_models.Payment),
+        (cancelled, payment_models.Payment),
+        (await user.get(path), payment_models.Payment),
+        (await user.get(f"/payments/{payments[1]['id']}"), payment_models.Payment),
+        (await user.get("/payments"), payment_models.PaymentList),
+        (await user.get(f"{path}/status"), payment_models.PaymentStatusAnswer),
+        (await user.get(f"{path}/history"), payment_models.PaymentHistory),
+        (await user.get(f"{path}/deliveries"), webhook_models.PaymentDeliveries),
+        (await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), webhook_models.Delivery),
+        (await user.get("/callback-secret"), webhook_models.CallbackSecret),
+        (await running_api.client(base="").get("/health"), operation_models.Health),
+        (await running_api.client(base="").get("/health/ready"), operation_models.Ready),
+        (await user.get("/payments/x"), problem_models.ProblemDocument),
+        (await user.post("/payments", json={}), problem_models.ProblemDocument),
+    ]
+    document = (await running_api.client(base="").get("/openapi.json")).json()
+    for answer, model in answers:
+        strict(model).model_validate_json(answer.content)
+        check_headers(document, answer)
+    statuses = {payment["status"] for payment in (await user.get("/payments")).json()["payments"]}
+    assert statuses == set(PaymentStatus) - {"PROCESSING"}
+
+
+def check_headers(document: dict[str, Any], answer: httpx.Response) -> None:
+    """The described headers are there if they must be, and no other one of them is."""
+    path = answer.request.url.path
+    template = next(t for t in document["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path))
+    described = document["paths"][template][answer.request.method.lower()]["responses"][str(answer.status_code)]
+    for name in HEADERS:
+        is_described = name in described["headers"]
+        assert is_described or name not in answer.headers, (name, template)
+        assert name in answer.headers or not (is_described and HEADERS[name].is_always_there), (name, template)
+
+
+async def test_no_answer_has_a_member_that_its_model_does_not_know(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    payment = await paid(user)
+    await settled(running_api.database, payment["id"], APPROVED)
+    shown = (await user.get(f"/payments/{payment['id']}")).json()
+    assert set(shown) == set(payment_models.Payment.model_fields)
+    assert set(shown["payment_method_details"]) <= set(payment_models.MethodDetails.model_fields)
+    history = (await user.get(f"/payments/{payment['id']}/history")).json()["history"]
+    assert {frozenset(move) for move in history} == {frozenset(payment_models.HistoryEntry.model_fields)}
+    methods = (await user.get("/payment-methods")).json()["payment_methods"]
+    assert set(methods[0]) == set(method_models.Method.model_fields)
