@@ -8,13 +8,10 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.schemas import operations as schemas
-from api.state import Api
 from shared import metrics
 from shared.database.clock import rfc3339
 from shared.errors import PaymentsError
@@ -22,9 +19,6 @@ from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["operation"])
-
-# Seconds that the database has to answer.
-CHECK_TIMEOUT_S = 2.0
 
 
 @router.get("/health", response_model=schemas.Health)
@@ -43,15 +37,16 @@ async def health(api: ApiState) -> Response:
 @router.get(
     "/health/ready",
     response_model=schemas.Ready,
-    responses={503: {"model": schemas.Ready, "description": "The database does not answer."}},
+    responses={503: {"model": schemas.Ready, "description": "The database cannot be used."}},
 )
 async def ready(api: ApiState) -> Response:
-    """Report which services can be reached.
+    """Report which services can be used.
 
-    The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
+    The status is 503 only if the database does not let this process read, write and commit: without Redis, payment
+    intents are still accepted. The answer about the database is at most a second old.
     """
     database, redis, upstreams = await asyncio.gather(
-        _database_answers(api), api.runtime.broker.ping(), api.readiness.are_healthy()
+        api.database_health.get(), api.runtime.broker.ping(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
@@ -67,6 +62,7 @@ async def prometheus(api: ApiState) -> Response:
         # Safe: the metrics of the process itself are still useful.
         log.warning("metrics.database_failed", error=type(error).__name__)
         figures = {}
+    await api.database_health.get()
     _set_gauges(figures)
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
@@ -90,16 +86,6 @@ def _set_gauges(figures: dict[str, Any]) -> None:
 def _slots_taken(worker: dict[str, Any]) -> int:
     taken: int = worker["in_gateway"] + worker["checking_orders"]
     return taken
-
-
-async def _database_answers(api: Api) -> bool:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), api.runtime.database.read() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (PaymentsError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("health.database_failed", error=type(error).__name__)
-        return False
-    return True
 
 
 def _readiness(is_ready: bool | None) -> str:
