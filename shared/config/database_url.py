@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sqlalchemy.engine import URL
 
@@ -128,7 +128,7 @@ def spread_hosts(text: str) -> str:
     if "," not in hosts:
         return text
     query = urlencode([*parse_qsl(parts.query), *(("host", host) for host in hosts.split(","))])
-    return urlunsplit(SplitResult(parts.scheme, credentials + at, parts.path, query, ""))
+    return f"{parts.scheme}://{credentials}{at}{parts.path}?{query}"
 
 
 def _text(name: str, value: str | Sequence[str]) -> str:
@@ -159,7 +159,7 @@ def _is_file(name: str) -> bool:
     try:
         with Path(name).open("rb"):
             return True
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

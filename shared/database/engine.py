@@ -79,6 +79,11 @@ class Database:
         return self._connector.schema if self._connector else None
 
     @property
+    def is_pooled(self) -> bool:
+        """The last connection that was opened leads to a pooler, and not to the server itself."""
+        return self._connector is not None and bool(self._connector.is_pooled)
+
+    @property
     def _reader(self) -> AsyncEngine:
         """A read needs no transaction of its own, unless a pooler makes the settings of a session impossible."""
         is_direct = self._connector is None or self._connector.is_pooled is False

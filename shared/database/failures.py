@@ -110,7 +110,7 @@ def _meaning_of(error: Exception) -> PaymentsError | None:
     meaning: PaymentsError | None
     match error:
         case ssl.SSLError() if not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            meaning = DatabaseRefused(f"{type(error).__name__}: {getattr(error, 'verify_message', error.reason)}")
+            meaning = DatabaseRefused(f"{type(error).__name__}: {error}")
         case PoolTimeoutError() | PendingRollbackError() | OSError() | TimeoutError():
             meaning = DatabaseUnavailable(type(error).__name__)
         case UnicodeEncodeError() | OverflowError():

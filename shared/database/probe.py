@@ -28,7 +28,7 @@ RIGHTS: dict[str, tuple[str, ...]] = {
 }
 MISSING_RIGHTS = text(
     """
-    SELECT name || ': ' || right_
+    SELECT name || ': ' || CASE WHEN found IS NULL THEN 'missing' ELSE right_ END
     FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, right_),
          LATERAL (SELECT to_regclass(format('%I.%I', CAST(:schema AS text), name)) AS found) AS tables
     WHERE found IS NULL OR NOT has_table_privilege(found, right_)
