@@ -114,7 +114,7 @@ async def test_a_service_behind_a_pooler_works_under_load_and_through_its_restar
     slow_gateway: MakeSettings, own_postgres: PostgresServer, tmp_path: Path, redis_url: str, mode: str
 ) -> None:
     # In transaction mode three connections serve all.
-    options = {"default_pool_size": 3} if mode == "transaction" else {}
+    options: dict[str, Any] = {"default_pool_size": 3} if mode == "transaction" else {}
     with PgBouncer(own_postgres.port, mode, **options) as pooler:
         settings = settings_of(slow_gateway, pooler, database_pool_size=6)
         await migrate(settings)

@@ -16,7 +16,7 @@ import pytest
 from shared.config.settings import Settings
 from shared.database.migrations import migrate
 from tests.support.processes import PaymentsProcess, Shop, processes
-from tests.support.roles import PASSWORD, ROLE, give_role
+from tests.support.roles import PASSWORD, ROLE, ask_for_password, give_role
 from tests.support.rows import assert_sound
 from tests.support.servers import PostgresServer
 from tests.support.survival import MakeSettings, Service, a_service, everything_ends, on_postgresql, opened
@@ -96,17 +96,13 @@ async def a_refused_service(
     """A service of the role with a password; at the end everything must be settled and sound."""
     await migrate(make(database_url=postgres.url_of("own")))
     settings = make(database_url=give_role(postgres, "own"), database_timeout_s=2, database_pool_size=4)
-    begin_hba(postgres, CAUSES["reject"].end)
+    ask_for_password(postgres)
     async with a_service(settings, folder) as service:
         for _ in range(3):
             await service.shop.accepted()
         yield service, settings
         async with opened(make(database_url=postgres.url_of("own"))) as database:
             await everything_ends(database)
-
-
-def begin_hba(postgres: PostgresServer, statements: str) -> None:
-    postgres.execute(statements.format(file=postgres.execute("SHOW hba_file").strip()))
 
 
 async def meet(cause: Cause, service: Service, settings: Settings, postgres: PostgresServer) -> None:

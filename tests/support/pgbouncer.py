@@ -20,8 +20,9 @@ START_TIMEOUT_S = 30
 class PgBouncer:
     """Leads to every database of the server on `server_port`, from `start` to `stop`. Restarted it keeps its URL."""
 
-    def __init__(self, server_port: int, mode: str, **options: object) -> None:
+    def __init__(self, server_port: int, mode: str, *, users: dict[str, str] | None = None, **options: object) -> None:
         self.port = free_port()
+        self._users = {"postgres": "", **(users or {})}
         self._server_port = server_port
         self._options = {"pool_mode": mode, **options}
         self._folder = Path(tempfile.mkdtemp(prefix="payments-pgbouncer-"))
@@ -73,7 +74,8 @@ class PgBouncer:
 
     def _write_configuration(self) -> None:
         options = "\n".join(f"{name} = {value}" for name, value in self._options.items())
-        (self._folder / "users").write_text('"postgres" ""\n')
+        users = "".join(f'"{name}" "{password}"\n' for name, password in self._users.items())
+        (self._folder / "users").write_text(users)
         (self._folder / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={self._server_port}\n[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
