@@ -85,7 +85,7 @@ def create_app(api: Api) -> FastAPI:
     app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
-    app.add_middleware(RequestContextMiddleware, admission=api.admission)
+    app.add_middleware(RequestContextMiddleware, admission=api.admission, is_stopping=lambda: api.is_stopping)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
@@ -144,6 +144,7 @@ class _Server(uvicorn.Server):
 
 async def _stop(api: Api, server: uvicorn.Server, stop: asyncio.Event) -> None:
     await stop.wait()
+    api.is_stopping = True
     # Responses say from now on that their connection closes; then the ones that were held back are sent.
     for connection in list(server.server_state.connections):
         connection.shutdown()

@@ -39,6 +39,8 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.Overloaded: Code.OVERLOADED,
     errors.DatabaseUnavailable: Code.UNAVAILABLE,
     errors.WriteConflict: Code.UNAVAILABLE,
+    errors.DatabaseRefused: Code.UNAVAILABLE,
+    errors.StatementFailed: Code.UNAVAILABLE,
     errors.CommitUnknown: Code.OUTCOME_UNKNOWN,
     errors.UpstreamUnavailable: Code.UNAVAILABLE,
     errors.BrokerUnavailable: Code.UNAVAILABLE,

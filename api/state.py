@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -13,11 +14,13 @@ from api.edge.rate_limits import open_rate_limits
 from api.long_poll import LongPolls
 from api.paths import INTENT_PATHS
 from api.readiness import open_readiness
+from api.single_flight import CachedCall
 from api.stats import Stats
 from shared import metrics
 from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.group_commit import GroupCommit
+from shared.database.probe import is_usable
 from shared.payments.accept import Accepted, Intent, accept
 from shared.runtime import Runtime
 
@@ -25,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 # How long the group commit lingers after a commit, as a multiple of the time that the commit took (see GroupCommit).
 ACCEPT_LINGER_FACTOR = 0.5
+# Seconds for which the answer whether the database can be used is kept.
+DATABASE_HEALTH_S = 1.0
 
 
 class Api:
@@ -34,8 +39,10 @@ class Api:
         settings = runtime.settings
         self.runtime = runtime
         self._started = monotonic()
+        self.is_stopping = False
         self.authenticator = open_authenticator(settings)
         self.readiness = open_readiness(settings)
+        self.database_health = CachedCall(partial(is_usable, runtime.database), ttl_s=DATABASE_HEALTH_S)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
         self.rate_limits = open_rate_limits(settings, runtime.broker)
         self.publisher = Publisher(runtime.broker)
@@ -61,6 +68,7 @@ class Api:
             await stack.enter_async_context(self.authenticator.running())
             await stack.enter_async_context(self.readiness.running())
             stack.push_async_callback(self.stats.close)
+            stack.push_async_callback(self.database_health.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())

@@ -15,7 +15,14 @@ from rich.console import Console
 from cli.tokens import mint
 from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import Settings, load_settings
-from shared.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from shared.errors import (
+    CommitUnknown,
+    ConfigurationError,
+    DatabaseUnavailable,
+    PaymentsError,
+    SchemaOutdated,
+    StatementFailed,
+)
 from shared.version import VERSION
 
 HEALTH_TIMEOUT_S = 3.0
@@ -56,10 +63,21 @@ def _report_errors() -> Iterator[None]:
         for line in str(error).splitlines():
             errors.print(f"  {line}", markup=False)
         raise typer.Exit(EXIT_WRONG_SETTINGS) from None
-    except (SchemaOutdated, DatabaseUnavailable) as error:
-        reason = f"The database does not answer: {error}" if isinstance(error, DatabaseUnavailable) else str(error)
-        errors.print(reason, style="red", markup=False)
+    except (SchemaOutdated, DatabaseUnavailable, CommitUnknown) as error:
+        errors.print(_reason_of(error), style="red", markup=False)
         raise typer.Exit(1) from None
+
+
+def _reason_of(error: PaymentsError) -> str:
+    match error:
+        case StatementFailed():
+            return f"The database refused a statement ({error}). The log says which."
+        case DatabaseUnavailable():
+            return f"The database does not answer: {error}"
+        case CommitUnknown():
+            return f"The database did not answer to COMMIT ({error}). Run the command again."
+        case _:
+            return str(error)
 
 
 @app.command()
@@ -91,8 +109,9 @@ def worker() -> None:
 def migrate() -> None:
     """Migrate the database to the schema of this version. You can run this again, and several times at once."""
     with _report_errors():
-        revision = _processes().run_migrate()
-    print(f"The schema of the database is at revision {revision}.")
+        revision, is_known = _processes().run_migrate()
+    note = "" if is_known else " That is newer than this code, and still serves it: there is nothing to do."
+    print(f"The schema of the database is at revision {revision}.{note}")
 
 
 @app.command()

@@ -11,13 +11,12 @@ from typing import Any
 
 import structlog
 import uvloop
-from sqlalchemy.exc import DBAPIError
 
 from api.main import listen, serve
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared.config.settings import Settings, load_settings
-from shared.database.migrations import migrate, require_current
-from shared.errors import ConfigurationError, DatabaseUnavailable
+from shared.database.migrations import known_revisions, migrate, require_current
+from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, StatementFailed
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
 from worker.main import WorkerProcess
@@ -49,10 +48,11 @@ def run_worker() -> None:
     _run(_with_runtime(settings, lambda runtime, stop: WorkerProcess(runtime).run(stop)))
 
 
-def run_migrate() -> str:
-    """Run `payments migrate`. Return the revision that the schema has now."""
+def run_migrate() -> tuple[str, bool]:
+    """Run `payments migrate`. Return the revision that the schema has now, and whether this code knows it."""
     settings = _prepared(load_settings())
-    return asyncio.run(_use_database(settings, migrate(settings)))
+    revision = asyncio.run(_use_database(settings, migrate(settings)))
+    return revision, revision in known_revisions()
 
 
 def run_up(announce: Callable[[Settings], None]) -> None:
@@ -121,24 +121,40 @@ async def _wait_for_database(
     deadline = asyncio.get_running_loop().time() + DATABASE_WAIT_S
     while not stop.is_set():
         try:
-            await _use_database(settings, action())
+            return await _unless_stopped(_use_database(settings, action()), stop)
+        except StatementFailed:
+            # Waiting does not help.
+            raise
         except DatabaseUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            log.warning("start.waits_for_database", url=str(settings.sqlalchemy_url), error=str(error))
+            log.warning("start.waits_for_database", database=settings.database_name, error=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), DATABASE_PAUSE_S)
-        else:
-            return True
     return False
+
+
+async def _unless_stopped(action: Coroutine[Any, Any, Any], stop: asyncio.Event) -> bool:
+    """Await `action` and return True. Cancel it and return False if `stop` comes first: a migration may wait long."""
+    doing, stopping = asyncio.ensure_future(action), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            return False
+        await doing
+        return True
+    finally:
+        for task in (doing, stopping):
+            task.cancel()
+        await asyncio.gather(doing, stopping, return_exceptions=True)
 
 
 async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -> T:
     """Await `action`. Raises ConfigurationError if the database refuses: a password, a name, a privilege or a file."""
     try:
         return await action
-    except DBAPIError as error:
-        raise ConfigurationError(f"DATABASE_URL: {settings.sqlalchemy_url} cannot be used: {error.orig}") from error
+    except DatabaseRefused as error:
+        raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
 
 
 def _prepared(settings: Settings) -> Settings:

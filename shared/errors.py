@@ -17,7 +17,9 @@ PaymentsError
 │   └── ValueRefused            the database refused a value that passed every check before it
 ├── Overloaded                  a bounded queue is full; nothing was written
 ├── DatabaseUnavailable         nothing was written; trying again later may work
-│   └── WriteConflict           deadlock or serialization failure: trying again now may work
+│   ├── WriteConflict           deadlock, serialization failure or stale plan: trying again now may work
+│   ├── DatabaseRefused         the database does not let us in: a password, a name or a right
+│   └── StatementFailed         the database calls a statement wrong: a defect, or a schema that does not fit
 ├── CommitUnknown               COMMIT was sent and its answer lost: ask again with the same key
 └── RemoteUnavailable           a remote part other than the database gave no answer: nothing is decided
     ├── UpstreamUnavailable     a service of the platform
@@ -99,11 +101,22 @@ class Overloaded(PaymentsError):
 
 
 class DatabaseUnavailable(PaymentsError):
-    """The database was unreachable, locked or out of connections; nothing was written."""
+    """The database was unreachable, locked, out of connections or not ready for us; nothing was written."""
 
 
 class WriteConflict(DatabaseUnavailable):
-    """PostgreSQL rolled the transaction back for another one (deadlock or serialization failure)."""
+    """PostgreSQL rolled the transaction back: for another one, or because the plan of a statement was stale."""
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """The database refused this service: its password, the name of the database or the schema, or a right.
+
+    It passes when the operator has mended it. The text is for operators and says what was refused.
+    """
+
+
+class StatementFailed(DatabaseUnavailable):
+    """The database called a statement wrong. That is a defect of this service, or a schema that does not fit it."""
 
 
 class CommitUnknown(PaymentsError):

@@ -31,6 +31,12 @@ upstream_requests = Counter(
     "Answers of the auth and the order service, and of the URL of the JWKS.",
     ["upstream", "status"],
 )
+database_errors = Counter(
+    "payments_database_errors_total", "Errors of the database, by what they mean (see shared/errors.py).", ["meaning"]
+)
+database_ready = Gauge(
+    "payments_database_ready", "1 if the last look found that this process can read, write and commit, else 0."
+)
 relayed = Counter("payments_relayed_total", "Due rows that the relay published.", ["queue"])
 queue_depth = Gauge("payments_pending", "Payments that no worker has claimed, in the whole installation.")
 in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.")

@@ -21,6 +21,7 @@ from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import migrate
 from shared.database.tables import metadata
+from tests.support import pgbouncer
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
 
 TEST_DATABASE = "payments_test"
@@ -34,6 +35,23 @@ for _name in list(os.environ):
 # A shell's `&` ignores it as well, and what we start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs PgBouncer where there is none; `pytest_terminal_summary` says so."""
+    if pgbouncer.PROGRAM is None:
+        left_out = [item for item in items if item.get_closest_marker("pgbouncer")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in red what could not be tested on this machine."""
+    if pgbouncer.PROGRAM is None:
+        terminalreporter.section("NOT TESTED", red=True)
+        terminalreporter.line(
+            "There is no PgBouncer, so nothing behind a pooler was tested. Install it: apt install pgbouncer"
+        )
 
 
 @pytest.fixture(scope="session")

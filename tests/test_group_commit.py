@@ -254,7 +254,7 @@ async def test_a_defect_ends_the_task_and_leaves_no_member_waiting(database: Dat
     tasks = submitted(commit, "a", "defect")
     with pytest.raises(KeyError):
         await commit.run()
-    assert [type(outcome) for outcome in await outcomes(tasks)] == [DatabaseUnavailable] * 2
+    assert [type(outcome) for outcome in await outcomes(tasks)] == [CommitUnknown] * 2
     assert await written(database) == set()
 
 

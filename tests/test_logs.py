@@ -158,7 +158,7 @@ async def defective(scope, receive, send):
     raise RuntimeError(f"{card} {bearer}")
 
 async def ask():
-    transport = httpx.ASGITransport(RequestContextMiddleware(defective, Admission(1, frozenset())))
+    transport = httpx.ASGITransport(RequestContextMiddleware(defective, Admission(1, frozenset()), lambda: False))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/payments", headers={"X-Correlation-ID": "of-the-defect"})
         print(answer.status_code, answer.headers["x-correlation-id"], answer.text, file=sys.stderr)

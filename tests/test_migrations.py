@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from alembic import command
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
@@ -23,7 +22,7 @@ from shared.database.migrations import (
     revision,
 )
 from shared.database.tables import metadata
-from shared.errors import SchemaOutdated
+from shared.errors import SchemaOutdated, StatementFailed
 from tests.support.servers import PostgresServer
 
 type Catalog = set[str]
@@ -190,7 +189,7 @@ async def test_migrations_at_once_are_one(empty: Settings) -> None:
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Settings) -> None:
     # In the way of the last one.
     await execute(empty, *own_schema(empty), "CREATE TABLE payment_history (x INTEGER)")
-    with pytest.raises(DBAPIError):
+    with pytest.raises(StatementFailed):
         await migrate(empty)
     assert await inside(empty, revision) is None
     left = await catalog(empty)

@@ -12,20 +12,13 @@ import pytest
 from api.main import listen
 from shared.config.settings import Settings
 from shared.database.migrations import VERSION_TABLE, head, known_revisions, migrate
+from tests.support.commands import words_of_a_failed_start
 from tests.support.processes import PaymentsProcess, environment_of, processes
 from tests.support.servers import PostgresServer, free_port
 from tests.support.survival import MakeSettings, on_postgresql, on_sqlite
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.survival_fixtures"]
-
-
-async def words_of_a_failed_start(process: PaymentsProcess, *, code: int, timeout_s: float = 30) -> str:
-    """What it says before it ends."""
-    with processes(process):
-        assert await process.ended(timeout_s) == code, process.errors + process.output
-    assert "Traceback" not in process.errors + process.output
-    return " ".join(process.errors.split())
 
 
 @on_sqlite

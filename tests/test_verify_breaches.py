@@ -16,6 +16,7 @@ from shared.database.tables import deliveries, events, gateway_ledger, payment_h
 from shared.ids import new_id
 from shared.payments.events import emit_order_conflicts
 from tests.support.verified import (
+    IN_AN_HOUR,
     LONG_AGO,
     NOW,
     World,
@@ -236,6 +237,17 @@ async def a_payment_is_waited_for(connection: AsyncConnection, world: World) -> 
 @plants(BreachKind.DELIVERY_OVERDUE)
 async def a_delivery_is_waited_for(connection: AsyncConnection, world: World) -> None:
     await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(due_at=LONG_AGO))
+
+
+@plants(BreachKind.PAYMENT_LEASED_TOO_LONG)
+async def a_payment_was_claimed_before_the_clock_was_set_back(connection: AsyncConnection, world: World) -> None:
+    await connection.execute(update(payments).where(payments.c.id == world.processing).values(due_at=IN_AN_HOUR))
+
+
+@plants(BreachKind.DELIVERY_LEASED_TOO_LONG)
+async def a_delivery_was_claimed_before_the_clock_was_set_back(connection: AsyncConnection, world: World) -> None:
+    claimed = {"status": "sending", "due_at": IN_AN_HOUR}
+    await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(**claimed))
 
 
 ONLY_WITHOUT_AN_INDEX = {BreachKind.LIVE_TWICE, BreachKind.EVENT_REPEATED, BreachKind.DELIVERY_REPEATED}

@@ -15,7 +15,7 @@ from shared.broker.client import JOB_ITEMS_MAX, Broker, Queue
 from shared.database.engine import Database
 from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.tables import deliveries, payments
-from shared.errors import CommitUnknown, DatabaseUnavailable
+from shared.errors import PaymentsError
 from shared.idempotency import purge
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Relay:
         while True:
             try:
                 await self.run_once()
-            except (DatabaseUnavailable, CommitUnknown) as error:
+            except PaymentsError as error:
                 # Safe: rows that were due still are.
                 log.warning("relay.database_failed", error=str(error))
             self.ran_at = self._clock()

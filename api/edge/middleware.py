@@ -1,6 +1,8 @@
 """The outermost middleware: correlation id, admission, access log and metrics. Plain ASGI, for speed."""
 
+import asyncio
 import re
+from collections.abc import Callable
 from math import inf
 from time import perf_counter
 
@@ -18,6 +20,8 @@ log = structlog.get_logger("api.access")
 
 # Seconds between two log lines about refused intents.
 LOG_EVERY_S = 1.0
+# Methods that change nothing (RFC 9110, 9.2.1).
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # The member of the scope with the method that the client sent, where it is another one than the application sees.
 _ASKED = "payments.asked_method"
@@ -26,9 +30,10 @@ _ASKED = "payments.asked_method"
 class RequestContextMiddleware:
     """Gives every request a correlation id, admission control, a log line and metrics."""
 
-    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission, is_stopping: Callable[[], bool]) -> None:
         self._app = app
         self._admission = admission
+        self._is_stopping = is_stopping
         # Intents refused since the last log line about them.
         self._refused_count = 0
         self._logged_at = -inf
@@ -62,6 +67,11 @@ class RequestContextMiddleware:
             try:
                 await self._admission.wait_for_start(scope)
                 await self._app(scope, receive, send_with_headers)
+            except asyncio.CancelledError:
+                if status or not self._is_stopping():
+                    raise
+                # The process ends, and this request has taken longer than the server waits for it.
+                await self._send_problem(_unfinished(scope), scope, receive, send_with_headers)
             except Exception:
                 log.exception("http.defect", method=scope["method"], path=scope["path"])
                 if not status:
@@ -84,6 +94,11 @@ class RequestContextMiddleware:
     async def _send_problem(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
         answer = render(problem, path=scope["path"], correlation_id=scope["correlation_id"])
         await answer(scope, receive, send)
+
+
+def _unfinished(scope: Scope) -> Problem:
+    """Return what a client learns about a request whose work may or may not have been done."""
+    return Problem(Code.UNAVAILABLE if scope["method"] in SAFE_METHODS else Code.OUTCOME_UNKNOWN)
 
 
 def _as_get(scope: Scope) -> Scope:

@@ -8,15 +8,12 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.openapi import examples
 from api.openapi.responses import success
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.schemas import operations as schemas
-from api.state import Api
 from shared import metrics
 from shared.database.clock import rfc3339
 from shared.errors import PaymentsError
@@ -24,9 +21,6 @@ from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["operation"])
-
-# Seconds that the database has to answer.
-CHECK_TIMEOUT_S = 2.0
 
 
 @router.get(
@@ -50,15 +44,16 @@ async def get_health(api: ApiState) -> Response:
     "/health/ready",
     response_model=schemas.Ready,
     responses=success(200, "Payments are accepted.", example=examples.READY)
-    | success(503, "The database does not answer.", model=schemas.Ready, example=examples.NOT_READY),
+    | success(503, "The database cannot be used.", model=schemas.Ready, example=examples.NOT_READY),
 )
 async def get_readiness(api: ApiState) -> Response:
-    """Report which services can be reached.
+    """Report which services can be used.
 
-    The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
+    The status is 503 only if the database does not let this process read, write and commit: without Redis, payment
+    intents are still accepted. The answer about the database is at most a second old.
     """
     database, redis, upstreams = await asyncio.gather(
-        _database_answers(api), api.runtime.broker.ping(), api.readiness.are_healthy()
+        api.database_health.get(), api.runtime.broker.ping(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
@@ -78,6 +73,7 @@ async def get_metrics(api: ApiState) -> Response:
         # Safe: the metrics of the process itself are still useful.
         log.warning("metrics.database_failed", error=type(error).__name__)
         figures = {}
+    await api.database_health.get()
     _set_gauges(figures)
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
@@ -101,16 +97,6 @@ def _set_gauges(figures: dict[str, Any]) -> None:
 def _slots_taken(worker: dict[str, Any]) -> int:
     taken: int = worker["in_gateway"] + worker["checking_orders"]
     return taken
-
-
-async def _database_answers(api: Api) -> bool:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), api.runtime.database.read() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (PaymentsError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("health.database_failed", error=type(error).__name__)
-        return False
-    return True
 
 
 def _readiness(is_ready: bool | None) -> str:

@@ -31,7 +31,10 @@ PROMISES: dict[Invariant, str] = {
     Invariant.EVENT: "Every move that calls for an event has exactly one, and there is no other event.",
     Invariant.DELIVERY: "An event has one delivery to each endpoint that it matched, and one to its callback URL.",
     Invariant.ORDER_UPDATE: "The order update of a completed payment is delivered, pending, or failed with a reason.",
-    Invariant.DUE: "Every open payment and delivery has a due time, and none has been due for longer than --due-max.",
+    Invariant.DUE: (
+        "Every open payment and delivery has a due time, none has been due for longer than --due-max, and none that is "
+        "claimed is due later than a lease lasts."
+    ),
 }
 
 
@@ -63,6 +66,8 @@ class BreachKind(StrEnum):
     DELIVERY_NEVER_DUE = "delivery_never_due"
     PAYMENT_OVERDUE = "payment_overdue"
     DELIVERY_OVERDUE = "delivery_overdue"
+    PAYMENT_LEASED_TOO_LONG = "payment_leased_too_long"
+    DELIVERY_LEASED_TOO_LONG = "delivery_leased_too_long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ _CHANGED_BY_HAND = (
     "other tables."
 )
 _REFUND = "Refund the charge at the gateway by the transaction id in the ledger. Then find out which release wrote it."
+_CLOCK_SET_BACK = (
+    "The clock of the database was set back after the claim. If no worker works on the row, set its due_at to now."
+)
 _SET_DUE = "Set the due_at of the row to now. The relay then publishes it within seconds."
 _CHECK_WORKERS = (
     "Check that a worker runs and reaches the database and Redis: GET /api/v1/stats lists the workers. If workers run "
@@ -180,4 +188,10 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.PAYMENT_OVERDUE: BreachInfo(Invariant.DUE, "The payment has been due for too long.", _CHECK_WORKERS),
     BreachKind.DELIVERY_OVERDUE: BreachInfo(Invariant.DUE, "The delivery has been due for too long.", _CHECK_WORKERS),
+    BreachKind.PAYMENT_LEASED_TOO_LONG: BreachInfo(
+        Invariant.DUE, "The payment is due later than any claim of it lasts.", _CLOCK_SET_BACK
+    ),
+    BreachKind.DELIVERY_LEASED_TOO_LONG: BreachInfo(
+        Invariant.DUE, "The delivery is due later than any claim of it lasts.", _CLOCK_SET_BACK
+    ),
 }

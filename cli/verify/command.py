@@ -15,18 +15,19 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
 
 from cli.verify.report import document, lines
 from cli.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, SHOWN_MAX, Found, Scan
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import require_current
-from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from shared.errors import CommitUnknown, ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaOutdated
 from shared.verify_reports import keep_report
 
 # Seconds. The relay looks every second, and publishes a row again if no worker has claimed it within 30 s.
 DUE_MAX_S = 60.0
+# Seconds that a claim lasts by default.
+LEASE_S = 30.0
 # Seconds. One statement counts all payments.
 STATEMENT_TIMEOUT_S = 300.0
 EXIT_BROKEN = 1
@@ -74,8 +75,8 @@ async def _run(settings: Settings, options: Options, view: Console) -> Found:
     try:
         await require_current(database)
         return await _verify(database, settings, options, view)
-    except DBAPIError as error:
-        raise ConfigurationError(f"DATABASE_URL: {settings.sqlalchemy_url} cannot be used: {error.orig}") from error
+    except DatabaseRefused as error:
+        raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
     finally:
         await database.dispose()
 
@@ -88,6 +89,8 @@ async def _verify(database: Database, settings: Settings, options: Options, view
             due_max_s=options.due_max_s,
             confirms_orders=settings.order_service_url is not None,
             orders_since=options.orders_since,
+            lease_s=settings.lease_s,
+            webhook_lease_s=settings.webhook_lease_s,
         )
     finished_at = await _now(database)
     report = document(found, started_at=started_at, finished_at=finished_at)
@@ -101,17 +104,25 @@ async def _verify(database: Database, settings: Settings, options: Options, view
 
 
 async def verify(
-    scan: Scan, *, due_max_s: float = DUE_MAX_S, confirms_orders: bool = False, orders_since: datetime | None = None
+    scan: Scan,
+    *,
+    due_max_s: float = DUE_MAX_S,
+    confirms_orders: bool = False,
+    orders_since: datetime | None = None,
+    lease_s: float = LEASE_S,
+    webhook_lease_s: float = LEASE_S,
 ) -> Found:
     """Check every invariant and return what was found.
 
     A payment or delivery may be due for `due_max_s` seconds. With `confirms_orders`, each payment that was completed
-    after `orders_since` must have an order update; None means a minute after the first order update.
+    after `orders_since` must have an order update; None means a minute after the first order update. A claim of a
+    payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
     """
     of_orders = await scan.order_update_queries(orders_since) if confirms_orders else []
     await scan.of_payments([*RECORDS, *LEDGER, *DELIVERIES, *OPEN, *of_orders])
     await scan.of_keys()
     await scan.of_due(due_max_s)
+    await scan.of_leases(lease_s, webhook_lease_s)
     return scan.found
 
 

@@ -3,6 +3,7 @@
 Most of them check one range of payments. Each check is one statement on purpose; `cli.verify.scan` says why.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,7 @@ from shared.lifecycle import (
     DeliveryKind,
     DeliveryStatus,
     EventType,
+    HistoryReason,
     PaymentStatus,
 )
 
@@ -203,6 +205,38 @@ def overdue(table: Table, kind: BreachKind, *, before: datetime, limit: int) -> 
         select(literal(kind.value, String).label("kind"), *ids, table.c.status, table.c.due_at)
         .where(table.c.due_at < literal(before, UtcDateTime))
         .order_by(table.c.due_at)
+        .limit(limit)
+    )
+
+
+def leased_payments_due_after(moment: datetime, limit: int) -> Query:
+    """Find payments that a worker has claimed, and that are due after `moment`."""
+    # A payment that waits for its next try may be due at any time.
+    which = and_(payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.LEASE_EXPIRED)
+    ids = [payments.c.id.label("payment_id")]
+    return _due_after(moment, payments, BreachKind.PAYMENT_LEASED_TOO_LONG, ids, which, limit)
+
+
+def leased_deliveries_due_after(moment: datetime, limit: int) -> Query:
+    """Find deliveries that a worker has claimed, and that are due after `moment`."""
+    which = deliveries.c.status == DeliveryStatus.SENDING
+    return _due_after(moment, deliveries, BreachKind.DELIVERY_LEASED_TOO_LONG, _ids_of_delivery(), which, limit)
+
+
+def _due_after(
+    moment: datetime,
+    table: Table,
+    kind: BreachKind,
+    ids: Sequence[ColumnElement[Any]],
+    which: ColumnElement[bool],
+    limit: int,
+) -> Query:
+    # Counted beside the rows, so that a list that was cut short still has its total.
+    total = func.count().over().label("total")
+    return (
+        select(literal(kind.value, String).label("kind"), *ids, table.c.status, table.c.due_at, total)
+        .where(table.c.due_at > literal(moment, UtcDateTime), which)
+        .order_by(table.c.due_at.desc())
         .limit(limit)
     )
 

@@ -20,6 +20,7 @@ from cli.verify.breaches import BreachKind
 from cli.verify.payment_checks import Query
 from shared.database.clock import rfc3339
 from shared.database.engine import Database
+from shared.database.leases import CLOCK_SKEW_MAX_S
 from shared.database.tables import deliveries, idempotency_keys, payments
 
 # Payments, or keys, that one statement reads, which takes a fraction of a second.
@@ -145,6 +146,21 @@ class Scan:
             async with self.database.read() as connection:
                 await self._of_due(connection, table, kind, limit_s)
 
+    async def of_leases(self, payment_s: float, delivery_s: float) -> None:
+        """Check that no claimed row is due later than a lease lasts, which is `payment_s` or `delivery_s` seconds."""
+        limit = self.found.shown_max
+        for query, lease_s in (
+            (delivery_checks.leased_payments_due_after, payment_s),
+            (delivery_checks.leased_deliveries_due_after, delivery_s),
+        ):
+            async with self.database.read() as connection:
+                latest = await self.database.clock.now(connection) + timedelta(seconds=lease_s + CLOCK_SKEW_MAX_S)
+                rows = (await connection.execute(query(latest, limit))).mappings().all()
+            for row in rows:
+                self.found.note(BreachKind(row["kind"]), _ids(row), 0)
+            if rows:
+                self.found.note(BreachKind(rows[0]["kind"]), None, rows[0]["total"])
+
     async def _of_due(self, connection: AsyncConnection, table: Table, kind: BreachKind, limit_s: float) -> None:
         now = await self.database.clock.now(connection)
         before = now - timedelta(seconds=limit_s)
@@ -164,7 +180,7 @@ class Scan:
 
 def _ids(row: Any) -> dict[str, Any]:
     """Return the columns that locate a breach, as JSON values."""
-    return {str(name): _plain(value) for name, value in row.items() if name != "kind"}
+    return {str(name): _plain(value) for name, value in row.items() if name not in {"kind", "total"}}
 
 
 def _plain(value: Any) -> Any:

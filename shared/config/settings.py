@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
+from shared.config.database_url import DEFAULT_PORT, PostgresTarget, postgres_target
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
 from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
@@ -113,15 +114,26 @@ class Settings(
     def own_ports(self) -> frozenset[int]:
         """Ports on loopback that are ours: no delivery goes there, whatever networks are allowed."""
         ports = {self.port, self.metrics_port}
-        for url in (self.database_url, self.redis_url):
-            if url and not url.startswith(("sqlite", "unix")):
-                ports.add(make_url(url).port or (5432 if url.startswith("postgresql") else 6379))
+        if (postgres := self.postgres) is not None:
+            ports |= set(postgres.ports or (DEFAULT_PORT,))
+        if self.redis_url and not self.redis_url.startswith("unix"):
+            ports.add(make_url(self.redis_url).port or 6379)
         return frozenset(ports - {0})
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """`database_url` parsed; printing it hides the password."""
+        """`database_url` parsed. Printing it hides the password only in its usual place: print `database_name`."""
         return make_url(self.database_url)
+
+    @property
+    def postgres(self) -> PostgresTarget | None:
+        """What `database_url` says about a PostgreSQL; None for SQLite."""
+        return None if self.is_sqlite else postgres_target(self.sqlalchemy_url)
+
+    @property
+    def database_name(self) -> str:
+        """The name of the database for logs and messages, without anything that may be secret."""
+        return str(self.postgres or f"sqlite:///{self.sqlalchemy_url.database}")
 
     def warn(self) -> None:
         """Log each setting that works but is not safe enough to stay as it is."""

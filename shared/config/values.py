@@ -15,15 +15,10 @@ from pydantic_settings import NoDecode
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-}
+from shared.config.database_url import PORTS, SCHEMES, postgres_url, spread_hosts
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "sqlite+aiosqlite": "sqlite+aiosqlite"}
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
-PORTS = range(1, 65_536)
 ONE_DAY_S = 86_400
 RATE_LIMIT_MAX = 1_000_000_000
 # The words with which pydantic begins: "Value error, must be ...", "String should have ...".
@@ -35,23 +30,18 @@ type Network = IPv4Network | IPv6Network
 
 def _with_driver(text: str) -> str:
     """Return the same URL with the driver that we use, so that plain `sqlite:///` and `postgresql://` URLs work."""
+    is_postgres = text.partition("://")[0] in SCHEMES
     try:
-        url = make_url(text)
+        url = make_url(spread_hosts(text) if is_postgres else text)
     except (ArgumentError, ValueError) as error:
         raise ValueError("is not a database URL such as postgresql://user:password@host:5432/database") from error
-    if url.port is not None and url.port not in PORTS:
-        raise ValueError("has a port that is not between 1 and 65535")
+    if is_postgres:
+        return postgres_url(url)
     if url.drivername not in DRIVERS:
         raise ValueError(f"has the scheme {url.drivername!r}; use sqlite:///file or postgresql://...")
     url = url.set(drivername=DRIVERS[url.drivername])
-    if url.get_backend_name() == "sqlite":
-        if not url.database or ":memory:" in url.database or "mode" in url.query:
-            raise ValueError("needs a file: an SQLite database in memory would lose accepted payments")
-        return url.render_as_string(hide_password=False)
-    # libpq says sslmode; asyncpg calls the same thing ssl.
-    if "sslmode" in url.query:
-        mode = url.query["sslmode"]
-        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    if not url.database or ":memory:" in url.database or "mode" in url.query:
+        raise ValueError("needs a file: an SQLite database in memory would lose accepted payments")
     return url.render_as_string(hide_password=False)
 
 

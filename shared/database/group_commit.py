@@ -12,11 +12,18 @@ from math import inf
 from time import monotonic
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.engine import Database
-from shared.errors import CommitUnknown, DatabaseUnavailable, Overloaded, PaymentsError, ValueRefused, WriteConflict
+from shared.errors import (
+    CommitUnknown,
+    DatabaseUnavailable,
+    Overloaded,
+    PaymentsError,
+    StatementFailed,
+    ValueRefused,
+    WriteConflict,
+)
 
 # Seconds to linger at most, however long a transaction took: it may be long because the database hung.
 LINGER_MAX_S = 0.1
@@ -124,17 +131,18 @@ class GroupCommit[M, R]:
                 await self._commit_one_by_one(batch)
             else:
                 _fail(batch, error)
-        except (DatabaseUnavailable, CommitUnknown) as error:
-            log.warning("group_commit.failed", members=len(batch), error=repr(error))
-            _fail(batch, error)
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
+        except (ValueRefused, StatementFailed) as error:
             if len(batch) > 1:
                 await self._commit_one_by_one(batch)
             else:
-                log.warning("group_commit.value_refused", error=type(error).__name__)
-                _fail(batch, ValueRefused("The database refused a value. Change the request before you send it again."))
+                log.warning("group_commit.refused", error=type(error).__name__)
+                _fail(batch, error)
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            log.warning("group_commit.failed", members=len(batch), error=repr(error))
+            _fail(batch, error)
         except BaseException as error:
-            _fail(batch, DatabaseUnavailable(type(error).__name__))
+            # A defect, or the end of the process. It may have come while the COMMIT was on its way.
+            _fail(batch, CommitUnknown(type(error).__name__))
             raise
 
     async def _commit_one_by_one(self, batch: list[_Waiting[M, R]]) -> None:

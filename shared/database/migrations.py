@@ -3,59 +3,153 @@
 The migrations are in `alembic/`. They are expand-then-contract, so code that is older than the schema may go on.
 """
 
+import asyncio
 from pathlib import Path
+from time import monotonic
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Inspector, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedColumn
+from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
-from shared.errors import SchemaOutdated
+from shared.database.failures import is_lock_timeout
+from shared.database.tables import metadata
+from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaOutdated
+
+log = structlog.get_logger(__name__)
 
 VERSION_TABLE = "payments_alembic_version"
 MIGRATIONS = Path(__file__).resolve().parents[2] / "alembic"
 # The key of the advisory lock that lets one migration at a time run in a database: any number that only we use.
 ADVISORY_LOCK = 8009_2022
+# Seconds that a statement of a migration waits for a lock: everything else that wants the table waits behind it. Then
+# the migration gives way for LOCK_PAUSE_S seconds and begins again.
+LOCK_WAIT_S = 2
+LOCK_PAUSE_S = 1.0
+SCHEMAS = text("SELECT nspname FROM pg_namespace WHERE nspname = :schema")
 
 
 async def migrate(settings: Settings) -> str:
     """Bring the database to the schema of this code. Return the revision that it then has.
 
-    Several processes may do this at once: one migrates, and the others wait and find nothing left to do.
-    Raises ConfigurationError, DatabaseUnavailable or, if the answer to COMMIT was lost, CommitUnknown.
+    A newer schema that still serves this code is left as it is. Several processes may do this at once: one migrates,
+    and the others wait and find nothing left to do. Locks of other processes are waited for, as long as they last; in
+    between the migration gives way, so that payments do not queue behind it.
+    Raises ConfigurationError, SchemaOutdated, DatabaseUnavailable or, if the answer to COMMIT was lost, CommitUnknown.
     """
-    database = open_database(settings)
+    database = open_database(settings, has_time_limit=False)
+    began_at = monotonic()
     try:
-        if database.is_sqlite:
-            async with database.transaction() as connection:
-                # This takes SQLite's write lock before Alembic begins, whose state is global to the process.
-                await connection.begin()
-                await connection.run_sync(_upgrade)
-        else:
-            async with database.transaction() as connection:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
-                await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{settings.database_schema}"'))
-                await connection.run_sync(_upgrade)
+        while True:
+            try:
+                async with database.transaction() as connection:
+                    if (found := await _migrate(connection, database.schema)) is not None:
+                        return found
+                holder = "another migration"
+            except DatabaseUnavailable as error:
+                if not is_lock_timeout(error.__cause__):
+                    raise
+                holder = "another transaction"
+            log.info("migrate.waits", waits_for=holder, waited_s=round(monotonic() - began_at, 1))
+            await asyncio.sleep(LOCK_PAUSE_S)
     finally:
         await database.dispose()
+
+
+async def _migrate(connection: AsyncConnection, schema: str | None) -> str | None:
+    """Migrate inside the open transaction. Return the revision, or None while another process migrates."""
+    if schema is None:
+        # This takes SQLite's write lock before Alembic begins, whose state is global to the process.
+        await connection.begin()
+    else:
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'"))
+        is_ours = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+        if not is_ours.scalar_one():
+            return None
+        if not await _has_schema(connection, schema):
+            await connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+        await _require_schema(connection, schema)
+    found = await connection.run_sync(revision)
+    if found is not None and found not in known_revisions():
+        await _require_service(connection, found)
+        return found
+    await connection.run_sync(_upgrade)
     return head()
 
 
 async def require_current(database: Database) -> None:
-    """Raise SchemaOutdated, naming the command to run, if this code needs a newer schema than the database has.
+    """Raise SchemaOutdated, naming the command to run, if the database does not have the schema that this code needs.
 
-    Raises DatabaseUnavailable if that is not known.
+    A newer schema that still serves this code is fine. Raises ConfigurationError if the tables of another schema would
+    be used, and DatabaseUnavailable if that is not known.
     """
     async with database.read() as connection:
+        if database.schema is not None and await _has_schema(connection, database.schema):
+            await _require_schema(connection, database.schema)
         found = await connection.run_sync(revision)
-    if found != head() and (found is None or found in known_revisions()):
-        raise SchemaOutdated(
-            f"The schema of the database is at {found or 'nothing'}, but this code needs {head()}. "
-            "To bring it up to date, run `payments migrate`."
+        if found is not None and found not in known_revisions():
+            await _require_service(connection, found)
+        elif found != head():
+            raise SchemaOutdated(
+                f"The schema of the database is at {found or 'nothing'}, but this code needs {head()}. "
+                "To bring it up to date, run `payments migrate`."
+            )
+
+
+async def _has_schema(connection: AsyncConnection, schema: str) -> bool:
+    found = await connection.execute(SCHEMAS, {"schema": schema})
+    return found.scalar_one_or_none() is not None
+
+
+async def _require_schema(connection: AsyncConnection, schema: str) -> None:
+    """Raise an error unless unqualified names mean the tables in `schema`."""
+    used = (await connection.execute(text("SELECT current_schema()"))).scalar_one()
+    if used is None:
+        raise DatabaseRefused(f"permission denied for schema {schema}: it needs USAGE")
+    if used != schema:
+        raise ConfigurationError(
+            f"DATABASE_SCHEMA: connections use the schema {used} and not {schema}. A pooler between this service and "
+            "the database drops the settings of a session; connect to the database, or use another pooler"
         )
+
+
+async def _require_service(connection: AsyncConnection, found: str) -> None:
+    """Raise SchemaOutdated if a schema of a newer version of the service lacks what this code needs."""
+    if misfits := await connection.run_sync(_misfits):
+        raise SchemaOutdated(
+            f"The schema of the database is at {found}, which is newer than this code ({head()}) and no longer serves "
+            f"it: {', '.join(misfits)}. Install the version that made this schema."
+        )
+
+
+def _misfits(connection: Connection) -> list[str]:
+    """Return what this code cannot read or write: columns that are missing, and new ones that need a value."""
+    inspector = inspect(connection)
+    found = []
+    for table in metadata.sorted_tables:
+        columns = {column["name"]: column for column in _columns(inspector, table.name)}
+        ours = {column.name for column in table.columns}
+        found += [f"{table.name}.{name} is missing" for name in sorted(ours - columns.keys())]
+        found += [
+            f"{table.name}.{name} needs a value"
+            for name, column in columns.items()
+            if name not in ours and not column["nullable"] and column["default"] is None
+        ]
+    return found
+
+
+def _columns(inspector: Inspector, table: str) -> list[ReflectedColumn]:
+    try:
+        return inspector.get_columns(table)
+    except NoSuchTableError:
+        return []
 
 
 def config() -> Config:

@@ -1,6 +1,7 @@
 """PostgreSQL, Valkey, two APIs and three workers; what ends is started again, as an orchestrator would."""
 
 import asyncio
+import itertools
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+from sqlalchemy.engine import make_url
 
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import migrate
 from tests.chaos.clocks import WorkerApart
 from tests.chaos.upstreams import FlakyOrders, FlakyReceiver
-from tests.support.processes import PaymentsProcess, processes
+from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.processes import READY_EVENTS, PaymentsProcess, processes
+from tests.support.roles import PASSWORD, ROLE, ask_for_password, give_role
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
+from tests.support.swallowing import SwallowingProxy
 from tests.support.upstreams import running
 
 SECRET = "secret-of-the-chaos-with-more-than-32-bytes"
@@ -22,6 +27,7 @@ APIS = 2
 CLOCKS_APART_S = (0.0, 4.0, -4.0)  # one worker each
 # Few enough to be taken up: five processes have four each.
 CONNECTIONS_MAX = 60
+POOLED_MAX = 6
 OPERATOR_TIMEOUT_S = 10
 WATCH_S = 0.1
 TRIMMED_TO = 200  # requests that a stand-in remembers
@@ -36,6 +42,9 @@ class Installation:
 
     settings: Settings
     postgres: PostgresServer
+    proxy: SwallowingProxy
+    # None where this machine has no PgBouncer.
+    pooler: PgBouncer | None
     valkey: ValkeyServer
     apis: list[PaymentsProcess]
     workers: list[PaymentsProcess]
@@ -75,9 +84,16 @@ class Installation:
             for process in [*self.apis, *self.workers]:
                 if process.is_running or self.lock(process.folder.name).locked():
                     continue
-                last = process.errors[-1500:] or process.output[-1500:]
-                self.findings.append(f"{process.folder.name} ended by itself with {process.exit_code}: {last}")
+                if not _was_refused_at_start(process):
+                    last = process.errors[-1500:] or process.output[-1500:]
+                    self.findings.append(f"{process.folder.name} ended by itself with {process.exit_code}: {last}")
                 process.start()
+
+
+def _was_refused_at_start(process: PaymentsProcess) -> bool:
+    """Whether it never began to work, because the database refused it: a start says so and ends."""
+    begun = READY_EVENTS[process.command] & {line["event"] for line in process.lines()}
+    return not begun and "cannot be used" in process.errors
 
 
 @asynccontextmanager
@@ -92,18 +108,39 @@ async def installed() -> AsyncIterator[Installation]:
         receiver = await around.enter_async_context(FlakyReceiver.listening())
         settings = _settings(postgres.create_database("chaos"), valkey.url, orders.url)
         await migrate(settings)
+        role_url = give_role(postgres, "chaos")
+        ask_for_password(postgres)
+        proxy = around.enter_context(SwallowingProxy(postgres.port))
+        pooler = around.enter_context(_pooler(postgres)) if PROGRAM is not None else None
+        # Each process takes the next way to the database: straight, through the proxy, through the pooler.
+        ports = itertools.cycle([postgres.port, proxy.port, *([pooler.port] if pooler else [])])
         apis = [
-            PaymentsProcess("api", folder / f"api-{n}", settings.model_copy(update={"port": free_port()}))
+            PaymentsProcess("api", folder / f"api-{n}", _of_role(settings, role_url, next(ports), port=free_port()))
             for n in range(APIS)
         ]
         workers = [
-            PaymentsProcess("worker", folder / f"worker-{n}", settings, program=WorkerApart(by_s))
+            PaymentsProcess(
+                "worker", folder / f"worker-{n}", _of_role(settings, role_url, next(ports)), program=WorkerApart(by_s)
+            )
             for n, by_s in enumerate(CLOCKS_APART_S)
         ]
         around.enter_context(processes(*apis, *workers))
         for process in (*apis, *workers):
             await process.ready()
-        yield Installation(settings, postgres, valkey, apis, workers, orders, receiver)
+        yield Installation(settings, postgres, proxy, pooler, valkey, apis, workers, orders, receiver)
+
+
+def _pooler(postgres: PostgresServer) -> PgBouncer:
+    """A pooler whose few connections are shared between transactions, and that looks for a lost server every second."""
+    return PgBouncer(
+        postgres.port, "transaction", users={ROLE: PASSWORD}, default_pool_size=POOLED_MAX, server_login_retry=1
+    )
+
+
+def _of_role(settings: Settings, url: str, database_port: int, **changes: object) -> Settings:
+    """The settings of a process: it has its rights only, and its way to the database."""
+    way = make_url(url).set(port=database_port).render_as_string(hide_password=False)
+    return load_settings(**{**settings.model_dump(include=settings.model_fields_set), "database_url": way, **changes})
 
 
 def _settings(database_url: str, redis_url: str, orders_url: str) -> Settings:

@@ -14,6 +14,7 @@ from tests.chaos.clients import Clients
 from tests.chaos.installation import Installation, installed
 from tests.chaos.judge import SHOWN_MAX, Judgement, judge
 from tests.chaos.plan import Planned, planned_faults
+from tests.support.pgbouncer import PROGRAM
 
 FAULTS: dict[str, faults.Fault] = {
     fault.__name__: fault
@@ -31,6 +32,11 @@ FAULTS: dict[str, faults.Fault] = {
         database_faults.slow_commits,
         database_faults.lock_table,
         database_faults.fill_connections,
+        database_faults.rotate_password,
+        database_faults.time_out_locks,
+        database_faults.swallow_connections,
+        # Without a PgBouncer on this machine there is nothing to restart; the run says so.
+        *([database_faults.restart_pooler] if PROGRAM is not None else []),
         message_faults.double_messages,
         message_faults.delay_messages,
         message_faults.upset_receiver,
@@ -73,6 +79,8 @@ async def run(seed: str, *, seconds: float, rate: float, view: Console) -> RunRe
     """Do what the seed says for `seconds`, at `rate` intents per second; the findings are in the report."""
     report = RunReport(seed, seconds)
     view.print(f"chaos: seed {seed}, {seconds:g} s, {rate:g} intents/s; the installation starts")
+    if PROGRAM is None:
+        view.print("There is no PgBouncer on this machine: nothing behind a pooler is broken.", style="red")
     async with installed() as installation:
         clients = Clients(installation, rate, seed)
         async with asyncio.TaskGroup() as group:

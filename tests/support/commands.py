@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.processes import lives
+from tests.support.processes import PaymentsProcess, lives, processes
 from tests.support.servers import wait_until
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -91,3 +91,11 @@ def command(printed: Path, *arguments: str, settings: Mapping[str, str]) -> Iter
             process.wait()
             for leftover in running.left():
                 leftover.kill()
+
+
+async def words_of_a_failed_start(process: PaymentsProcess, *, code: int, timeout_s: float = 30) -> str:
+    """What it says before it ends."""
+    with processes(process):
+        assert await process.ended(timeout_s) == code, process.errors + process.output
+    assert "Traceback" not in process.errors + process.output
+    return " ".join(process.errors.split())

@@ -30,6 +30,7 @@ from tests.support.rows import accepted, claim, write
 # Ahead of every clock that looks: what waits here for its moment stays on time however long the tests run.
 NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 LONG_AGO = NOW - timedelta(hours=2)
+IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 CALLBACK = "https://shop.example/hook"
 
 
