@@ -67,6 +67,10 @@ class DeliveryClaims:
         """
         self._leased[delivery.id] = LeasedDelivery(delivery, leased_at)
 
+    def drop_lease(self, item: WorkItem) -> bool:
+        """Forget a delivery that is not to be sent now. Return whether it was inserted already leased."""
+        return self._leased.pop(item.id, None) is not None
+
     async def claim(self, item: WorkItem) -> LeasedDelivery | None:
         """Return the delivery of an item, leased by this process; None if there is nothing to send.
 
