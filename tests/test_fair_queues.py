@@ -9,7 +9,8 @@ from shared.ids import new_id
 from shared.webhooks.flows import Flow, registered_domain, site_of
 from tests.support.manual_clock import ManualClock
 from worker.deliveries import fair_queues
-from worker.deliveries.fair_queues import FLOWS_REMEMBERED, ITEMS_MAX, FairQueues, Standing, Turn
+from worker.deliveries.fair_queues import ITEMS_MAX, FairQueues, Pace, Turn
+from worker.deliveries.flow_memory import FLOWS_REMEMBERED, FlowMemory
 from worker.deliveries.shares import Limits
 
 LIMITS = Limits.of(slots=200, slots_per_origin=50)
@@ -38,12 +39,12 @@ class World:
             started.append(turn.flow)
         return started
 
-    def end(self, flow: Flow | None = None, standing: Standing = Standing.PROVEN, count: int = 1) -> None:
+    def end(self, flow: Flow | None = None, pace: Pace = Pace.FAST, count: int = 1) -> None:
         """End attempts, the oldest first."""
         for _ in range(count):
             turn = next(turn for turn in self.running if flow in {None, turn.flow})
             self.running.remove(turn)
-            self.queues.release(turn, standing)
+            self.queues.release(turn, pace)
 
     def prove(self, *flows: Flow) -> None:
         """Let an attempt of each flow be accepted."""
@@ -109,9 +110,9 @@ def test_an_origin_without_a_success_begins_with_few_slots() -> None:
     world = World()
     world.put(flow(), 100)
     assert len(world.fill()) == LIMITS.flow_unproven == 5
-    world.end(standing=Standing.UNCHANGED)
+    world.end(pace=Pace.UNKNOWN)
     assert len(world.fill()) == 1
-    world.end(standing=Standing.PROVEN)
+    world.end(pace=Pace.FAST)
     assert len(world.running) + len(world.fill()) == LIMITS.origin
 
 
@@ -120,7 +121,7 @@ def test_a_slow_attempt_takes_the_slots_away_again() -> None:
     world.prove(flow())
     world.put(flow(), 100)
     assert len(world.fill()) == LIMITS.origin
-    world.end(standing=Standing.UNPROVEN, count=LIMITS.origin)
+    world.end(pace=Pace.SLOW, count=LIMITS.origin)
     assert len(world.fill()) == LIMITS.flow_unproven
 
 
@@ -131,9 +132,9 @@ def test_a_proven_flow_that_begins_to_hang_gets_no_further_slot() -> None:
     world.put(hanging, 100)
     assert len(world.fill()) == LIMITS.origin
     world.clock.now += SLOW_AFTER_S + 0.1
-    world.end(hanging, Standing.UNCHANGED, count=30)
+    world.end(hanging, Pace.UNKNOWN, count=30)
     assert world.fill() == []
-    world.end(hanging, Standing.UNCHANGED, count=LIMITS.origin - 30)
+    world.end(hanging, Pace.UNKNOWN, count=LIMITS.origin - 30)
     assert len(world.fill()) == LIMITS.flow_unproven
     world.put(other, 10)
     assert world.fill() == [other] * 10
@@ -178,7 +179,7 @@ def test_the_unknown_and_the_slow_of_all_owners_never_hold_more_than_half() -> N
     assert world.fill() == []
     turns = []
     for _ in range(52):
-        world.end(next(turn.flow for turn in world.running if turn.flow != known), Standing.UNPROVEN)
+        world.end(next(turn.flow for turn in world.running if turn.flow != known), Pace.SLOW)
         turns += world.fill()
         if newcomer in turns:
             break
@@ -227,7 +228,7 @@ def test_a_slot_that_the_woken_flow_cannot_use_goes_to_the_next() -> None:
     started = world.fill()
     assert len(started) == LIMITS.site_unproven
     for _ in range(60 - len(started)):
-        world.end(standing=Standing.UNCHANGED)
+        world.end(pace=Pace.UNKNOWN)
         assert len(world.fill()) == 1
     assert len(world.queues) == 0
 
@@ -297,7 +298,7 @@ def test_nothing_is_kept_of_what_is_done_with() -> None:
         world.fill()
         if not world.running:
             break
-        world.end(standing=list(Standing)[number % 3])
+        world.end(pace=list(Pace)[number % 3])
         if number == 500:
             world.queues.hold(flows[3], 1)
     assert len(world.queues) == world.queues.unblocked_count == 0
@@ -306,7 +307,6 @@ def test_nothing_is_kept_of_what_is_done_with() -> None:
     assert not world.queues._turns
     assert not world.queues._items_by_owner
     assert not world.queues._running
-    assert len(world.queues._proven) <= FLOWS_REMEMBERED
 
 
 def test_dropping_everything_leaves_nothing() -> None:
@@ -350,3 +350,20 @@ def test_the_registered_domain_of_a_name(name: str, domain: str) -> None:
 )
 def test_the_site_of_an_origin(origin: str, site: str) -> None:
     assert site_of(origin) == site
+
+
+# -- memory
+
+
+def test_the_flows_that_were_used_last_are_remembered() -> None:
+    clock = ManualClock()
+    memory = FlowMemory(clock)
+    for number in range(FLOWS_REMEMBERED + 1):
+        memory.prove(one_of(number))
+        memory.prove(one_of(0))
+        memory.hold(one_of(number), 60)
+    assert memory.is_proven(one_of(0))
+    assert memory.is_proven(one_of(FLOWS_REMEMBERED))
+    assert not memory.is_proven(one_of(1))
+    assert memory.held_for(one_of(0)) is None
+    assert memory.held_for(one_of(1)) == 60

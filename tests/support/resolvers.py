@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from bench.name_server import NameServer, open_name_server
 
 
 class FixedResolver(AbstractResolver):
@@ -58,42 +59,10 @@ class HangingResolver(FixedResolver):
         return await super().resolve(host, port, family)
 
 
-@dataclass(slots=True)
-class NameServer(asyncio.DatagramProtocol):
-    """A name server on loopback: every name is 127.0.0.1, but for names below `silent` it gives no answer."""
-
-    silent: str
-    port: int = 0
-    asked: list[str] = field(default_factory=list)
-    transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
-        self.port = transport.get_extra_info("sockname")[1]
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer a query of one question (RFC 1035, 4.1)."""
-        labels, end = [], 12
-        while length := data[end]:
-            labels.append(data[end + 1 : end + 1 + length].decode())
-            end += 1 + length
-        name = ".".join(labels).lower()
-        self.asked.append(name)
-        if name.endswith(self.silent):
-            return
-        is_address = data[end + 1 : end + 3] == b"\0\1"
-        answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if is_address else b""
-        counts = b"\0\1" + (b"\0\1" if is_address else b"\0\0") + b"\0\0\0\0"
-        assert self.transport is not None
-        self.transport.sendto(data[:2] + b"\x81\x80" + counts + data[12 : end + 5] + answer, addr)
-
-
 @asynccontextmanager
 async def name_server(*, silent: str) -> AsyncIterator[NameServer]:
     """A name server until the block ends."""
-    loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(silent), ("127.0.0.1", 0))
+    transport, server = await open_name_server(silent)
     try:
         yield server
     finally:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
 from time import monotonic
+from typing import assert_never
 from uuid import UUID
 
 from shared.database.leases import WorkItem
 from shared.webhooks.flows import Flow
+from worker.deliveries.flow_memory import FlowMemory
 from worker.deliveries.shares import Gate, Gates, Limits, Turns
 
 # Items in memory, about 15 MB. One owner's backlog is never larger than the room that is left for the others.
@@ -21,17 +23,17 @@ ITEMS_MAX = 40_000
 # An item without room comes back after a second for so many that wait: a fast receiver has then taken half of them.
 DRAINED_PER_S = 2_000
 COMES_BACK_MIN_S, COMES_BACK_MAX_S = 1.0, 30.0
-# Flows that are remembered as proven or as held, beyond those for which something waits or runs.
-FLOWS_REMEMBERED = 10_000
 
 
-class Standing(Enum):
+class Pace(Enum):
     """What an attempt says about its flow."""
 
-    PROVEN = auto()
-    UNPROVEN = auto()
-    # Nothing: the attempt failed quickly, or was not made.
-    UNCHANGED = auto()
+    # It was accepted soon: the flow is proven.
+    FAST = auto()
+    # It took too long, or the receiver asked for a pause: the flow is not proven.
+    SLOW = auto()
+    # It failed quickly, or was not made, which says nothing.
+    UNKNOWN = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -81,9 +83,7 @@ class FairQueues:
         self._count = 0
         # Items of flows that wait at a gate.
         self._blocked_count = 0
-        self._proven: OrderedDict[Flow, None] = OrderedDict()
-        # The moments (monotonic, in seconds) until which a flow takes nothing.
-        self._held_until: OrderedDict[Flow, float] = OrderedDict()
+        self._memory = FlowMemory(clock)
         # Attempts that run, the longest first.
         self._running: OrderedDict[Turn, None] = OrderedDict()
 
@@ -106,7 +106,7 @@ class FairQueues:
         If the flow is held, or there is no room, nothing is added: return the seconds after which the item should come
         back.
         """
-        if wait_s := self._held_for(flow):
+        if wait_s := self._memory.held_for(flow):
             return wait_s
         queue = self._queues.get(flow)
         known = queue.items.get(item.id) if queue else None
@@ -128,7 +128,7 @@ class FairQueues:
         self._find_slow()
         while (flow := self._turns.pop()) is not None:
             queue = self._queues[flow]
-            is_unproven = flow not in self._proven
+            is_unproven = not self._memory.is_proven(flow)
             gates = self._gates.for_unproven(flow) if is_unproven else []
             gates += self._gates.for_all(flow)
             closed = next((gate for gate in gates if not gate.is_open), None)
@@ -136,6 +136,7 @@ class FairQueues:
             turn = self._start(flow, queue, gates, is_unproven=is_unproven) if closed is None else None
             if closed is not None:
                 self._park(flow, queue, closed)
+                self._gates.forget_idle(gates)
             if woken_by is not None and (turn is None or woken_by not in gates):
                 # The slot for which this flow was woken is still free.
                 self._wake(woken_by)
@@ -148,23 +149,27 @@ class FairQueues:
         turn.began_at = self._clock()
         self._running[turn] = None
 
-    def release(self, turn: Turn, standing: Standing) -> None:
+    def release(self, turn: Turn, pace: Pace) -> None:
         """Release the share of an item whose attempt has ended, and say what the attempt says about its flow."""
         self._running.pop(turn, None)
         for gate in turn.gates:
             gate.taken -= 1
-        if standing is not Standing.UNCHANGED:
-            self._set_proven(turn.flow, standing is Standing.PROVEN)
+        match pace:
+            case Pace.FAST:
+                self._prove(turn.flow)
+            case Pace.SLOW:
+                self._memory.disprove(turn.flow)
+            case Pace.UNKNOWN:
+                pass
+            case _:
+                assert_never(pace)
         for gate in turn.gates:
             self._wake(gate)
-        if turn.flow not in self._queues:
-            self._gates.forget(turn.flow)
+        self._gates.forget_idle(turn.gates)
 
     def hold(self, flow: Flow, for_s: float) -> list[WorkItem]:
         """Take nothing for the flow for so many seconds, and return what waited for it. A longer hold stays."""
-        until = self._clock() + for_s
-        self._held_until[flow] = max(until, self._held_until.pop(flow, until))
-        _trim(self._held_until)
+        self._memory.hold(flow, for_s)
         queue = self._queues.get(flow)
         if queue is None:
             return []
@@ -207,13 +212,8 @@ class FairQueues:
             self._unpark(flow, queue)
             queue.woken_by = gate
 
-    def _set_proven(self, flow: Flow, is_proven: bool) -> None:
-        if not is_proven:
-            self._proven.pop(flow, None)
-            return
-        self._proven[flow] = None
-        self._proven.move_to_end(flow)
-        _trim(self._proven)
+    def _prove(self, flow: Flow) -> None:
+        self._memory.prove(flow)
         queue = self._queues.get(flow)
         if queue and queue.closed_gate:
             # It may wait at a gate that it need not pass any more.
@@ -225,7 +225,7 @@ class FairQueues:
         overdue = self._clock() - self._slow_after_s
         while self._running and (turn := next(iter(self._running))).began_at < overdue:
             del self._running[turn]
-            self._set_proven(turn.flow, is_proven=False)
+            self._memory.disprove(turn.flow)
             if not turn.is_unproven:
                 turn.is_unproven = True
                 # A gate may be passed by more attempts than its limit then: no further one begins.
@@ -233,16 +233,6 @@ class FairQueues:
                 for gate in further:
                     gate.taken += 1
                 turn.gates += further
-
-    def _held_for(self, flow: Flow) -> float | None:
-        until = self._held_until.get(flow)
-        if until is None:
-            return None
-        left_s = until - self._clock()
-        if left_s > 0:
-            return left_s
-        del self._held_until[flow]
-        return None
 
     def _no_room_for(self, owner: str) -> float | None:
         """Return None if an item of the owner finds room, else the seconds after which there may be some."""
@@ -261,13 +251,11 @@ class FairQueues:
 
     def _drop(self, flow: Flow, queue: _Queue) -> None:
         """Forget a queue whose items are gone."""
-        (queue.closed_gate.waiting if queue.closed_gate else self._turns).remove(flow)
         del self._queues[flow]
+        if queue.closed_gate is not None:
+            queue.closed_gate.waiting.remove(flow)
+            self._gates.forget_idle([queue.closed_gate])
+        else:
+            self._turns.remove(flow)
         if queue.woken_by is not None:
             self._wake(queue.woken_by)
-        self._gates.forget(flow)
-
-
-def _trim[V](remembered: OrderedDict[Flow, V]) -> None:
-    if len(remembered) > FLOWS_REMEMBERED:
-        remembered.popitem(last=False)

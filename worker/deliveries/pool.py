@@ -20,7 +20,7 @@ from shared.webhooks.attempts import Delivered, DeliveryAttempt
 from shared.webhooks.deliveries import ClaimedDelivery, flows_of
 from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.claims import DeliveryClaims
-from worker.deliveries.fair_queues import ITEMS_MAX, FairQueues, Standing, Turn
+from worker.deliveries.fair_queues import ITEMS_MAX, FairQueues, Pace, Turn
 from worker.deliveries.postponer import Postponer
 from worker.deliveries.recorder import AttemptRecorder, AttemptResult
 from worker.deliveries.sessions import Sessions
@@ -218,16 +218,16 @@ class DeliveryPool:
                 self._queues.began(turn)
                 attempt = await self._attempt(sessions, leased.delivery)
         finally:
-            self._queues.release(turn, Standing.UNCHANGED if attempt is None else self._standing_after(attempt))
+            self._queues.release(turn, Pace.UNKNOWN if attempt is None else self._pace_of(attempt))
         if attempt is not None and attempt.hold_s:
             self._hold(turn, attempt.hold_s)
         self._start_sends()
         return AttemptResult(attempt, leased.leased_at + self._rules.lease_s) if leased and attempt else None
 
-    def _standing_after(self, attempt: DeliveryAttempt) -> Standing:
+    def _pace_of(self, attempt: DeliveryAttempt) -> Pace:
         if attempt.hold_s or attempt.duration_ms > self._rules.slow_after_s * 1000:
-            return Standing.UNPROVEN
-        return Standing.PROVEN if attempt.outcome == Delivered() else Standing.UNCHANGED
+            return Pace.SLOW
+        return Pace.FAST if attempt.outcome == Delivered() else Pace.UNKNOWN
 
     def _hold(self, turn: Turn, for_s: float) -> None:
         """Send the receiver nothing for so many seconds: what waits for it is due after that."""

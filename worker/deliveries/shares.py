@@ -5,7 +5,7 @@ never hold more than half of the slots.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -47,6 +47,7 @@ class Turns:
 class Gate:
     """A bound on attempts at once, and the flows that wait because it is reached."""
 
+    key: tuple[str, ...]
     limit: int
     taken: int = 0
     waiting: Turns = field(default_factory=Turns)
@@ -120,24 +121,14 @@ class Gates:
             self._gate(limits.all_unproven, "all"),
         ]
 
-    def forget(self, flow: Flow) -> None:
-        """Forget the gates of a flow at which nothing runs and nothing waits."""
-        for key in self._keys(flow):
-            if (gate := self._gates.get(key)) and gate.is_idle:
-                del self._gates[key]
+    def forget_idle(self, gates: Iterable[Gate]) -> None:
+        """Forget those of the gates at which nothing runs and nothing waits."""
+        for gate in gates:
+            if gate.is_idle:
+                self._gates.pop(gate.key, None)
 
     def _gate(self, limit: int, *key: str) -> Gate:
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(limit)
+            gate = self._gates[key] = Gate(key, limit)
         return gate
-
-    def _keys(self, flow: Flow) -> Iterator[tuple[str, ...]]:
-        site = flow.site
-        yield "owner", flow.owner
-        yield "origin", flow.origin
-        yield "flow", *flow
-        yield "owner at site", flow.owner, site
-        yield "unproven of owner", flow.owner
-        yield "site", site
-        yield ("all",)
