@@ -1,4 +1,7 @@
-"""Measures of shares: what an attack on the delivery slots costs the receivers that are healthy."""
+"""Measures of shares: what an attack on the delivery slots costs the receivers that are healthy.
+
+`checkout` is the folder of the code that API and worker run, for a comparison with another revision.
+"""
 
 import contextlib
 import sys
@@ -86,17 +89,17 @@ def hanging_names(seconds: int) -> Found:
     )
 
 
-def hanging_server(seconds: int) -> Found:
+def hanging_server(seconds: int, *, checkout: Path = CHECKOUT) -> Found:
     """Measure a healthy receiver while one user's callbacks go to 200 addresses of a server that hangs."""
 
     def attack(payer: Payer, ports: Hostile) -> None:
         for number in range(HANGING_CALLBACKS):
             payer.pay(f"http://{HANGING_NETWORK}.{1 + number % HANGING_ADDRESSES}:{ports.hanging_port}/x")
 
-    return _attacked(seconds, attack)
+    return _attacked(seconds, attack, checkout=checkout)
 
 
-def slow_path(seconds: int) -> Found:
+def slow_path(seconds: int, *, checkout: Path = CHECKOUT) -> Found:
     """Measure a quick path of a host while four endpoints on slow paths of the same host have a backlog."""
 
     def attack(payer: Payer, ports: Hostile) -> None:
@@ -105,13 +108,13 @@ def slow_path(seconds: int) -> Found:
         for _ in range(SLOW_PAYMENTS):
             payer.pay(None)
 
-    return _attacked(seconds, attack)
+    return _attacked(seconds, attack, checkout=checkout)
 
 
-def burst(_seconds: int) -> Found:
+def burst(_seconds: int, *, checkout: Path = CHECKOUT) -> Found:
     """Measure ten thousand deliveries at once to one fast host."""
     found = Found()
-    with hostile() as ports, production(QUICK_GATEWAY) as stack:
+    with hostile() as ports, production(QUICK_GATEWAY, checkout=checkout) as stack:
         arrivals = _deliver(stack, ports, [ports.url] * BURST_ENDPOINTS, BURST_PAYMENTS)
     gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     found.add(
@@ -167,6 +170,7 @@ def _attacked(
     seconds: int,
     attack: Callable[[Payer, Hostile], None],
     *,
+    checkout: Path = CHECKOUT,
     healthy_url: Callable[[Hostile, int], str] = lambda ports, _number: f"{ports.url}/quick",
 ) -> Found:
     """Compare the delays of a healthy user's webhooks before and during an attack by another user."""
@@ -174,7 +178,7 @@ def _attacked(
     with hostile() as ports:
         servers = {"WEBHOOK_NAME_SERVERS": f"127.0.0.1:{ports.name_port}"}
         with (
-            production(QUICK_GATEWAY | servers) as stack,
+            production(QUICK_GATEWAY | servers, checkout=checkout) as stack,
             _payer(stack, ATTACKER) as bad,
             _payer(stack, HEALTHY) as good,
         ):

@@ -221,16 +221,24 @@ def test_names_of_one_registered_domain_share_its_slots() -> None:
 
 def test_a_slot_that_the_woken_flow_cannot_use_goes_to_the_next() -> None:
     world = World()
-    # Two flows wait for the site, the first of them also for its owner.
-    site = [flow(f"http://h{number}.slow.test:80", f"user:{number % 3}") for number in range(60)]
-    for each in site:
+    holding = [flow(f"http://h{number}.slow.test:80", f"user:{number // 10}") for number in range(25)]
+    first, second = flow("http://first.slow.test:80", "user:first"), flow("http://second.slow.test:80", "user:second")
+    for each in holding:
         world.put(each)
-    started = world.fill()
-    assert len(started) == LIMITS.site_unproven
-    for _ in range(60 - len(started)):
-        world.end(pace=Pace.UNKNOWN)
-        assert len(world.fill()) == 1
-    assert len(world.queues) == 0
+    assert len(world.fill()) == LIMITS.site_unproven
+    world.put(first)
+    world.put(second)
+    assert world.fill() == []
+    # Now the first of the two that wait for the site has also used up the share of its owner.
+    for number in range(LIMITS.owner_unproven):
+        world.put(one_of(number, "user:first"))
+    assert len(world.fill()) == LIMITS.owner_unproven
+    world.end(holding[0], Pace.UNKNOWN)
+    assert world.fill() == [second]
+    world.end(one_of(0, "user:first"), Pace.UNKNOWN)
+    assert world.fill() == []
+    world.end(holding[1], Pace.UNKNOWN)
+    assert world.fill() == [first]
 
 
 # -- room
