@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from bench import against, compare, figures, response, scaling, volume
+from bench import against, compare, figures, response, scaling, shares, volume
 from bench.figures import Found
 from bench.progress import console, print_step
 
@@ -23,6 +23,11 @@ MEASURES: dict[str, Callable[[int], Found]] = {
     "workers": scaling.workers,
     "embedded": volume.embedded_default,
     "overload": volume.overload,
+    "deliveries": shares.deliveries,
+    "burst": shares.burst,
+    "hanging-names": shares.hanging_names,
+    "hanging-server": shares.hanging_server,
+    "slow-path": shares.slow_path,
 }
 
 

@@ -19,7 +19,7 @@ from shared.payments.history import history_of
 from shared.payments.outcomes import Declined, Settled
 from shared.payments.record import Record, record
 from shared.webhooks.attempts import Delivered, DeliveryAttempt, record_attempts
-from shared.webhooks.deliveries import claim_deliveries, hosts_of
+from shared.webhooks.deliveries import claim_deliveries, flows_of
 
 LEASE_S = 30.0
 NAME_CHARS = 60
@@ -43,7 +43,7 @@ async def hot_path_plans(settings: Settings, user_id: str, method_id: str) -> di
             [claimed] = await explainer.explain("claim", claim(connection, now, items, lease_s=LEASE_S))
             [recorded] = await explainer.explain("record", record(connection, now, [Record(claimed.payment, FAILURE)]))
             items = recorded.deliveries.to_publish
-            await explainer.explain("hosts", hosts_of(connection, items))
+            await explainer.explain("flows", flows_of(connection, items))
             [leased, *_] = await explainer.explain(
                 "claim a delivery", claim_deliveries(connection, now, items, lease_s=LEASE_S)
             )

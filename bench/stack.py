@@ -20,6 +20,8 @@ from cli.local.valkey import EmbeddedValkey
 from cli.tokens import mint
 from shared.config.settings import Settings, load_settings
 
+# The user that pays.
+USER = "1"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 ARQ = str(Path(sys.executable).with_name("arq"))
@@ -38,27 +40,35 @@ class Stack:
     @property
     def client(self) -> httpx.Client:
         """A client of the API as the user that pays."""
-        return self._client(user="1", role=None)
+        return self.payer(USER)
 
     def reader(self) -> httpx.Client:
         """Return a client of the API as an admin, who may see everything."""
         return self._client(user="bench", role="admin")
 
-    def methods(self) -> list[str]:
-        """Add a payment method of each type and return their ids."""
+    def payer(self, user: str) -> httpx.Client:
+        """Return a client of the API as a user."""
+        return self._client(user=user, role=None)
+
+    def methods(self, user: str = USER) -> list[str]:
+        """Add a payment method of each type for a user and return their ids."""
         card = {"exp_month": 12, "exp_year": 2040, "cvv": "123"}
         wanted: list[dict[str, Any]] = [
             {"type": "CREDIT_CARD", "payment_details": {**card, "card_number": "4242424242424242"}},
             {"type": "DEBIT_CARD", "payment_details": {**card, "card_number": "4000056655665556"}},
             {"type": "PAYPAL", "payment_details": {"email": "shopper@example.com"}},
         ]
-        with self.client as client:
+        with self.payer(user) as client:
             return [client.post("/payment-methods", json=method).raise_for_status().json()["id"] for method in wanted]
 
     def register_receiver(self) -> None:
         """Register the receiver as a webhook endpoint for the ends of all payments."""
+        self.register(f"{self.receiver_url}/hook")
+
+    def register(self, url: str) -> None:
+        """Register a webhook endpoint for the ends of all payments."""
         with self._client(user="bench", role="service") as client:
-            endpoint = {"name": "bench", "url": f"{self.receiver_url}/hook"}
+            endpoint = {"name": "bench", "url": url}
             client.post("/webhook-endpoints", json=endpoint).raise_for_status()
 
     def delete_endpoint(self, endpoint_id: str) -> None:
@@ -68,7 +78,7 @@ class Stack:
 
     def token(self) -> str:
         """Return an access token of the user that pays."""
-        return mint(self.settings, user="1", role=None, hours=1)
+        return mint(self.settings, user=USER, role=None, hours=1)
 
     def cpu_s(self) -> dict[str, float]:
         """Return the processor seconds that each process has used so far, with its children."""
@@ -115,7 +125,7 @@ def embedded() -> Iterator[Stack]:
 class Typical(Stack):
     """The usual design: it accepts any payment method, and delivers to the receiver that it was started with."""
 
-    def methods(self) -> list[str]:
+    def methods(self, user: str = USER) -> list[str]:  # noqa: ARG002 - the baseline has no users
         """Return one arbitrary id: the baseline does not check payment methods."""
         return ["any"]
 
@@ -131,7 +141,7 @@ def typical() -> Iterator[Stack]:
         LocalPostgres(fsync=True) as postgres,
         EmbeddedValkey(Path(folder) / "valkey") as valkey,
         _baseline(Path(folder), "bench.baseline.api:app", postgres, valkey) as (stack, env),
-        _process([ARQ, "bench.baseline.worker.WorkerSettings"], CHECKOUT, Path(folder) / "worker.log", env) as worker,
+        process([ARQ, "bench.baseline.worker.WorkerSettings"], CHECKOUT, Path(folder) / "worker.log", env) as worker,
     ):
         stack.processes |= {
             "worker": worker,
@@ -166,8 +176,8 @@ def _baseline(
     serve = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     stack = Typical(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{receiver_port}", settings)
     with (
-        _process(_receiver(receiver_port), CHECKOUT, folder / "receiver.log", env) as receiving,
-        _process(serve, CHECKOUT, folder / "api.log", env) as serving,
+        process(_receiver(receiver_port), CHECKOUT, folder / "receiver.log", env) as receiving,
+        process(serve, CHECKOUT, folder / "api.log", env) as serving,
     ):
         stack.processes = {"receiver": receiving, "api": serving}
         wait_until(lambda: _is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
@@ -185,7 +195,7 @@ def _processes(
     with contextlib.ExitStack() as running:
         receiver_log = folder / "receiver.log"
         stack.processes["receiver"] = running.enter_context(
-            _process(_receiver(receiver_port), CHECKOUT, receiver_log, clean_environment(os.environ))
+            process(_receiver(receiver_port), CHECKOUT, receiver_log, clean_environment(os.environ))
         )
         if "api" in commands:
             with ServiceProcess(folder, "migrate", environment, checkout=checkout) as migration:
@@ -200,7 +210,9 @@ def _processes(
 
 
 @contextlib.contextmanager
-def _process(command: list[str], cwd: Path, log: Path, env: dict[str, str]) -> Iterator[psutil.Process]:
+def process(command: list[str], cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
+    """Run a command until the block ends; without `env` it sees none of our settings."""
+    env = clean_environment(os.environ) if env is None else env
     with log.open("ab") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, env=env)
     try:

@@ -3,14 +3,14 @@
 No other module decides which database and which Redis a process uses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.broker.client import Broker, open_broker
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
 from shared.errors import ConfigurationError
 from shared.keyring import Keyring, open_keyring
-from shared.webhooks.url_policy import AddressPolicy
+from shared.webhooks.address_policy import AddressPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,14 @@ class Runtime:
 
     @property
     def address_policy(self) -> AddressPolicy:
-        """The addresses that deliveries may reach."""
-        return AddressPolicy(self.settings.delivery_networks, self.settings.own_ports)
+        """The addresses that deliveries may reach whose URL a service or an admin has given."""
+        settings = self.settings
+        return AddressPolicy(settings.delivery_networks, settings.own_ports, settings.closed_services)
+
+    @property
+    def user_address_policy(self) -> AddressPolicy:
+        """The addresses that deliveries may reach whose URL a user has given."""
+        return replace(self.address_policy, services=self.settings.services_closed_to_users)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -127,10 +127,18 @@ def test_a_development_secret_says_so_is_long_enough_and_can_be_replaced(variabl
     assert f"{variable}: ${{{variable}:-{value}}}" in (ROOT / "docker-compose.yml").read_text()
 
 
-def test_webhooks_reach_this_files_own_network_and_nothing_else_private() -> None:
-    subnet = COMPOSE["networks"]["default"]["ipam"]["config"][0]["subnet"]
-    assert ipaddress.ip_network(subnet).is_private
-    assert {SERVICES[name]["environment"]["WEBHOOK_ALLOWED_NETWORKS"] for name in OURS} == {subnet}
+def test_webhooks_reach_the_network_of_receivers_and_nothing_else_private() -> None:
+    [inner], [outer] = (COMPOSE["networks"][name]["ipam"]["config"] for name in ("default", "receivers"))
+    assert {SERVICES[name]["environment"]["WEBHOOK_ALLOWED_NETWORKS"] for name in OURS} == {outer["ip_range"]}
+    opened = ipaddress.IPv4Network(outer["ip_range"])
+    assert opened.is_private
+    assert opened.subnet_of(ipaddress.IPv4Network(outer["subnet"]))
+    # The gateway is the machine itself.
+    assert ipaddress.ip_address(outer["gateway"]) not in opened
+    assert not opened.overlaps(ipaddress.IPv4Network(inner["subnet"]))
+    # Of ours only the worker is in it.
+    attached = {name: service.get("networks", ["default"]) for name, service in SERVICES.items()}
+    assert {name for name, networks in attached.items() if "receivers" in networks} == {"worker"}
 
 
 def test_the_health_check_of_the_platform_finds_curl_in_the_api() -> None:

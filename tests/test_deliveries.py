@@ -14,7 +14,8 @@ from shared.ids import new_id
 from shared.keyring import Keyring
 from shared.lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.attempts import Delivered, TryAgain
-from shared.webhooks.deliveries import cancel_open, hosts_of, release
+from shared.webhooks.deliveries import cancel_open, flows_of, release
+from shared.webhooks.flows import Flow
 from tests.support.deliveries import (
     LEASE_S,
     NOW,
@@ -143,7 +144,7 @@ async def test_an_endpoint_that_closed_before_the_claim_ends_the_delivery(
     assert (row.status, row.due_at, row.last_error) == (DeliveryStatus.CANCELLED, None, reason)
 
 
-async def test_hosts_are_read_for_open_deliveries_under_their_lease_version(
+async def test_flows_are_read_for_open_deliveries_under_their_lease_version(
     database: Database, keyring: Keyring
 ) -> None:
     _, [one, ended] = await endpoint_with(database, keyring, 2)
@@ -151,9 +152,13 @@ async def test_hosts_are_read_for_open_deliveries_under_their_lease_version(
         [_, callback] = await complete_payments(connection, 1, now=NOW, callback_url="http://[2001:DB8::1]:8080/x")
     await record(database, success(await claim_one(database, ended)))
     async with database.read() as connection:
-        hosts = await hosts_of(connection, [callback, one, WorkItem(one.id, 3), WorkItem(ended.id, 1), one])
-        assert await hosts_of(connection, []) == []
-    assert hosts == [(callback, "http://2001:db8::1:8080"), (one, "https://shop.example:443")]
+        flows = await flows_of(connection, [callback, one, WorkItem(one.id, 3), WorkItem(ended.id, 1), one])
+        assert await flows_of(connection, []) == []
+    [endpoint_id] = {row.endpoint_id for row in await rows_of(database, [one])}
+    assert flows == [
+        (callback, Flow("http://2001:db8::1:8080", "user:1", "user:1")),
+        (one, Flow("https://shop.example:443", str(endpoint_id), "service:shop")),
+    ]
 
 
 # -- releasing and ending

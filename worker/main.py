@@ -6,6 +6,7 @@ It handles no signals: the commands in `cli` do.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from time import monotonic
 
 import structlog
@@ -25,6 +26,7 @@ from shared.version import VERSION
 from worker.arq_loop import JOBS_MAX, JobLoop
 from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
+from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
@@ -57,7 +59,8 @@ class WorkerProcess:
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
         self._order_client, orders = _open_order_service(settings)
         charger = Charger(_open_gateway(settings, database, self._ledger), _charge_rules(settings), orders)
-        self.pool = open_pool(runtime, orders)
+        self._service_addresses = ServiceAddresses(settings.services_closed_to_users)
+        self.pool = open_pool(runtime, orders, self._service_addresses)
         self.processor = Processor(
             database,
             charger,
@@ -95,6 +98,7 @@ class WorkerProcess:
             intake = [
                 parts.create_task(self._relay.run()),
                 parts.create_task(self._heartbeat.run()),
+                parts.create_task(self._service_addresses.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops()),
             ]
             parts.create_task(self._prefetch.run())
@@ -162,8 +166,14 @@ def _charge_rules(settings: Settings) -> ChargeRules:
     )
 
 
-def open_pool(runtime: Runtime, orders: OrderService | None = None) -> DeliveryPool:
-    """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is confirmed."""
+def open_pool(
+    runtime: Runtime, orders: OrderService | None = None, addresses: ServiceAddresses | None = None
+) -> DeliveryPool:
+    """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is confirmed.
+
+    `addresses` are those of our own services. Where an address is not known, its port is closed at every address that
+    is not public.
+    """
     settings = runtime.settings
     attempts = AttemptMaker(
         runtime.keyring,
@@ -177,8 +187,14 @@ def open_pool(runtime: Runtime, orders: OrderService | None = None) -> DeliveryP
         timeout_s=settings.webhook_timeout,
         lease_s=settings.webhook_lease_s,
         user_agent=f"payments/{VERSION}",
+        name_servers=settings.webhook_name_servers,
     )
-    return DeliveryPool(runtime.database, attempts, rules, runtime.address_policy)
+    known = addresses.known if addresses else {}
+    policy, user_policy = (
+        replace(each, addresses=known, closes_unknown=True)
+        for each in (runtime.address_policy, runtime.user_address_policy)
+    )
+    return DeliveryPool(runtime.database, attempts, rules, policy, user_policy=user_policy)
 
 
 def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, OrderService | None]:

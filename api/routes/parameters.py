@@ -8,13 +8,15 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Request
 
+from api.auth.principal import Principal, Role
 from api.edge.disconnect import Disconnect, disconnect_of
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import UrlRefused
 from shared.ids import parse_id
 from shared.payments.payment import Payment
-from shared.webhooks.url_policy import AddressPolicy, check_callback_url
+from shared.runtime import Runtime
+from shared.webhooks.url_policy import check_callback_url
 
 # One preference of a Prefer header (RFC 7240, 2): commas inside quotes do not end it.
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
@@ -89,10 +91,14 @@ def location(request: Request, object_id: UUID) -> str:
     return f"{request.scope['path']}/{object_id}"
 
 
-def check_receiver_url(policy: AddressPolicy, pointer: str, url: str) -> None:
-    """Refuse a URL that no webhook may be sent to, as far as its text shows. Raises Problem (callback_url_refused)."""
+def check_receiver_url(runtime: Runtime, principal: Principal, pointer: str, url: str) -> None:
+    """Refuse a URL that no webhook of `principal` may be sent to, as far as its text shows.
+
+    Raises Problem (callback_url_refused).
+    """
+    policy = runtime.user_address_policy if principal.role == Role.USER else runtime.address_policy
     try:
-        check_callback_url(url, policy)
+        check_callback_url(url, policy, allows_http=runtime.settings.allows_http_webhooks)
     except UrlRefused as error:
         refusal = {"pointer": pointer, "detail": str(error)}
         raise Problem(Code.CALLBACK_URL_REFUSED, errors=[refusal]) from error

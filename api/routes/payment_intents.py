@@ -92,7 +92,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
     if settings.order_service_url and not is_order_number(body.order_id):
         raise invalid("/order_id", "must be a positive integer: the order service numbers its orders")
     if body.callback_url is not None:
-        check_receiver_url(api.runtime.address_policy, "/callback_url", body.callback_url)
+        check_receiver_url(api.runtime, principal, "/callback_url", body.callback_url)
     intent_id = new_id()
     return Intent(
         id=intent_id,

@@ -49,7 +49,7 @@ async def create_webhook_endpoint(
     key: IdempotencyKey = None,
 ) -> Response:
     """Register a webhook endpoint. The answer has the secret that signs its deliveries; it is shown only this once."""
-    check_receiver_url(api.runtime.address_policy, "/url", body.url)
+    check_receiver_url(api.runtime, principal, "/url", body.url)
     endpoint_id, secret = new_id(), new_webhook_secret()
 
     async def add(connection: AsyncConnection, now: datetime, repeated: UUID | None) -> Endpoint:
@@ -118,7 +118,7 @@ async def change_webhook_endpoint(
 ) -> Response:
     """Change a webhook endpoint. Disabling it cancels its open deliveries."""
     if body.url is not None:
-        check_receiver_url(api.runtime.address_policy, "/url", body.url)
+        check_receiver_url(api.runtime, principal, "/url", body.url)
     async with api.runtime.database.transaction() as connection:
         endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
         now = await api.runtime.database.clock.now(connection)

@@ -84,6 +84,6 @@ class RateLimitSettings(BaseSettings):
     )
     trusted_proxies: Annotated[tuple[Network, ...], *COMMA_SEPARATED] = Field(
         default=(),
-        description="Addresses and CIDRs of proxies whose `X-Forwarded-For` is believed. Without them the address of "
-        "the connection counts.",
+        description="Addresses and CIDRs of proxies whose `X-Forwarded-For` is believed, or `none`. Without them the "
+        "address of the connection counts.",
     )

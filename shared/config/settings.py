@@ -12,12 +12,13 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
-from shared.config.database_url import DEFAULT_PORT, PostgresTarget, postgres_target
+from shared.config.database_url import PostgresTarget, postgres_target
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
 from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
+from shared.config.services import database_services, service_of
 from shared.config.upstreams import OrderServiceSettings, UpstreamSettings
-from shared.config.values import ONE_DAY_S, Network, is_loopback, reason_of
+from shared.config.values import ONE_DAY_S, Network, Service, is_loopback, reason_of
 from shared.config.webhooks import WebhookSettings
 from shared.errors import ConfigurationError
 
@@ -112,13 +113,36 @@ class Settings(
 
     @cached_property
     def own_ports(self) -> frozenset[int]:
-        """Ports on loopback that are ours: no delivery goes there, whatever networks are allowed."""
-        ports = {self.port, self.metrics_port}
-        if (postgres := self.postgres) is not None:
-            ports |= set(postgres.ports or (DEFAULT_PORT,))
-        if self.redis_url and not self.redis_url.startswith("unix"):
-            ports.add(make_url(self.redis_url).port or 6379)
-        return frozenset(ports - {0})
+        """Ports of ours, of the database and of Redis: no delivery goes there, whatever networks are allowed."""
+        return frozenset({self.port, self.metrics_port, *(service.port for service in self._stores)} - {0})
+
+    @cached_property
+    def closed_services(self) -> tuple[Service, ...]:
+        """Services of ours to which no delivery goes, whatever networks are allowed."""
+        upstreams = (service_of(url) for url in (self.auth_service_url, self.jwt_jwks_url) if url)
+        return (*self._stores, *filter(None, (self._listener,)), *upstreams)
+
+    @cached_property
+    def services_closed_to_users(self) -> tuple[Service, ...]:
+        """Services of ours to which nothing goes that a user has given the URL of."""
+        orders = (service_of(self.order_service_url),) if self.order_service_url else ()
+        return self.closed_services + orders
+
+    @property
+    def _listener(self) -> Service | None:
+        """The API, unless it listens on every address of its machine."""
+        return None if self.host in {"0.0.0.0", "::", ""} else Service(self.host.lower(), self.port)  # noqa: S104
+
+    @property
+    def _stores(self) -> tuple[Service, ...]:
+        """The database and Redis, unless they are a file or a socket of this machine."""
+        redis = () if not self.redis_url or self.redis_url.startswith("unix") else (service_of(self.redis_url),)
+        return (*database_services(self.postgres), *redis)
+
+    @property
+    def allows_http_webhooks(self) -> bool:
+        """Whether a new URL for webhooks may begin with http://."""
+        return self.environment == "development" if self.webhook_allow_http is None else self.webhook_allow_http
 
     @property
     def sqlalchemy_url(self) -> URL:

@@ -6,7 +6,7 @@ An error repeats nothing of the refused text but the scheme of a database URL, b
 import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from limits import parse_many
@@ -20,12 +20,21 @@ from shared.config.database_url import PORTS, SCHEMES, postgres_url, spread_host
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "sqlite+aiosqlite": "sqlite+aiosqlite"}
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 ONE_DAY_S = 86_400
+# The word for an empty list.
+NONE = "none"
 RATE_LIMIT_MAX = 1_000_000_000
 # The words with which pydantic begins: "Value error, must be ...", "String should have ...".
 PYDANTIC_SUBJECT = re.compile(r"^(?:Value error, |[A-Z][a-z]+ (?=should ))")
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
+
+
+class Service(NamedTuple):
+    """Where a service listens: a name or an address in lower case, and a port."""
+
+    host: str
+    port: int
 
 
 def _with_driver(text: str) -> str:
@@ -83,11 +92,23 @@ def _rate(text: str) -> str:
     return text
 
 
+def _name_server(text: str) -> str:
+    parts = _split(f"//{text}")
+    try:
+        ip_address(parts.hostname or "")
+    except ValueError:
+        raise ValueError("is not a list of addresses such as 10.0.0.2 or [fd00::2]:5353") from None
+    return text
+
+
 def _empty_is_unset(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
 def _comma_separated(value: Any) -> Any:
+    """Split a list; `none` is the empty one, because an empty variable counts as unset."""
+    if isinstance(value, str) and value.strip().lower() == NONE:
+        return []
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -106,6 +127,7 @@ type RedisUrl = Annotated[
 type HttpUrl = Annotated[
     str | None, BeforeValidator(_empty_is_unset), AfterValidator(lambda url: url and _http_url(url))
 ]
+type NameServer = Annotated[str, AfterValidator(_name_server)]
 type Rate = Annotated[str | None, BeforeValidator(_empty_is_unset), AfterValidator(lambda rate: rate and _rate(rate))]
 # These annotate a field where it is declared: pydantic-settings does not look into an alias for NoDecode.
 COMMA_SEPARATED = (NoDecode, BeforeValidator(_comma_separated))

@@ -12,7 +12,15 @@ from typing import Any, Self
 
 import orjson
 import structlog
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+    ThreadedResolver,
+)
 from yarl import URL
 
 from shared import metrics
@@ -61,7 +69,10 @@ class UpstreamClient:
     async def __aenter__(self) -> Self:
         """Open the pool of connections, which connects to nothing yet."""
         self._session = ClientSession(
-            connector=TCPConnector(limit=self._connections_max, keepalive_timeout=KEEPALIVE_S),
+            # The system's resolver, and not the one of deliveries, for which aiohttp has a shared default.
+            connector=TCPConnector(
+                limit=self._connections_max, keepalive_timeout=KEEPALIVE_S, resolver=ThreadedResolver()
+            ),
             # `_exchange` limits the whole exchange.
             timeout=ClientTimeout(total=None),
             headers={"accept": "application/json", "user-agent": "payments"},

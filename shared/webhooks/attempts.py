@@ -62,6 +62,8 @@ class DeliveryAttempt:
     status_code: int | None
     error: str | None
     response_body: bytes = field(repr=False)
+    # Seconds for which the receiver wants nothing at all.
+    hold_s: float = 0.0
 
 
 async def record_attempts(

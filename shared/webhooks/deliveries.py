@@ -21,13 +21,14 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Update, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
 from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkItem, claim, lock
 from shared.database.tables import ERROR_CHARS_MAX, columns_of, deliveries, events, payments, webhook_endpoints
 from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
+from shared.webhooks.flows import Flow
 from shared.webhooks.url_policy import origin
 
 
@@ -54,6 +55,8 @@ class ClaimedDelivery:
     encrypted_secret: str | None = field(repr=False)
     owner: str
     claimed_at: datetime
+    # The principal that registered the endpoint; None for what is not sent to an endpoint.
+    endpoint_owner: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime) -> Self:
@@ -71,6 +74,7 @@ class ClaimedDelivery:
             body=row["body"].encode(),
             encrypted_secret=row["encrypted_secret"],
             owner=row["owner"],
+            endpoint_owner=row["endpoint_owner"],
             claimed_at=claimed_at,
         )
 
@@ -80,30 +84,44 @@ class ClaimedDelivery:
         return WorkItem(self.id, self.lease_version)
 
     @property
-    def host(self) -> str:
-        """The receiver's host; see `host_of`."""
-        return host_of(self.url, self.kind)
+    def flow(self) -> Flow:
+        """The flow that the delivery belongs to."""
+        return _flow_of(self.url, self.kind, self.endpoint_id, self.endpoint_owner or self.owner)
 
 
-def host_of(url: str | None, kind: str) -> str:
-    """Return `scheme://host:port` of a receiver. The order service goes by the name of its kind."""
-    return origin(url or "") or kind
+def _flow_of(url: str | None, kind: str, endpoint_id: UUID | None, owner: str) -> Flow:
+    if kind == DeliveryKind.ORDER:
+        return Flow(kind, kind, kind)
+    return Flow(origin(url or ""), str(endpoint_id) if endpoint_id else owner, owner)
 
 
-async def hosts_of(connection: AsyncConnection, items: Sequence[WorkItem]) -> list[tuple[WorkItem, str]]:
-    """Return those of `items` that are still open under their lease version, each with the host of its receiver.
+async def flows_of(connection: AsyncConnection, items: Sequence[WorkItem]) -> list[tuple[WorkItem, Flow]]:
+    """Return those of `items` that are still open under their lease version, each with its flow.
 
     This only reads: the claim looks again.
     """
     if not items:
         return []
-    found = await connection.execute(
-        select(*columns_of(deliveries, "id", "lease_version", "kind"), RECEIVER_URL)
-        .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-        .where(id_in(deliveries.c.id, [item.id for item in items]), deliveries.c.status.in_(OPEN_DELIVERY))
-    )
-    hosts = {WorkItem(row.id, row.lease_version): host_of(row.url, row.kind) for row in found}
-    return [(item, hosts[item]) for item in dict.fromkeys(items) if item in hosts]
+    found = await connection.execute(_WITH_FLOWS, {"ids": [item.id for item in items]})
+    flows = {
+        WorkItem(row.id, row.lease_version): _flow_of(row.url, row.kind, row.endpoint_id, row.flow_owner)
+        for row in found
+    }
+    return [(item, flows[item]) for item in dict.fromkeys(items) if item in flows]
+
+
+@dataclass(frozen=True, slots=True)
+class Postponement:
+    """An item that is to be due in `wait_s` seconds; `is_leased` if its delivery was inserted already leased."""
+
+    item: WorkItem
+    wait_s: float
+    is_leased: bool
+
+    @property
+    def status(self) -> DeliveryStatus:
+        """The status of the delivery while nothing else has happened to it."""
+        return DeliveryStatus.SENDING if self.is_leased else DeliveryStatus.PENDING
 
 
 async def claim_deliveries(
@@ -151,6 +169,26 @@ async def release(connection: AsyncConnection, now: datetime, items: Sequence[Wo
     return len(ids)
 
 
+async def postpone(connection: AsyncConnection, now: datetime, postponements: Sequence[Postponement]) -> int:
+    """Let deliveries that wait for their attempt be due later, and give up their leases. Return how many.
+
+    No attempt is counted or logged. What was claimed, ended or published again under another lease stays as it is.
+    """
+    held = await lock(connection, deliveries, [each.item for each in postponements], deliveries.c.status)
+    moved = [each for each in postponements if each.item in held and held[each.item]["status"] == each.status]
+    if moved:
+        rows = [{"moved_id": each.item.id, "due_at": now + timedelta(seconds=each.wait_s)} for each in moved]
+        await connection.execute(_POSTPONE, [{**row, "updated_at": now} for row in rows])
+    return len(moved)
+
+
+_POSTPONE = (
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("moved_id"))
+    .values(status=DeliveryStatus.PENDING, due_at=bindparam("due_at"), updated_at=bindparam("updated_at"))
+)
+
+
 async def cancel_open(connection: AsyncConnection, now: datetime, reason: str, which: ColumnElement[bool]) -> int:
     """End the open deliveries of `which` as cancelled, `reason` being their last error. Return how many.
 
@@ -173,6 +211,17 @@ def sanitize_error(error: str | None) -> str | None:
 
 RECEIVER_URL = func.coalesce(deliveries.c.url, webhook_endpoints.c.url).label("url")
 
+_WITH_FLOWS = (
+    select(
+        *columns_of(deliveries, "id", "lease_version", "kind", "endpoint_id"),
+        RECEIVER_URL,
+        func.coalesce(webhook_endpoints.c.created_by, payments.c.created_by).label("flow_owner"),
+    )
+    .join(payments, payments.c.id == deliveries.c.payment_id)
+    .outerjoin(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
+    .where(id_in(deliveries.c.id, "ids"), deliveries.c.status.in_(OPEN_DELIVERY))
+)
+
 _WITH_RECEIVERS = (
     select(
         *columns_of(
@@ -183,6 +232,7 @@ _WITH_RECEIVERS = (
         payments.c.created_by.label("owner"),
         payments.c.order_id,
         webhook_endpoints.c.secret.label("encrypted_secret"),
+        webhook_endpoints.c.created_by.label("endpoint_owner"),
         webhook_endpoints.c.enabled,
         webhook_endpoints.c.deleted_at,
     )

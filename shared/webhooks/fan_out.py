@@ -111,6 +111,8 @@ class _Recipient:
 
     kind: DeliveryKind
     endpoint_id: UUID | None = None
+    # The principal that registered the endpoint.
+    owner: str | None = None
     url: str | None = None
     encrypted_secret: str | None = field(default=None, repr=False)
 
@@ -119,14 +121,14 @@ async def _endpoints_by_type(connection: AsyncConnection) -> dict[str, list[_Rec
     """Read which endpoints want which event type, among those that are enabled as this transaction sees them."""
     columns = webhook_endpoints.c
     found = await connection.execute(
-        select(columns.id, columns.event_types, columns.url, columns.secret).where(
+        select(columns.id, columns.created_by, columns.event_types, columns.url, columns.secret).where(
             columns.enabled, columns.deleted_at.is_(None)
         )
     )
     # Keys are texts, not EventType: an endpoint may want a type that only a newer version knows.
     by_type: dict[str, list[_Recipient]] = {}
     for row in found:
-        endpoint = _Recipient(DeliveryKind.ENDPOINT, row.id, row.url, row.secret)
+        endpoint = _Recipient(DeliveryKind.ENDPOINT, row.id, row.created_by, row.url, row.secret)
         for event_type in row.event_types:
             by_type.setdefault(event_type, []).append(endpoint)
     return by_type
@@ -180,5 +182,6 @@ def _leased(event: Event, row: dict[str, Any], recipient: _Recipient) -> Claimed
         "owner": event.owner,
         "order_id": event.order_id,
         "encrypted_secret": recipient.encrypted_secret,
+        "endpoint_owner": recipient.owner,
     }
     return ClaimedDelivery.of({**row, **joined}, claimed_at=event.happened_at)

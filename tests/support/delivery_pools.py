@@ -17,12 +17,13 @@ from shared.database.leases import WorkItem, take_due
 from shared.database.tables import deliveries
 from shared.errors import DatabaseUnavailable
 from shared.keyring import Keyring
+from shared.webhooks.address_policy import AddressPolicy
 from shared.webhooks.deliveries import ClaimedDelivery
-from shared.webhooks.url_policy import AddressPolicy
 from tests.support.deliveries import attempts_of, rows_of
 from tests.support.receivers import Endpoint, complete_and_lease, complete_payments, register
 from tests.support.waiting import eventually
 from worker.deliveries.attempt import AttemptMaker
+from worker.deliveries.fair_queues import ITEMS_MAX
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
 
 type MakeSettings = Callable[..., Settings]
@@ -42,6 +43,8 @@ def new_pool(
     settings: Settings,
     *,
     resolver: AbstractResolver | None = None,
+    user_policy: AddressPolicy | None = None,
+    queue_max: int = ITEMS_MAX,
     jitter: Callable[[], float] = no_jitter,
 ) -> DeliveryPool:
     """Return a pool with the limits of these settings; it sends nothing before `run`."""
@@ -54,9 +57,10 @@ def new_pool(
         timeout_s=settings.webhook_timeout,
         lease_s=settings.webhook_lease_s,
         user_agent=USER_AGENT,
+        queue_max=queue_max,
     )
     policy = AddressPolicy(settings.delivery_networks, settings.own_ports)
-    return DeliveryPool(database, attempts, rules, policy, resolver=resolver)
+    return DeliveryPool(database, attempts, rules, policy, user_policy=user_policy, resolver=resolver)
 
 
 @dataclass(slots=True)

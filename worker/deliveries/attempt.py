@@ -16,7 +16,15 @@ from shared.keyring import Keyring
 from shared.lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt
 from shared.webhooks.deliveries import ClaimedDelivery
-from worker.deliveries.webhook import JITTER_MAX, WebhookAnswer, decide, headers_of, parse_retry_after, post
+from worker.deliveries.webhook import (
+    JITTER_MAX,
+    WebhookAnswer,
+    decide,
+    headers_of,
+    hold_for,
+    parse_retry_after,
+    post,
+)
 from worker.orders import Confirmation, OrderNotifier, OrderStatus
 
 # Secrets that are kept decrypted in memory: decrypting takes longer than signing.
@@ -75,9 +83,10 @@ class AttemptMaker:
             return None
 
     def _judge_answer(self, delivery: ClaimedDelivery, answer: WebhookAnswer) -> DeliveryAttempt:
+        retry_after_s = parse_retry_after(answer.retry_after, delivery.claimed_at)
         outcome = decide(
             answer.status,
-            retry_after_s=parse_retry_after(answer.retry_after, delivery.claimed_at),
+            retry_after_s=retry_after_s,
             retries=delivery.retries,
             schedule_s=self._schedule_s,
             jitter=self._jitter(),
@@ -89,6 +98,7 @@ class AttemptMaker:
             status_code=answer.status,
             error=answer.error,
             response_body=answer.body,
+            hold_s=hold_for(answer.status, retry_after_s=retry_after_s, schedule_s=self._schedule_s),
         )
 
     async def _confirm_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:

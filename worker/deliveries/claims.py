@@ -3,6 +3,7 @@
 This module sends nothing.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ COMMIT_MAX = 200
 LINGER_FACTOR = 1.0
 # Seconds after a claim within which its delivery may be sent: the moment of the claim is the timestamp that is signed.
 REUSABLE_S = 2.0
+# Deliveries that are kept whole, with their bodies, for so long: more are sent in no two seconds.
+KEPT_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,9 @@ class DeliveryClaims:
             queue_max=queue_max,
             linger_factor=LINGER_FACTOR,
         )
-        # Deliveries that were inserted already leased, and wait for a slot.
-        self._leased: dict[UUID, LeasedDelivery] = {}
+        # Deliveries that were inserted already leased, and wait for a slot; the newest of them whole.
+        self._leased_items: dict[UUID, WorkItem] = {}
+        self._leased: OrderedDict[UUID, LeasedDelivery] = OrderedDict()
         # Claims under which nothing was sent.
         self._unsent: list[WorkItem] = []
 
@@ -65,7 +69,15 @@ class DeliveryClaims:
 
         `leased_at` is a moment (monotonic, in seconds) before the lease began.
         """
+        self._leased_items[delivery.id] = delivery.work_item
         self._leased[delivery.id] = LeasedDelivery(delivery, leased_at)
+        if len(self._leased) > KEPT_MAX:
+            self._leased.popitem(last=False)
+
+    def drop_lease(self, item: WorkItem) -> bool:
+        """Forget a delivery that is not to be sent now. Return whether it was inserted already leased."""
+        self._leased.pop(item.id, None)
+        return self._leased_items.pop(item.id, None) is not None
 
     async def claim(self, item: WorkItem) -> LeasedDelivery | None:
         """Return the delivery of an item, leased by this process; None if there is nothing to send.
@@ -80,7 +92,8 @@ class DeliveryClaims:
 
     async def release_unsent(self) -> None:
         """Release every claim under which nothing was sent: another worker may claim these deliveries at once."""
-        self.give_up(leased.delivery.work_item for leased in self._leased.values())
+        self.give_up(self._leased_items.values())
+        self._leased_items.clear()
         self._leased.clear()
         if not self._unsent:
             return
@@ -96,6 +109,7 @@ class DeliveryClaims:
 
     def _reusable_claim(self, item: WorkItem) -> LeasedDelivery | None:
         """Return the lease with which the delivery was inserted; None if there is none, or it is too old to send."""
+        self._leased_items.pop(item.id, None)
         leased = self._leased.pop(item.id, None)
         if leased is None or leased.delivery.work_item != item:
             return None

@@ -11,7 +11,7 @@ from aiohappyeyeballs import AddrInfoType
 from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver
 
-from shared.webhooks.url_policy import AddressPolicy
+from shared.webhooks.address_policy import AddressPolicy
 
 
 class AddressRefused(OSError):

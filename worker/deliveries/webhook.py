@@ -106,10 +106,16 @@ def decide(
         return Gone()
     if retries >= len(schedule_s):
         return Exhausted()
+    floor_s = hold_for(status, retry_after_s=retry_after_s, schedule_s=schedule_s)
+    return TryAgain(max(schedule_s[retries] * (1 + jitter), floor_s))
+
+
+def hold_for(status: int | None, *, retry_after_s: float | None, schedule_s: Sequence[float]) -> float:
+    """Return the seconds for which the receiver wants no delivery at all, at most the longest of the schedule."""
     floor_s = TOO_MANY_REQUESTS_FLOOR_S if status == HTTPStatus.TOO_MANY_REQUESTS else 0.0
     if status in RETRY_AFTER_STATUSES and retry_after_s is not None:
         floor_s = max(floor_s, retry_after_s)
-    return TryAgain(max(schedule_s[retries] * (1 + jitter), min(floor_s, max(schedule_s))))
+    return min(floor_s, max(schedule_s, default=0.0))
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
