@@ -48,8 +48,8 @@ class StorageSettings(BaseSettings):
     database_url: DatabaseUrl = Field(
         default="sqlite:///var/payments.db",
         validate_default=True,
-        description="The database: an SQLite file, or `postgresql://user:password@host:5432/database`, "
-        "with `sslmode` if needed.",
+        description="The database: an SQLite file, or `postgresql://user:password@host:5432/database` with the "
+        "[parameters](operations.md#the-parameters-of-database_url) of libpq.",
     )
     database_schema: str = Field(
         default="payments",
