@@ -163,10 +163,9 @@ async def test_a_kept_connection_that_breaks_is_repeated_over_a_new_one_and_both
         await world.endpoint(shop.url)
         items = []
         for _ in range(2):
-            [item] = await world.pay()
-            await pool.offer([item])
-            [row] = await world.until("delivered", [item])
-            items.append(item)
+            items += await world.pay()
+            await pool.offer(items[-1:])
+            await world.until("delivered", items)
         assert [request.connection for request in shop.requests] == [0, 0, 1]
     assert len(await world.attempts(items[0])) == 1
     broken, repeated = await world.attempts(items[1])
@@ -175,6 +174,7 @@ async def test_a_kept_connection_that_breaks_is_repeated_over_a_new_one_and_both
     assert "the request was repeated over a new one" in broken.error
     assert broken.url == repeated.url == shop.url
     assert repeated.started_at >= broken.started_at
+    [_, row] = await world.rows(items)
     assert (row.retries, row.attempts_total, row.last_error) == (1, 2, None)
 
 
