@@ -10,10 +10,10 @@ from ipaddress import ip_network
 import pytest
 from aiohttp import ClientSession
 
+from shared.upstream.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
 from shared.webhooks.url_policy import AddressPolicy
 from tests.support.raw_receivers import OK, dripping, raw_receiver, resetting, saying, saying_and_closing
-from worker.deliveries.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX
 from worker.deliveries.ssrf_guard import guarded_connector
 from worker.deliveries.webhook import BODY_WITHIN_S, WebhookAnswer, open_session, post
 

@@ -14,10 +14,10 @@ from aiohttp import ClientSession, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 
 from shared.config.settings import Settings
+from shared.upstream.connections import StrictConnection
 from shared.webhooks.url_policy import AddressPolicy
 from tests.support.delivery_pools import MakeSettings, World, running
 from tests.support.raw_receivers import OK, RawReceiver, RawRequest, Script, raw_receiver, resetting, saying
-from worker.deliveries.connections import ReceiverConnection
 from worker.deliveries.ssrf_guard import guarded_connector
 from worker.deliveries.webhook import open_session, post
 
@@ -253,4 +253,4 @@ def test_the_parts_of_aiohttp_that_are_not_public_are_still_there() -> None:
     for name in ("set_response_params", "data_received", "is_connected", "set_exception", "force_close"):
         assert callable(getattr(ResponseHandler, name))
     assert "self._payload = payload" in inspect.getsource(ResponseHandler.data_received)
-    assert issubclass(ReceiverConnection, ResponseHandler)
+    assert issubclass(StrictConnection, ResponseHandler)

@@ -131,6 +131,27 @@ async def test_the_json_of_a_delivery(database: Database, keyring: Keyring) -> N
     assert found.to_json(with_url=True, with_bodies=True) == expected
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("could not connect: Connect call failed ('10.9.9.2', 5432)", "could not connect: Connect call failed"),
+        ("TLS failed: certificate is not valid for 'localhost'.", "TLS failed: certificate is not valid."),
+        ("the receiver answered 500", "the receiver answered 500"),
+    ],
+)
+async def test_an_old_error_names_no_address_to_those_who_may_not_see_the_url(
+    database: Database, keyring: Keyring, stored: str, shown: str
+) -> None:
+    _, [item] = await endpoint_with(database, keyring, 1)
+    await record(database, attempt(await claim_one(database, item), TryAgain(300), error=stored))
+    async with database.read() as connection:
+        found = await find_delivery(connection, item.id)
+    assert found is not None
+    for with_url, text in ((False, shown), (True, stored)):
+        delivery = found.to_json(with_url=with_url)
+        assert (delivery["last_error"], delivery["attempts"][0]["error"]) == (text, text)
+
+
 async def test_a_delivery_that_is_being_sent_names_no_next_attempt(database: Database, keyring: Keyring) -> None:
     _, [item] = await endpoint_with(database, keyring, 1)
     await claim_one(database, item)

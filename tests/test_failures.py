@@ -15,11 +15,11 @@ import pytest
 from aiohttp import ClientConnectorError
 from aiohttp.client_reqrep import ConnectionKey
 
+from shared.upstream.connections import StrictConnector
 from shared.webhooks.url_policy import AddressPolicy
 from tests.support.certificates import Authority
 from tests.support.resolvers import FixedResolver
 from tests.support.servers import free_port
-from worker.deliveries.connections import ReceiverConnector
 from worker.deliveries.failures import describe_connection_error
 from worker.deliveries.ssrf_guard import guarded_socket
 from worker.deliveries.webhook import WebhookAnswer, open_session, post
@@ -30,7 +30,7 @@ HOST = "internal.shop.test"
 
 async def posted(url: str, trusts: Path | None = None, *, addresses: tuple[str, ...] = ("127.0.0.1",)) -> WebhookAnswer:
     """POST through the guard. Names lead to `addresses`; with `trusts` that authority is trusted, too."""
-    connector = ReceiverConnector(
+    connector = StrictConnector(
         limit=0,
         resolver=FixedResolver(*addresses),
         socket_factory=guarded_socket(POLICY),
@@ -131,7 +131,7 @@ async def test_a_good_certificate_is_accepted_and_the_connection_kept(tmp_path: 
         writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-    connector = ReceiverConnector(
+    connector = StrictConnector(
         resolver=FixedResolver("127.0.0.1"), ssl=ssl.create_default_context(cafile=authority.path)
     )
     async with server, open_session(connector, timeout_s=2, user_agent="payments/tests") as session:

@@ -1,5 +1,6 @@
 """Deliveries and their attempts as clients see them. It only reads."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,8 @@ from shared.webhooks.deliveries import RECEIVER_URL
 ATTEMPTS_SHOWN_MAX = 50
 # Attempts on one page of a list, which ends early for them: each may have a URL of 2 KB.
 ATTEMPTS_ON_PAGE_MAX = 500
+# As in `Connect call failed ('10.0.0.1', 5432)` and `certificate is not valid for 'localhost'`.
+_ADDRESSES = re.compile(r" \('[^)]*\)| for '[^']*'")
 # Attempts whose answers are shown, the latest ones, of one delivery only: 20 KB each.
 BODIES_SHOWN_MAX = 10
 
@@ -38,13 +41,13 @@ class LoggedAttempt:
     response_body: str | None
 
     def to_json(self, *, with_url: bool, with_body: bool) -> dict[str, Any]:
-        """Return the attempt for an answer."""
+        """Return the attempt for an answer; see `Delivery.to_json`."""
         return {
             "number": self.number,
             "started_at": rfc3339(self.started_at),
             "duration_ms": self.duration_ms,
             "status_code": self.status_code,
-            "error": self.error,
+            "error": self.error if with_url else _without_addresses(self.error),
             **({"url": self.url} if with_url else {}),
             **({"response_body": self.response_body} if with_body else {}),
         }
@@ -101,7 +104,7 @@ class Delivery:
             "status": self.status.value,
             "tries": self.retries,
             "next_attempt_at": _text(next_attempt_at),
-            "last_error": self.last_error,
+            "last_error": self.last_error if with_url else _without_addresses(self.last_error),
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),
             "delivered_at": _text(self.delivered_at),
@@ -225,6 +228,11 @@ async def _attempts_of(
             values["response_body"] = cut_text(values["response_body"])
         attempts.setdefault(row["delivery_id"], []).append(LoggedAttempt(**values))
     return attempts
+
+
+def _without_addresses(error: str | None) -> str | None:
+    """Return an error for those who may not see the URL: texts that 0.1 stored may name its address or its host."""
+    return None if error is None else _ADDRESSES.sub("", error)
 
 
 def _text(moment: datetime | None) -> str | None:

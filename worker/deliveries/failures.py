@@ -16,7 +16,7 @@ from aiohttp import (
     ClientSSLError,
 )
 
-from worker.deliveries.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX, Exchange, HeaderTooLong, NotHttp
+from shared.upstream.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX, Exchange, HeaderTooLong, NotHttp
 from worker.deliveries.ssrf_guard import AddressRefused
 
 # Errors of OpenSSL whose texts name the host or the address that the certificate does not fit.

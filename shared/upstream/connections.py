@@ -1,4 +1,4 @@
-"""The connections to receivers: kept between deliveries, and used again only while nothing has come over them unasked.
+"""HTTP connections that are kept between requests, and used again only while nothing has come over them unasked.
 
 aiohttp keeps connections too, but it believes whatever has arrived on one to be the next answer, and it forgets an
 answer if what follows the header in the same packet is wrong. It has no setting for either, so this module uses parts
@@ -74,8 +74,8 @@ class Exchange:
 _running: ContextVar[Exchange | None] = ContextVar("running_exchange", default=None)
 
 
-class ReceiverConnection(ResponseHandler):
-    """One connection to a receiver.
+class StrictConnection(ResponseHandler):
+    """One connection to a server.
 
     The header of an answer is given to the parser by itself, so that the status counts whatever follows. What arrives
     while no answer is expected closes the connection.
@@ -91,6 +91,7 @@ class ReceiverConnection(ResponseHandler):
         self._earlier_bytes = self._earlier_lines = 0
         # Line ends in the part of `_head` that has no end of a header.
         self._lines = 0
+        self._poller: select.poll | None = None
 
     def is_connected(self) -> bool:
         """Return whether the connection can be used, again or at all: it is open, and nothing waits to be read."""
@@ -111,7 +112,7 @@ class ReceiverConnection(ResponseHandler):
             if data:
                 self._read_head(data)
         elif data and (self._payload is None or self._payload.is_eof()):
-            # Nobody has asked for this: it must not become the answer of the next delivery.
+            # Nobody has asked for this: it must not become the answer of the next request.
             self.force_close()
             self.close()
         else:
@@ -124,16 +125,19 @@ class ReceiverConnection(ResponseHandler):
         self._exchange.has_answer = True
         searched = max(0, len(self._head) - _HEAD_END_BYTES)
         self._head += data
+        # Nearly always the whole header is in one packet, which needs no copy then.
+        received = data if len(data) == len(self._head) else bytes(self._head)
         while self._awaits_head:
-            end = _HEAD_END.search(self._head, searched)
+            end = _HEAD_END.search(received, searched)
             if end is None:
                 self._lines += data.count(b"\n")
-                self._exchange.status = _status_of(self._head)
-                self._check(self._head, self._lines)
+                self._exchange.status = _status_of(received)
+                self._check(received, self._lines)
                 return
-            head, data = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+            head, data = received[: end.end()], received[end.end() :]
             self._exchange.status = _status_of(head)
-            if not self._check(head, head.count(b"\n")):
+            lines = head.count(b"\n")
+            if not self._check(head, lines):
                 return
             answers = len(self)
             super().data_received(head)
@@ -143,18 +147,18 @@ class ReceiverConnection(ResponseHandler):
             if self._exchange.status in _WITHOUT_BODY and _ANNOUNCED_BODY.search(head):
                 self.force_close()
             self._earlier_bytes += len(head)
-            self._earlier_lines += head.count(b"\n")
-            self._head[:] = data if self._awaits_head else b""
+            self._earlier_lines += lines
+            self._head[:] = received = data if self._awaits_head else b""
             self._lines = searched = 0
         if data and self.exception() is None:
             self.data_received(data)
 
-    def _check(self, head: bytes | bytearray, lines: int) -> bool:
+    def _check(self, head: bytes, lines: int) -> bool:
         """Return whether the header may go on so; if not, the answer fails and the connection is closed."""
         # The status line and the empty line at the end are no header lines.
         if self._earlier_bytes + len(head) > HEAD_BYTES_MAX or self._earlier_lines + lines > HEAD_LINES_MAX + 2:
             self._fail(HeaderTooLong())
-        elif not _may_be_http(head):
+        elif self._exchange.status is None and not _may_be_http(head):
             # The parser takes other protocols too, and it would wait for a whole line.
             self._fail(NotHttp())
         return self._awaits_head
@@ -169,17 +173,18 @@ class ReceiverConnection(ResponseHandler):
         """Return whether the kernel has something that the event loop has not read yet: bytes, or the end."""
         if self.transport is None:
             return True
-        poller = select.poll()
-        poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poller.poll(0))
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poller.poll(0))
 
 
-class ReceiverConnector(TCPConnector):
-    """A pool of connections to receivers, from which the one that was used last is taken first."""
+class StrictConnector(TCPConnector):
+    """A pool of such connections, from which the one that was used last is taken first."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        make_connection: Callable[..., ResponseHandler] = ReceiverConnection
+        make_connection: Callable[..., ResponseHandler] = StrictConnection
         self._factory = partial(make_connection, self._loop)
 
     async def _get(self, key: Any, traces: Any) -> Any:
@@ -192,13 +197,13 @@ class ReceiverConnector(TCPConnector):
         return await super()._get(key, traces)
 
 
-def _may_be_http(head: bytes | bytearray) -> bool:
+def _may_be_http(head: bytes) -> bool:
     """Return whether the bytes are, or may become, the beginning of an HTTP answer. Blank lines may stand before it."""
-    start = bytes(head[:_SEARCHED_FOR_HTTP_BYTES]).lstrip(b"\r\n")
+    start = head[:_SEARCHED_FOR_HTTP_BYTES].lstrip(b"\r\n")
     return start.startswith(_HTTP) or _HTTP.startswith(start)
 
 
-def _status_of(head: bytes | bytearray) -> int | None:
+def _status_of(head: bytes) -> int | None:
     found = _STATUS_LINE.match(head)
     return int(found[1]) if found else None
 
