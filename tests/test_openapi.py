@@ -56,6 +56,7 @@ OPERATIONS = {
     ),
     "delete /webhook-endpoints/{endpoint_id}": ("204", "forbidden not_found outcome_unknown"),
     "get /webhook-endpoints/{endpoint_id}/deliveries": ("200", "forbidden not_found"),
+    "get /webhook-deliveries/{delivery_id}": ("200", "not_found"),
     "post /webhook-deliveries/{delivery_id}/resend": ("202", f"{KEYED} not_found delivery_in_progress"),
     "get /callback-secret": ("200", ""),
     "get /stats": ("200", "forbidden"),

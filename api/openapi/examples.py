@@ -29,6 +29,7 @@ PENDING: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "order_id": "1042",
     "user_id": "1",
+    "created_by": "user:1",
     "payment_method_id": METHOD_ID,
     "amount": 1585,
     "currency": "USD",
@@ -139,7 +140,7 @@ DELIVERY: dict[str, Any] = {
     ],
 }
 RESENT = DELIVERY | {"status": "pending", "tries": 0, "next_attempt_at": "2026-11-27T18:50:00.000Z"}
-PAYMENT_DELIVERIES = {"payment_id": EXAMPLE_ID, "deliveries": [DELIVERY]}
+PAYMENT_DELIVERIES = {"payment_id": EXAMPLE_ID, "deliveries": [DELIVERY], "limit": 100, "next_cursor": None}
 ENDPOINT_DELIVERIES = {
     "deliveries": [DELIVERY | {"url": ENDPOINT["url"]}],
     "limit": 20,

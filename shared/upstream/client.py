@@ -12,20 +12,13 @@ from typing import Any, Self
 
 import orjson
 import structlog
-from aiohttp import (
-    ClientError,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    TCPConnector,
-    ThreadedResolver,
-)
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, ThreadedResolver
 from yarl import URL
 
 from shared import metrics
 from shared.errors import UpstreamUnavailable
 from shared.upstream.breaker import Breaker
+from shared.upstream.connections import StrictConnector
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +63,7 @@ class UpstreamClient:
         """Open the pool of connections, which connects to nothing yet."""
         self._session = ClientSession(
             # The system's resolver, and not the one of deliveries, for which aiohttp has a shared default.
-            connector=TCPConnector(
+            connector=StrictConnector(
                 limit=self._connections_max, keepalive_timeout=KEEPALIVE_S, resolver=ThreadedResolver()
             ),
             # `_exchange` limits the whole exchange.

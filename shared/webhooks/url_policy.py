@@ -16,6 +16,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 INVISIBLE = re.compile(r"[\0-\x20\x7f]")
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 AUTHORITY = re.compile(r"[a-z]+://([^/?#\\]*)", re.IGNORECASE)
+# Visible characters that no request target may have (RFC 3986, 2), and how they are escaped.
+NOT_IN_TARGET = {ord(character): f"%{ord(character):02X}" for character in '"<>\\^`{|}'}
 
 
 def check_callback_url(url: str, policy: AddressPolicy, *, allows_http: bool = True) -> None:
@@ -31,6 +33,8 @@ def check_callback_url(url: str, policy: AddressPolicy, *, allows_http: bool = T
         raise UrlRefused(WRITE_PUNYCODE)
     if not VISIBLE_ASCII.fullmatch(url):
         raise UrlRefused("has characters other than visible ASCII; escape them (RFC 3986)")
+    if found := {character for character in url if ord(character) in NOT_IN_TARGET}:
+        raise UrlRefused(f"has characters that must be escaped (RFC 3986): {' '.join(sorted(found))}")
     parts = _split(url)
     if not allows_http and parts.scheme != "https":
         raise UrlRefused("must start with https://")
@@ -48,6 +52,17 @@ def origin(url: str) -> str:
         return f"{parts.scheme}://{parts.hostname}:{_port(parts)}"
     except UrlRefused:
         return url
+
+
+def split_target(url: str) -> tuple[str, str, str]:
+    """Return the scheme, the host with its port, and the request target of a URL, each as it is written.
+
+    Only what no target may have is escaped: URLs were registered that have such characters.
+    """
+    scheme, _, rest = url.partition("://")
+    end = next((place for place, character in enumerate(rest) if character in "/?"), len(rest))
+    target = rest[end:].translate(NOT_IN_TARGET)
+    return scheme.lower(), rest[:end], target if target.startswith("/") else f"/{target}"
 
 
 def _split(url: str) -> SplitResult:
