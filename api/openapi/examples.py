@@ -107,6 +107,7 @@ ENDPOINT: dict[str, Any] = {
     "event_types": ["payment.completed", "payment.failed", "payment.cancelled"],
     "enabled": True,
     "disabled_reason": None,
+    "problem": None,
     "created_by": "service:orders",
     "created_at": "2026-11-27T18:30:00.000Z",
     "updated_at": "2026-11-27T18:30:00.000Z",
