@@ -42,6 +42,11 @@ workers_alive = Gauge("payments_workers", "Workers whose heartbeat has not expir
 worker_slots = Gauge("payments_worker_slots", "Slots of all workers.")
 worker_slots_taken = Gauge("payments_worker_slots_taken", "Slots of all workers that a payment has taken.")
 
+log_lines_lost = Counter("payments_log_lines_lost_total", "Log lines that could not be written.")
+log_lines_left_out = Counter(
+    "payments_log_lines_left_out_total", "Warnings that were not logged because they repeat.", ["event"]
+)
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
