@@ -32,7 +32,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def lost() -> float:
-    return metrics.log_lines_lost._value.get()
+    count: float = metrics.log_lines_lost._value.get()
+    return count
 
 
 def test_lines_arrive_whole_and_in_order_also_long_ones(pipe: tuple[int, int]) -> None:

@@ -74,13 +74,15 @@ async def test_a_full_disk_from_the_start_on_ends_nothing_and_is_reported_once(
 ) -> None:
     settings = make_settings(metrics_port=free_port())
     errors = tmp_path / "errors"
-    with Path("/dev/full").open("wb") as full, errors.open("wb") as taken:
-        with payments_up(settings, tmp_path, full, taken) as process:
-            await eventually(lambda: answers(settings), 60)
-            await pays(settings)
-            assert await lines_lost(settings) > 1
-            process.terminate()
-            assert process.wait(ENDS_S) == 0
+    full, taken = os.open("/dev/full", os.O_WRONLY), os.open(errors, os.O_WRONLY | os.O_CREAT)
+    with payments_up(settings, tmp_path, full, taken) as process:
+        await eventually(lambda: answers(settings), 60)
+        await pays(settings)
+        assert await lines_lost(settings) > 1
+        process.terminate()
+        assert process.wait(ENDS_S) == 0
+    os.close(full)
+    os.close(taken)
     assert errors.read_text().count("Log lines cannot be written") == 1
     assert "No space left on device" in errors.read_text()
     assert "Traceback" not in errors.read_text()
@@ -91,14 +93,13 @@ async def test_a_full_disk_from_the_start_on_ends_nothing_and_is_reported_once(
 async def test_a_reader_that_dies_ends_nothing(make_settings: MakeSettings, tmp_path: Path, both: bool) -> None:
     settings = make_settings(metrics_port=free_port())
     reader, writer = os.pipe()
-    with (tmp_path / "errors").open("wb") as errors:
-        with payments_up(settings, tmp_path, writer, writer if both else errors) as process:
-            os.close(writer)
-            await eventually(lambda: answers(settings), 60)
-            os.close(reader)
-            await pays(settings)
-            process.terminate()
-            assert process.wait(ENDS_S) == 0
+    with payments_up(settings, tmp_path, writer, writer if both else subprocess.DEVNULL) as process:
+        os.close(writer)
+        await eventually(lambda: answers(settings), 60)
+        os.close(reader)
+        await pays(settings)
+        process.terminate()
+        assert process.wait(ENDS_S) == 0
 
 
 @on_sqlite
