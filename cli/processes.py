@@ -107,6 +107,7 @@ async def _with_runtime(
     runtime = open_runtime(settings)
     left_out = asyncio.create_task(report_left_out())
     try:
+        await runtime.broker.require_supported()
         if await _wait_for_database(settings, lambda: require_current(runtime.database), stop):
             await part(runtime, stop)
     finally:

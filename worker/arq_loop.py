@@ -16,6 +16,7 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from shared.broker.client import Broker, Queue, open_broker
+from shared.broker.failures import reason_of
 from shared.database.leases import WorkItem
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class JobLoop:
             try:
                 await worker.async_run()
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("jobs.loop_ended", queue=self._queue, error=type(error).__name__, again_in_s=pause_s)
+                log.warning("jobs.loop_ended", queue=self._queue, error=reason_of(error), again_in_s=pause_s)
             finally:
                 await asyncio.shield(_close(worker, broker))
             lasted_s = asyncio.get_running_loop().time() - started

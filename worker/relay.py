@@ -70,7 +70,7 @@ class Relay:
         Takes nothing while Redis does not answer. Raises DatabaseUnavailable or CommitUnknown.
         """
         await self._purge()
-        if not await self._broker.ping():
+        if not await self._broker.probe():
             return 0
         return sum([await self._relay(table, queue) for table, queue in SOURCES])
 

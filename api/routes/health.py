@@ -51,7 +51,7 @@ async def ready(api: ApiState) -> Response:
     The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
     """
     database, redis, upstreams = await asyncio.gather(
-        _database_answers(api), api.runtime.broker.ping(), api.readiness.are_healthy()
+        _database_answers(api), api.runtime.broker.probe(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}

@@ -64,8 +64,8 @@ class StorageSettings(BaseSettings):
     )
     redis_url: RedisUrl = Field(
         default=None,
-        description="The broker: `redis://`, `rediss://` or `unix://`. Without it only `payments up` runs, "
-        "which starts a Valkey of its own.",
+        description="The broker: `redis://`, `rediss://`, `unix://`, or Sentinels with `redis+sentinel://` and "
+        "`rediss+sentinel://`. Without it only `payments up` runs, which starts a Valkey of its own.",
     )
 
 

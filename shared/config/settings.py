@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
+from shared.config.redis_url import parse_redis_url
 from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
 from shared.config.upstreams import OrderServiceSettings, UpstreamSettings
@@ -113,9 +114,10 @@ class Settings(
     def own_ports(self) -> frozenset[int]:
         """Ports on loopback that are ours: no delivery goes there, whatever networks are allowed."""
         ports = {self.port, self.metrics_port}
-        for url in (self.database_url, self.redis_url):
-            if url and not url.startswith(("sqlite", "unix")):
-                ports.add(make_url(url).port or (5432 if url.startswith("postgresql") else 6379))
+        if not self.is_sqlite:
+            ports.add(make_url(self.database_url).port or 5432)
+        if self.redis_url:
+            ports |= {port for _, port in parse_redis_url(self.redis_url).hosts}
         return frozenset(ports - {0})
 
     @property

@@ -14,6 +14,8 @@ from pydantic_settings import NoDecode
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from shared.config.redis_url import parse_redis_url
+
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -21,7 +23,6 @@ DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 PORTS = range(1, 65_536)
 ONE_DAY_S = 86_400
 RATE_LIMIT_MAX = 1_000_000_000
@@ -53,9 +54,7 @@ def _with_driver(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    if not text.startswith(REDIS_SCHEMES):
-        raise ValueError("must start with redis://, rediss:// or unix://")
-    _split(text)
+    parse_redis_url(text)
     return text
 
 
