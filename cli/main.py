@@ -218,7 +218,9 @@ def verify(
     due_max: Annotated[
         float,
         typer.Option(
-            min=0, help="How long a payment or a delivery may be due before it counts as a breach, in seconds."
+            min=0,
+            help="How long a payment or a delivery may be due, or wait for its first claim, before it counts as a "
+            "breach, in seconds.",
         ),
     ] = 60,
     orders_since: Annotated[

@@ -42,6 +42,7 @@ workers_alive = Gauge("payments_workers", "Workers whose heartbeat has not expir
 worker_slots = Gauge("payments_worker_slots", "Slots of all workers.")
 worker_slots_taken = Gauge("payments_worker_slots_taken", "Slots of all workers that a payment has taken.")
 
+keys_purged = Counter("payments_idempotency_keys_purged_total", "Idempotency keys that this worker has removed.")
 can_publish = Gauge(
     "payments_can_publish", "1 if this process could publish jobs when it tried last, 0 if Redis refused or was away."
 )

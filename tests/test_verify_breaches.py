@@ -238,6 +238,16 @@ async def a_delivery_is_waited_for(connection: AsyncConnection, world: World) ->
     await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(due_at=LONG_AGO))
 
 
+@plants(BreachKind.PAYMENT_UNCLAIMED)
+async def the_relay_publishes_a_payment_that_nobody_takes(connection: AsyncConnection, world: World) -> None:
+    await connection.execute(update(payments).where(payments.c.id == world.pending).values(created_at=LONG_AGO))
+
+
+@plants(BreachKind.DELIVERY_UNCLAIMED)
+async def the_relay_publishes_a_delivery_that_nobody_takes(connection: AsyncConnection, world: World) -> None:
+    await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(created_at=LONG_AGO))
+
+
 ONLY_WITHOUT_AN_INDEX = {BreachKind.LIVE_TWICE, BreachKind.EVENT_REPEATED, BreachKind.DELIVERY_REPEATED}
 
 

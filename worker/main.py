@@ -5,19 +5,16 @@ It handles no signals: the commands in `cli` do.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from time import monotonic
 
 import structlog
-from aiohttp import web
 
-from shared import metrics
 from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
-from shared.errors import ConfigurationError
+from shared.database.readiness import is_ready
 from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
@@ -28,11 +25,13 @@ from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.gateway.ledger import Ledger
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
+from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat
 from worker.orders import OrderService
 from worker.payments.charge import Charger, ChargeRules
 from worker.payments.prefetch import PrefetchBuffer
 from worker.payments.processor import Processor
+from worker.purge import Purge
 from worker.relay import Relay
 
 log = structlog.get_logger(__name__)
@@ -73,8 +72,9 @@ class WorkerProcess:
             runtime.broker,
             interval_s=settings.relay_interval_s,
             batch_max=settings.relay_batch_max,
-            retention_h=settings.idempotency_retention_h,
         )
+        self._purge = Purge(database, retention_h=settings.idempotency_retention_h)
+        self._job_loops = self._open_job_loops()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish the payments that are in the gateway, or release them.
@@ -84,7 +84,9 @@ class WorkerProcess:
         settings = self._runtime.settings
         grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
         async with (
-            _serving_metrics(self, settings.host, settings.metrics_port),
+            serving_health(
+                settings.host, settings.metrics_port, is_healthy=lambda: self.is_healthy, checks=self._checks()
+            ),
             self._order_client or contextlib.nullcontext(),
             asyncio.TaskGroup() as parts,
         ):
@@ -95,7 +97,8 @@ class WorkerProcess:
             intake = [
                 parts.create_task(self._relay.run()),
                 parts.create_task(self._heartbeat.run()),
-                *(parts.create_task(loop.run()) for loop in self._job_loops()),
+                parts.create_task(self._purge.run()),
+                *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             parts.create_task(self._prefetch.run())
             parts.create_task(self.processor.run())
@@ -122,7 +125,19 @@ class WorkerProcess:
         """The relay has ended a round lately, so the event loop runs and the database was asked."""
         return monotonic() - self._relay.ran_at < HEALTHY_WITHIN_S
 
-    def _job_loops(self) -> tuple[JobLoop, JobLoop]:
+    def _checks(self) -> dict[str, Check]:
+        """Return the checks of readiness: what this worker needs to take a payment and to end it."""
+
+        async def queues() -> bool:
+            return all(loop.is_polling for loop in self._job_loops)
+
+        return {
+            "database": lambda: is_ready(self._runtime.database),
+            "redis": self._runtime.broker.probe,
+            "queues": queues,
+        }
+
+    def _open_job_loops(self) -> tuple[JobLoop, JobLoop]:
         settings = self._runtime.settings
         url = settings.redis_url or ""
         return (
@@ -200,30 +215,3 @@ def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, Orde
         not_found_after_s=settings.order_not_found_after_s,
         check_max_s=settings.order_check_max_s,
     )
-
-
-@contextlib.asynccontextmanager
-async def _serving_metrics(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
-    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if the port is in use."""
-    if port == 0:
-        yield
-        return
-
-    async def exposition(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def health(_request: web.Request) -> web.Response:
-        return web.json_response({"healthy": worker.is_healthy}, status=200 if worker.is_healthy else 503)
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", exposition), web.get("/health", health)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigurationError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
-        yield
-    finally:
-        await runner.cleanup()

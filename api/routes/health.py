@@ -8,23 +8,18 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.schemas import operations as schemas
-from api.state import Api
 from shared import metrics
 from shared.database.clock import rfc3339
+from shared.database.readiness import is_ready
 from shared.errors import PaymentsError
 from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["operation"])
-
-# Seconds that the database has to answer.
-CHECK_TIMEOUT_S = 2.0
 
 
 @router.get("/health", response_model=schemas.Health)
@@ -46,12 +41,12 @@ async def health(api: ApiState) -> Response:
     responses={503: {"model": schemas.Ready, "description": "The database does not answer."}},
 )
 async def ready(api: ApiState) -> Response:
-    """Report which services can be reached.
+    """Report which services can be used. Redis is ready if it takes jobs, not only if it answers.
 
     The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
     """
     database, redis, upstreams = await asyncio.gather(
-        _database_answers(api), api.runtime.broker.probe(), api.readiness.are_healthy()
+        is_ready(api.runtime.database), api.runtime.broker.probe(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
@@ -61,6 +56,8 @@ async def ready(api: ApiState) -> Response:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(api: ApiState) -> Response:
     """Return the metrics of this process and the figures of the whole installation, for Prometheus."""
+    # It sets payments_can_publish, also in a process that publishes nothing at the moment.
+    await api.runtime.broker.probe()
     try:
         figures = await api.stats.current()
     except PaymentsError as error:
@@ -92,17 +89,7 @@ def _slots_taken(worker: dict[str, Any]) -> int:
     return taken
 
 
-async def _database_answers(api: Api) -> bool:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), api.runtime.database.read() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (PaymentsError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("health.database_failed", error=type(error).__name__)
-        return False
-    return True
-
-
-def _readiness(is_ready: bool | None) -> str:
-    if is_ready is None:
+def _readiness(can_serve: bool | None) -> str:
+    if can_serve is None:
         return "not_configured"
-    return "ready" if is_ready else "not_ready"
+    return "ready" if can_serve else "not_ready"

@@ -31,7 +31,10 @@ PROMISES: dict[Invariant, str] = {
     Invariant.EVENT: "Every move that calls for an event has exactly one, and there is no other event.",
     Invariant.DELIVERY: "An event has one delivery to each endpoint that it matched, and one to its callback URL.",
     Invariant.ORDER_UPDATE: "The order update of a completed payment is delivered, pending, or failed with a reason.",
-    Invariant.DUE: "Every open payment and delivery has a due time, and none has been due for longer than --due-max.",
+    Invariant.DUE: (
+        "Every open payment and delivery has a due time. None has been due, or has waited for its first claim, for "
+        "longer than --due-max."
+    ),
 }
 
 
@@ -63,6 +66,8 @@ class BreachKind(StrEnum):
     DELIVERY_NEVER_DUE = "delivery_never_due"
     PAYMENT_OVERDUE = "payment_overdue"
     DELIVERY_OVERDUE = "delivery_overdue"
+    PAYMENT_UNCLAIMED = "payment_unclaimed"
+    DELIVERY_UNCLAIMED = "delivery_unclaimed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,10 @@ _SET_DUE = "Set the due_at of the row to now. The relay then publishes it within
 _CHECK_WORKERS = (
     "Check that a worker runs and reaches the database and Redis: GET /api/v1/stats lists the workers. If workers run "
     "and the age still grows, start more of them."
+)
+_CHECK_QUEUES = (
+    "Check that workers run and take jobs: GET /health/ready on METRICS_PORT of each worker says whether it reaches "
+    "the database and Redis and polls its queues. If they are ready and the age still grows, start more of them."
 )
 _INFORM_RECEIVER = (
     "Inform the receiver by hand, because there is no delivery to resend. Then look in the log for the transaction of "
@@ -180,4 +189,10 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.PAYMENT_OVERDUE: BreachInfo(Invariant.DUE, "The payment has been due for too long.", _CHECK_WORKERS),
     BreachKind.DELIVERY_OVERDUE: BreachInfo(Invariant.DUE, "The delivery has been due for too long.", _CHECK_WORKERS),
+    BreachKind.PAYMENT_UNCLAIMED: BreachInfo(
+        Invariant.DUE, "No worker has claimed the payment since it was accepted.", _CHECK_QUEUES
+    ),
+    BreachKind.DELIVERY_UNCLAIMED: BreachInfo(
+        Invariant.DUE, "No worker has claimed the delivery since its event.", _CHECK_QUEUES
+    ),
 }
