@@ -188,8 +188,8 @@ async def an_event_is_gone(connection: AsyncConnection, world: World) -> None:
 
 @plants(BreachKind.UNEXPECTED_EVENT)
 async def an_event_says_something_else(connection: AsyncConnection, world: World) -> None:
-    first = (events.c.payment_id == world.pending) & (events.c.sequence == 1)
-    await repeat_row(connection, events, where=first, id=new_id(), sequence=2)
+    of_failed = events.c.payment_id == world.failed
+    await repeat_row(connection, events, where=of_failed, id=new_id(), sequence=2)
 
 
 @plants(BreachKind.UNEXPECTED_EVENT)
