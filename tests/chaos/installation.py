@@ -1,4 +1,4 @@
-"""PostgreSQL, Valkey, two APIs and three workers; what ends is started again, as an orchestrator would."""
+"""PostgreSQL, two Valkeys, two APIs and three workers; what ends is started again, as an orchestrator would."""
 
 import asyncio
 import tempfile
@@ -14,6 +14,7 @@ from shared.database.migrations import migrate
 from tests.chaos.clocks import WorkerApart
 from tests.chaos.upstreams import FlakyOrders, FlakyReceiver
 from tests.support.processes import PaymentsProcess, processes
+from tests.support.redis_proxy import RedisProxy, redis_proxy
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
 from tests.support.upstreams import running
 
@@ -37,6 +38,10 @@ class Installation:
     settings: Settings
     postgres: PostgresServer
     valkey: ValkeyServer
+    # Takes the place of `valkey` in a failover, and the other way round.
+    spare: ValkeyServer
+    # The service's only way to Redis.
+    proxy: RedisProxy
     apis: list[PaymentsProcess]
     workers: list[PaymentsProcess]
     orders: FlakyOrders
@@ -87,10 +92,11 @@ async def installed() -> AsyncIterator[Installation]:
         folder = Path(around.enter_context(tempfile.TemporaryDirectory(prefix="payments-chaos-")))
         options = (f"max_connections={CONNECTIONS_MAX}", "synchronous_commit=on")
         postgres = around.enter_context(PostgresServer(options=options))
-        valkey = around.enter_context(ValkeyServer(folder / "valkey"))
+        valkey, spare = [around.enter_context(ValkeyServer(folder / name)) for name in ("valkey", "spare")]
+        proxy = await around.enter_async_context(redis_proxy(valkey.url))
         orders = await around.enter_async_context(running(FlakyOrders(secret=SECRET)))
         receiver = await around.enter_async_context(FlakyReceiver.listening())
-        settings = _settings(postgres.create_database("chaos"), valkey.url, orders.url)
+        settings = _settings(postgres.create_database("chaos"), proxy.url, orders.url)
         await migrate(settings)
         apis = [
             PaymentsProcess("api", folder / f"api-{n}", settings.model_copy(update={"port": free_port()}))
@@ -103,7 +109,7 @@ async def installed() -> AsyncIterator[Installation]:
         around.enter_context(processes(*apis, *workers))
         for process in (*apis, *workers):
             await process.ready()
-        yield Installation(settings, postgres, valkey, apis, workers, orders, receiver)
+        yield Installation(settings, postgres, valkey, spare, proxy, apis, workers, orders, receiver)
 
 
 def _settings(database_url: str, redis_url: str, orders_url: str) -> Settings:
