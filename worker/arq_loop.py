@@ -94,19 +94,19 @@ class JobLoop:
 
     async def run(self) -> None:
         """Run arq's worker until cancelled. Whenever it ends, start a new one after a backoff."""
-        pause_s = RECONNECT_S
+        pause_s = RECONNECT_S / 2
         while True:
             broker = open_broker(self._redis_url)
             worker = self._worker(broker)
-            started = asyncio.get_running_loop().time()
+            started = monotonic()
             try:
                 await worker.async_run()
             except (RedisError, OSError, TimeoutError) as error:
+                # A loop that has polled had a Redis, which will be there again in a moment.
+                pause_s = RECONNECT_S if self._polled_at > started else min(2 * pause_s, RECONNECT_MAX_S)
                 log.warning("jobs.loop_ended", queue=self._queue, error=reason_of(error), again_in_s=pause_s)
             finally:
                 await asyncio.shield(_close(worker, broker))
-            lasted_s = asyncio.get_running_loop().time() - started
-            pause_s = RECONNECT_S if lasted_s > RECONNECT_MAX_S else min(2 * pause_s, RECONNECT_MAX_S)
             await asyncio.sleep(pause_s)
 
     def _worker(self, broker: Broker) -> _GatedWorker:
