@@ -26,7 +26,7 @@ class ServerSettings(BaseSettings):
         default=0,
         ge=0,
         le=65_535,
-        description="The TCP port on which a worker serves `/metrics` and `/health`; 0 = off.",
+        description="The TCP port on which a worker serves `/metrics`, `/health` and `/health/ready`; 0 = off.",
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
