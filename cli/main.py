@@ -1,12 +1,13 @@
 """The command line `payments`. The `--help` of each command documents it; settings come from the environment."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -23,6 +24,7 @@ from shared.errors import (
     SchemaOutdated,
     StatementFailed,
 )
+from shared.log_stream import stream_of
 from shared.version import VERSION
 
 HEALTH_TIMEOUT_S = 3.0
@@ -235,7 +237,9 @@ def verify(
     due_max: Annotated[
         float,
         typer.Option(
-            min=0, help="How long a payment or a delivery may be due before it counts as a breach, in seconds."
+            min=0,
+            help="How long a payment or a delivery may be due, or wait for its first claim, before it counts as a "
+            "breach, in seconds.",
         ),
     ] = 60,
     orders_since: Annotated[
@@ -276,7 +280,10 @@ def _announce(settings: Settings) -> None:
     url = f"http://{settings.host}:{settings.port}"
     is_public_secret = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
     bearer = mint(settings, user="1", role=None, hours=12) if is_public_secret else "$(payments token --user 1)"
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    # A standard error that cannot be written must not end the service that is starting.
+    stream: Any = stream_of(sys.stderr)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    out = Console(file=stream, force_terminal=is_terminal, highlight=False, soft_wrap=True)
     out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={url}]{url}[/link]")
     out.print(f"docs: {url}/docs\n")
     if settings.environment == "development":

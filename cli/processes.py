@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import known_revisions, migrate, require_current
 from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, StatementFailed
+from shared.log_limits import report_left_out
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
 from worker.main import WorkerProcess
@@ -36,14 +37,14 @@ type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 
 
 def run_api() -> None:
-    """Run `payments api` until SIGINT or SIGTERM."""
+    """Run `payments api` until SIGINT, SIGTERM or SIGHUP."""
     settings = _prepared(load_settings())
     listener = listen(settings.host, settings.port)
     _run(_with_runtime(settings, lambda runtime, stop: serve(runtime, listener, stop)))
 
 
 def run_worker() -> None:
-    """Run `payments worker` until SIGINT or SIGTERM."""
+    """Run `payments worker` until SIGINT, SIGTERM or SIGHUP."""
     settings = _prepared(load_settings())
     _run(_with_runtime(settings, lambda runtime, stop: WorkerProcess(runtime).run(stop)))
 
@@ -97,18 +98,28 @@ async def _up(
 async def _with_runtime(
     settings: Settings, part: Part, *, prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
 ) -> None:
-    """Run `prepare`, check that the database has the current schema, and run `part` until SIGINT or SIGTERM."""
+    """Run `prepare`, check that the database has the current schema, and run `part` until SIGINT, SIGTERM or SIGHUP."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _stop_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if prepare is not None and not await _wait_for_database(settings, prepare, stop):
         return
     runtime = open_runtime(settings)
+    left_out = asyncio.create_task(report_left_out())
     try:
+        await runtime.broker.require_supported()
         if await _wait_for_database(settings, lambda: require_current(runtime.database), stop):
             await part(runtime, stop)
     finally:
+        left_out.cancel()
         await runtime.close()
+
+
+def _stop_signals() -> Iterator[signal.Signals]:
+    """Return the signals that stop and drain this process: SIGHUP is one, unless it is ignored, as with nohup."""
+    yield from (signal.SIGINT, signal.SIGTERM)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
 
 async def _wait_for_database(

@@ -196,3 +196,5 @@ EVENT_OF_STATUS: dict[PaymentStatus, EventType | None] = {
 }
 
 TERMINAL_EVENTS = tuple(event for status, event in EVENT_OF_STATUS.items() if event is not None and status.is_terminal)
+# Events that are written only if an endpoint wants them. The others are a record of what happened in any case.
+WRITTEN_IF_WANTED = frozenset({EventType.INITIATED})

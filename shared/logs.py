@@ -14,6 +14,9 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.log_limits import admits_record, limit_repeats
+from shared.log_stream import stream_of
+
 SECRET_NAMES = re.compile(r"authorization|token|secret|password|cvv|cvc|card_number|signature", re.IGNORECASE)
 CARD_NUMBER = re.compile(r"(?<!\w)(?<!\w[.-])\d(?:[ -]?\d){11,18}(?!\w|[.-]\w)")
 BEARER = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|whsec_[\w+/=-]+")
@@ -30,28 +33,27 @@ QUIET = ("arq", "aiosqlite", "asyncio", "uvicorn.access", "httpx", "httpcore", "
 def configure_logs(*, level: str, form: str) -> None:
     """Send every log line of this process, those of libraries too, through one chain. Call this once, before all else.
 
-    `form` is `json` or `console`.
+    `form` is `json` or `console`. A line that cannot be written is dropped, and a warning is not repeated without end.
     """
+    stream: Any = stream_of(sys.stdout)
     shared_chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
         structlog.processors.format_exc_info,
         hide_secrets,
     ]
     structlog.configure(
-        processors=[*shared_chain, _renderer(form)],
+        processors=[structlog.processors.add_log_level, limit_repeats, *shared_chain, _renderer(form)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer)
-        if form == "json"
-        else structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.BytesLoggerFactory(stream) if form == "json" else structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(admits_record)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _text_renderer(form)],
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared_chain],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.processors.add_log_level, *shared_chain],
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)

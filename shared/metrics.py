@@ -48,6 +48,16 @@ workers_alive = Gauge("payments_workers", "Workers whose heartbeat has not expir
 worker_slots = Gauge("payments_worker_slots", "Slots of all workers.")
 worker_slots_taken = Gauge("payments_worker_slots_taken", "Slots of all workers that a payment has taken.")
 
+keys_purged = Counter("payments_idempotency_keys_purged_total", "Idempotency keys that this worker has removed.")
+can_publish = Gauge(
+    "payments_can_publish", "1 if this process could publish jobs when it tried last, 0 if Redis refused or was away."
+)
+broker_failures = Counter("payments_broker_failures_total", "Calls of Redis that failed, by what it said.", ["kind"])
+log_lines_lost = Counter("payments_log_lines_lost_total", "Log lines that could not be written.")
+log_lines_left_out = Counter(
+    "payments_log_lines_left_out_total", "Warnings that were not logged because they repeat.", ["event"]
+)
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 

@@ -695,7 +695,7 @@ async def test_a_pending_payment_can_be_cancelled_once_and_for_all(
     async with running_api.database.read() as connection:
         due = (await connection.execute(select(payments.c.due_at))).scalar_one()
         kinds = (await connection.execute(select(events.c.type).order_by(events.c.sequence))).scalars().all()
-    assert (due, kinds) == (None, ["payment.initiated", "payment.cancelled"])
+    assert (due, kinds) == (None, ["payment.cancelled"])
 
 
 async def test_a_payment_that_a_worker_has_taken_up_cannot_be_cancelled(

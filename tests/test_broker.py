@@ -19,12 +19,12 @@ from shared.broker.client import (
     JOB_ITEMS_MAX,
     PUBLISH_TIMEOUT_S,
     SETTLED_CHANNEL,
-    SOCKET_TIMEOUT_S,
     Broker,
     Queue,
     SettledSubscription,
     open_broker,
 )
+from shared.broker.connections import SOCKET_TIMEOUT_S
 from shared.broker.publisher import PENDING_MAX, Publisher
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable
@@ -128,7 +128,7 @@ async def test_a_dead_redis_costs_no_time_and_is_used_again_when_it_is_back(
     started = monotonic()
     assert not await own_broker.publish(Queue.PROCESS, items)
     assert not await own_broker.notify_settled([items[0].id])
-    assert not await own_broker.ping()
+    assert not await own_broker.probe()
     assert monotonic() - started < PROMPT_S
     own.start()
     await eventually(lambda: own_broker.publish(Queue.PROCESS, items))
@@ -163,7 +163,7 @@ async def test_after_the_open_time_all_publications_at_once_go_ahead(own: Valkey
 
 async def test_a_ping_that_is_not_answered_pauses_publications(own: ValkeyServer, own_broker: Broker) -> None:
     own.pause()
-    assert not await own_broker.ping()
+    assert not await own_broker.probe()
     started = monotonic()
     assert not await own_broker.publish(Queue.PROCESS, some_items(1))
     assert monotonic() - started < PROMPT_S
@@ -203,10 +203,10 @@ async def test_a_round_trip_that_is_not_answered_in_time_is_refused(
 async def test_an_answer_that_comes_too_late_is_not_taken_for_another_ones(
     own: ValkeyServer, own_broker: Broker
 ) -> None:
-    assert await own_broker.ping()
+    assert await own_broker.probe()
     for number in range(2):
         own.pause()
-        assert not await own_broker.ping()
+        assert not await own_broker.probe()
         own.resume()
         await own_broker.arq_connection.set("number", number)
         assert await own_broker.arq_connection.get("number") == str(number).encode()
@@ -251,7 +251,8 @@ async def test_a_redis_that_falls_silent_half_way_costs_no_connection() -> None:
             assert not await broker.publish(Queue.PROCESS, some_items(1))
             assert monotonic() - started < PUBLISH_TIMEOUT_S + PROMPT_S
             silent.clear()
-            assert await broker.ping(), "the only connection is lost"
+            answered = await broker.round_trip(lambda pipe: pipe.ping(), timeout_s=PROMPT_S)
+            assert answered, "the only connection is lost"
         finally:
             await broker.close()
 
@@ -260,13 +261,13 @@ async def test_a_ping_that_is_answered_closes_the_breaker(own: ValkeyServer, own
     own.kill()
     assert not await own_broker.publish(Queue.PROCESS, some_items(1))
     own.start()
-    assert await own_broker.ping()
+    assert await own_broker.probe()
     assert await own_broker.publish(Queue.PROCESS, some_items(1))
 
 
 async def test_opening_a_broker_needs_no_redis(tmp_path: Path) -> None:
     broker = open_broker(f"unix://{tmp_path}/missing.sock")
-    assert not await broker.ping()
+    assert not await broker.probe()
     await broker.close()
 
 

@@ -27,7 +27,7 @@ def after(seconds: float) -> datetime:
 
 async def take(database: Database, *, now: datetime = NOW, limit: int = 10, table: Table = payments) -> list[WorkItem]:
     async with database.transaction() as connection:
-        return await take_due(connection, table, now=now, limit=limit)
+        return list(await take_due(connection, table, now=now, limit=limit))
 
 
 async def claim_rows(database: Database, items: Sequence[WorkItem]) -> list[Any]:
@@ -35,9 +35,9 @@ async def claim_rows(database: Database, items: Sequence[WorkItem]) -> list[Any]
         return list(await claim(connection, payments, items, CLAIM))
 
 
-async def give(database: Database, items: Sequence[WorkItem], *, now: datetime = NOW) -> None:
+async def give(database: Database, items: Sequence[WorkItem], *, since: datetime = NOW) -> None:
     async with database.transaction() as connection:
-        await give_back(connection, payments, items, now=now)
+        await give_back(connection, payments, dict.fromkeys(items, since))
 
 
 def due_in(seconds: float, **changes: Any) -> Payment:

@@ -208,14 +208,14 @@ class Verbs(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 3))
     def relay_payments(self, limit: int) -> None:
         take = lambda connection: take_due(connection, payments, now=self.model.now, limit=limit)  # noqa: E731
-        taken = self.harness.write(take)
+        taken = list(self.harness.write(take))
         self.model.take(self.model.payments, taken, limit)
         self.items += taken
 
     @rule(limit=st.integers(1, 3))
     def relay_deliveries(self, limit: int) -> None:
         take = lambda connection: take_due(connection, deliveries, now=self.model.now, limit=limit)  # noqa: E731
-        taken = self.harness.write(take)
+        taken = list(self.harness.write(take))
         self.model.take(self.model.deliveries, taken, limit)
         self.delivery_items += taken
 
@@ -223,14 +223,14 @@ class Verbs(RuleBasedStateMachine):
     @rule(which=picks)
     def give_payments_back(self, which: list[int]) -> None:
         items = _picked(self.items, which)
-        self.harness.write(lambda connection: give_back(connection, payments, items, now=self.model.now))
+        self.harness.write(lambda connection: give_back(connection, payments, dict.fromkeys(items, self.model.now)))
         self.model.give_back(self.model.payments, items)
 
     @precondition(lambda self: self.delivery_items)
     @rule(which=picks)
     def give_deliveries_back(self, which: list[int]) -> None:
         items = _picked(self.delivery_items, which)
-        self.harness.write(lambda connection: give_back(connection, deliveries, items, now=self.model.now))
+        self.harness.write(lambda connection: give_back(connection, deliveries, dict.fromkeys(items, self.model.now)))
         self.model.give_back(self.model.deliveries, items)
 
     @rule(seconds=st.sampled_from([0.5, 6.0, 31.0]))

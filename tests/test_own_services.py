@@ -37,15 +37,27 @@ def test_every_host_of_a_database_is_known(url: str, services: tuple[Service, ..
 @pytest.mark.parametrize(
     ("url", "service"),
     [
-        ("redis://:secret@Cache.internal/0", Service("cache.internal", 6379)),
-        ("rediss://cache:7000", Service("cache", 7000)),
-        ("redis:///0", Service("localhost", 6379)),
         ("http://auth", Service("auth", 80)),
         ("https://[fd00::7]/x", Service("fd00::7", 443)),
     ],
 )
 def test_a_url_without_a_port_has_the_usual_one(url: str, service: Service) -> None:
     assert service_of(url) == service
+
+
+@pytest.mark.parametrize(
+    ("url", "services"),
+    [
+        ("redis://:secret@Cache.internal/0", {Service("cache.internal", 6379)}),
+        ("rediss://cache:7000", {Service("cache", 7000)}),
+        ("redis:///0", {Service("localhost", 6379)}),
+        ("redis+sentinel://one,two:27000/master/0", {Service("one", 26379), Service("two", 27000)}),
+        ("unix:///run/redis.sock", set()),
+    ],
+)
+def test_every_host_of_redis_is_known(url: str, services: set[Service]) -> None:
+    settings = load_settings(database_url="sqlite:///p.db", redis_url=url, host="127.0.0.1", port=1)
+    assert set(settings.closed_services) == services | {Service("127.0.0.1", 1)}
 
 
 def test_all_services_of_our_own_are_closed_and_the_order_service_to_users() -> None:

@@ -337,10 +337,10 @@ class Broken(Broker):
         super().__init__(whole.arq_connection)
         self.is_broken = False
 
-    async def ping(self) -> bool:
+    async def probe(self) -> bool:
         if self.is_broken:
             raise KeyError("a bug of ours")
-        return await super().ping()
+        return await super().probe()
 
 
 async def test_a_part_that_dies_takes_the_worker_with_it_also_with_payments_in_the_gateway(

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+import pytest
+import redis
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
@@ -15,24 +17,23 @@ from shared.broker.client import JOB_ITEMS_MAX, Broker, Queue, open_broker
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import REPUBLISHED_AFTER_S, WorkItem
-from shared.database.tables import idempotency_keys, payments
+from shared.database.tables import payments
 from shared.errors import DatabaseUnavailable
-from shared.ids import new_id
 from shared.lifecycle import PaymentStatus
-from tests.support.manual_clock import ManualClock
+from shared.payments.payment import Payment
 from tests.support.messages import items_in, jobs_in
 from tests.support.receivers import complete_payments
 from tests.support.rows import accepted, claim, claimed, read, read_all, reasons, write
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
-from worker.relay import PASSES_MAX, PURGE_EVERY_S, Relay
+from worker.relay import PASSES_MAX, Relay
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO = NOW - timedelta(hours=1)
 
 
 def relay_for(database: Database, broker: Broker, **changes: Any) -> Relay:
-    values: dict[str, Any] = {"interval_s": 0.01, "batch_max": 500, "retention_h": 24, **changes}
+    values: dict[str, Any] = {"interval_s": 0.01, "batch_max": 500, **changes}
     return Relay(database, broker, **values)
 
 
@@ -124,12 +125,79 @@ class Torn(Broker):
         return self.left >= 0 and await super().publish(queue, items, score_ms=score_ms)
 
 
-async def test_what_does_not_get_through_is_due_again_at_once(database: Database, broker: Broker) -> None:
+async def test_what_does_not_get_through_is_due_as_long_as_before(database: Database, broker: Broker) -> None:
     items = await write(database, *(accepted(LONG_AGO) for _ in range(3 * JOB_ITEMS_MAX)))
     assert await relay_for(database, Torn(broker, after=1)).run_once() == JOB_ITEMS_MAX
     assert await due_now(database) == 2 * JOB_ITEMS_MAX
+    async with database.read() as connection:
+        waiting = select(func.max(payments.c.due_at)).where(payments.c.due_at < NOW)
+        assert (await connection.execute(waiting)).scalar_one() == accepted(LONG_AGO).due_at
     assert await relay_for(database, broker).run_once() == 2 * JOB_ITEMS_MAX
     assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(items)
+
+
+class Counted(Database):
+    """The test's database, whose transactions are counted."""
+
+    def __init__(self, inner: Database) -> None:
+        self.clock = inner.clock
+        self.is_sqlite = inner.is_sqlite
+        self.transactions = 0
+        self._inner = inner
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        self.transactions += 1
+        async with self._inner.transaction() as connection:
+            yield connection
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1", "SET payments:process x", "SET payments:deliver x"],
+)
+async def test_a_redis_that_refuses_jobs_costs_a_round_trip_and_no_row(
+    database: Database, tmp_path: Path, trouble: str
+) -> None:
+    rows = [accepted(LONG_AGO) for _ in range(20)]
+    await write(database, *rows)
+    counted = Counted(database)
+    with ValkeyServer(tmp_path / "valkey") as own, redis.Redis.from_url(own.url) as operator:
+        broker = open_broker(own.url)
+        operator.execute_command(*trouble.split())
+        relay = relay_for(counted, broker)
+        for _ in range(3):
+            assert await relay.run_once() == 0
+        assert counted.transactions == 0
+        assert await read(database, rows[0].id) == rows[0]
+        for remedy in ("REPLICAOF NO ONE", "CONFIG SET maxmemory 0", "DEL payments:process payments:deliver"):
+            operator.execute_command(*remedy.split())
+        assert await relay.run_once() == len(rows)
+        await broker.close()
+
+
+async def test_a_relay_that_cannot_publish_tries_again_with_one_row(database: Database, broker: Broker) -> None:
+    """The probe succeeds and the publication does not: only this row is rewritten, and its age stays."""
+    rows = [accepted(LONG_AGO) for _ in range(20)]
+    await write(database, *rows)
+    torn = Torn(broker, after=0)
+    relay = relay_for(database, torn)
+    assert await relay.run_once() == 0
+    await assert_due(database, rows)
+    async with database.transaction() as connection:
+        later = payments.c.id != rows[0].id
+        await connection.execute(update(payments).where(later).values(due_at=LONG_AGO + timedelta(minutes=1)))
+    assert await relay.run_once() == 0
+    torn.left = 1
+    # One row as a trial, then the batches of before.
+    assert await relay.run_once() == 1
+    torn.left = 100
+    assert await relay.run_once() == len(rows) - 1
+
+
+async def assert_due(database: Database, rows: Sequence[Payment]) -> None:
+    for row in rows:
+        assert (await read(database, row.id)).due_at == row.due_at
 
 
 class Away(Database):
@@ -172,30 +240,6 @@ async def test_a_relay_that_meets_a_bug_ends_instead_of_doing_nothing(database: 
     await asyncio.wait([run], timeout=10)
     assert run.done()
     assert run.exception() is not None
-
-
-async def test_idempotency_keys_are_kept_as_long_as_promised_and_then_purged(
-    database: Database, broker: Broker
-) -> None:
-    def key(name: str, *, hours_ago: float) -> dict[str, Any]:
-        created_at = NOW - timedelta(hours=hours_ago)
-        return {"scope": "s", "key": name, "fingerprint": "f", "object_id": new_id(), "created_at": created_at}
-
-    async with database.transaction() as connection:
-        await connection.execute(insert(idempotency_keys), [key("old", hours_ago=25), key("young", hours_ago=23)])
-    clock = ManualClock()
-    relay = relay_for(database, broker, clock=clock)
-    clock.now += PURGE_EVERY_S - 1
-    await relay.run_once()
-    assert sorted(await keys_in(database)) == ["old", "young"]  # not at every round
-    clock.now += 1
-    await relay.run_once()
-    assert await keys_in(database) == ["young"]
-
-
-async def keys_in(database: Database) -> list[str]:
-    async with database.read() as connection:
-        return list((await connection.execute(select(idempotency_keys.c.key))).scalars())
 
 
 async def test_a_message_that_is_lost_is_published_again(database: Database, broker: Broker) -> None:

@@ -41,6 +41,7 @@ async def test_an_empty_database_is_sound(database: Database) -> None:
     found = await look(database)
     assert (found.is_sound, found.payments, found.keys) == (True, 0, 0)
     assert found.oldest_due_s == {"payments": 0, "deliveries": 0}
+    assert found.oldest_unclaimed_s == {"payments": 0, "deliveries": 0}
 
 
 @pytest.mark.parametrize("range_size", [1, 4, 5, 6, 1000])

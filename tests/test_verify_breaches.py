@@ -189,8 +189,8 @@ async def an_event_is_gone(connection: AsyncConnection, world: World) -> None:
 
 @plants(BreachKind.UNEXPECTED_EVENT)
 async def an_event_says_something_else(connection: AsyncConnection, world: World) -> None:
-    first = (events.c.payment_id == world.pending) & (events.c.sequence == 1)
-    await repeat_row(connection, events, where=first, id=new_id(), sequence=2)
+    of_failed = events.c.payment_id == world.failed
+    await repeat_row(connection, events, where=of_failed, id=new_id(), sequence=2)
 
 
 @plants(BreachKind.UNEXPECTED_EVENT)
@@ -248,6 +248,16 @@ async def a_payment_was_claimed_before_the_clock_was_set_back(connection: AsyncC
 async def a_delivery_was_claimed_before_the_clock_was_set_back(connection: AsyncConnection, world: World) -> None:
     claimed = {"status": "sending", "due_at": IN_AN_HOUR}
     await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(**claimed))
+
+
+@plants(BreachKind.PAYMENT_UNCLAIMED)
+async def the_relay_publishes_a_payment_that_nobody_takes(connection: AsyncConnection, world: World) -> None:
+    await connection.execute(update(payments).where(payments.c.id == world.pending).values(created_at=LONG_AGO))
+
+
+@plants(BreachKind.DELIVERY_UNCLAIMED)
+async def the_relay_publishes_a_delivery_that_nobody_takes(connection: AsyncConnection, world: World) -> None:
+    await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(created_at=LONG_AGO))
 
 
 ONLY_WITHOUT_AN_INDEX = {BreachKind.LIVE_TWICE, BreachKind.EVENT_REPEATED, BreachKind.DELIVERY_REPEATED}

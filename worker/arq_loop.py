@@ -16,6 +16,7 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from shared.broker.client import Broker, Queue, open_broker
+from shared.broker.failures import reason_of
 from shared.database.leases import WorkItem
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,8 @@ BUSY_S = 1.0
 RECONNECT_S, RECONNECT_MAX_S = 0.5, 5.0
 # Seconds in which running jobs must end. They wait for the database, whose own timeouts are shorter.
 CLOSE_S = 15
+# Seconds; a poll takes milliseconds, and an idle loop polls many times a second.
+POLLED_WITHIN_S = 5.0
 
 type Job = Callable[[list[WorkItem], int], Coroutine[None, None, None]]
 """Takes the items of one job, and the job's place in the queue (Unix milliseconds) for items that are put back."""
@@ -49,6 +52,7 @@ class _GatedWorker(Worker):
 
     gate: Gate
     is_idle: Callable[[], bool]
+    polled: Callable[[], None]
     polls = 0
 
     async def _poll_iteration(self) -> None:
@@ -59,6 +63,7 @@ class _GatedWorker(Worker):
         self.allow_pick_jobs = allowed > 0
         self.max_jobs = min(JOBS_MAX, max(1, allowed))
         await super()._poll_iteration()
+        self.polled()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """See arq. A job stays in the queue while it runs; those that run here are skipped without asking Redis."""
@@ -79,22 +84,29 @@ class JobLoop:
         self._gate = gate
         # The moment of the last job (monotonic, in seconds).
         self._ran_at = -inf
+        # The moment of the last poll that Redis answered (monotonic, in seconds).
+        self._polled_at = -inf
+
+    @property
+    def is_polling(self) -> bool:
+        """The queue was polled within the last POLLED_WITHIN_S seconds, so jobs are taken."""
+        return monotonic() - self._polled_at < POLLED_WITHIN_S
 
     async def run(self) -> None:
         """Run arq's worker until cancelled. Whenever it ends, start a new one after a backoff."""
-        pause_s = RECONNECT_S
+        pause_s = RECONNECT_S / 2
         while True:
             broker = open_broker(self._redis_url)
             worker = self._worker(broker)
-            started = asyncio.get_running_loop().time()
+            started = monotonic()
             try:
                 await worker.async_run()
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("jobs.loop_ended", queue=self._queue, error=type(error).__name__, again_in_s=pause_s)
+                # A loop that has polled had a Redis, which will be there again in a moment.
+                pause_s = RECONNECT_S if self._polled_at > started else min(2 * pause_s, RECONNECT_MAX_S)
+                log.warning("jobs.loop_ended", queue=self._queue, error=reason_of(error), again_in_s=pause_s)
             finally:
                 await asyncio.shield(_close(worker, broker))
-            lasted_s = asyncio.get_running_loop().time() - started
-            pause_s = RECONNECT_S if lasted_s > RECONNECT_MAX_S else min(2 * pause_s, RECONNECT_MAX_S)
             await asyncio.sleep(pause_s)
 
     def _worker(self, broker: Broker) -> _GatedWorker:
@@ -114,7 +126,11 @@ class JobLoop:
         )
         worker.gate = self._gate
         worker.is_idle = lambda: monotonic() - self._ran_at > BUSY_S
+        worker.polled = self._note_poll
         return worker
+
+    def _note_poll(self) -> None:
+        self._polled_at = monotonic()
 
     async def _run_job(self, ctx: dict[str, Any], payload: Any) -> None:
         self._ran_at = monotonic()

@@ -5,20 +5,17 @@ It handles no signals: the commands in `cli` do.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from time import monotonic
 
 import structlog
-from aiohttp import web
 
-from shared import metrics
 from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
-from shared.errors import ConfigurationError
+from shared.database.probe import is_usable
 from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
@@ -30,11 +27,13 @@ from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
+from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat
 from worker.orders import OrderService
 from worker.payments.charge import Charger, ChargeRules
 from worker.payments.prefetch import PrefetchBuffer
 from worker.payments.processor import Processor
+from worker.purge import Purge
 from worker.relay import Relay
 
 log = structlog.get_logger(__name__)
@@ -76,8 +75,9 @@ class WorkerProcess:
             runtime.broker,
             interval_s=settings.relay_interval_s,
             batch_max=settings.relay_batch_max,
-            retention_h=settings.idempotency_retention_h,
         )
+        self._purge = Purge(database, retention_h=settings.idempotency_retention_h)
+        self._job_loops = self._open_job_loops()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish what is in the gateway and what is being sent, or release it.
@@ -88,7 +88,9 @@ class WorkerProcess:
         payments_grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
         deliveries_grace_s = settings.webhook_timeout + DRAIN_MARGIN_S
         async with (
-            _serving_metrics(self, settings.host, settings.metrics_port),
+            serving_health(
+                settings.host, settings.metrics_port, is_healthy=lambda: self.is_healthy, checks=self._checks()
+            ),
             self._order_client or contextlib.nullcontext(),
             asyncio.TaskGroup() as parts,
         ):
@@ -100,7 +102,8 @@ class WorkerProcess:
                 parts.create_task(self._relay.run()),
                 parts.create_task(self._heartbeat.run()),
                 parts.create_task(self._service_addresses.run()),
-                *(parts.create_task(loop.run()) for loop in self._job_loops()),
+                parts.create_task(self._purge.run()),
+                *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             parts.create_task(self._prefetch.run())
             parts.create_task(self.processor.run())
@@ -127,7 +130,19 @@ class WorkerProcess:
         """The relay has ended a round lately, so the event loop runs and the database was asked."""
         return monotonic() - self._relay.ran_at < HEALTHY_WITHIN_S
 
-    def _job_loops(self) -> tuple[JobLoop, JobLoop]:
+    def _checks(self) -> dict[str, Check]:
+        """Return the checks of readiness: what this worker needs to take a payment and to end it."""
+
+        async def queues() -> bool:
+            return all(loop.is_polling for loop in self._job_loops)
+
+        return {
+            "database": lambda: is_usable(self._runtime.database),
+            "redis": self._runtime.broker.probe,
+            "queues": queues,
+        }
+
+    def _open_job_loops(self) -> tuple[JobLoop, JobLoop]:
         settings = self._runtime.settings
         url = settings.redis_url or ""
         return (
@@ -217,30 +232,3 @@ def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, Orde
         not_found_after_s=settings.order_not_found_after_s,
         check_max_s=settings.order_check_max_s,
     )
-
-
-@contextlib.asynccontextmanager
-async def _serving_metrics(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
-    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if the port is in use."""
-    if port == 0:
-        yield
-        return
-
-    async def exposition(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def health(_request: web.Request) -> web.Response:
-        return web.json_response({"healthy": worker.is_healthy}, status=200 if worker.is_healthy else 503)
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", exposition), web.get("/health", health)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigurationError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
-        yield
-    finally:
-        await runner.cleanup()

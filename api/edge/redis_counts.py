@@ -5,6 +5,7 @@ Nothing is decided here, and no request waits for Redis longer than COUNT_TIMEOU
 
 import asyncio
 
+import structlog
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
@@ -15,6 +16,8 @@ from shared.upstream.breaker import Breaker
 COUNT_TIMEOUT_S = 0.1
 # Seconds for which a Redis that failed is not asked.
 BREAKER_OPEN_S = 1.0
+log = structlog.get_logger(__name__)
+
 KEY_PREFIX = "payments:limits"
 # Hits in one round trip: a few milliseconds of Redis' time.
 HITS_MAX = 500
@@ -64,6 +67,8 @@ class RedisCounts:
             with self._breaker.guard():
                 sums = await self._sums(hits)
         except BrokerUnavailable as error:
+            # Safe: each process limits by its own counts meanwhile.
+            log.warning("rate_limits.failed", error=str(error))
             for *_, counted in hits:
                 # A future that is done belongs to a request that was given up.
                 if not counted.done():

@@ -47,13 +47,13 @@ async def get_health(api: ApiState) -> Response:
     | success(503, "The database cannot be used.", model=schemas.Ready, example=examples.NOT_READY),
 )
 async def get_readiness(api: ApiState) -> Response:
-    """Report which services can be used.
+    """Report which services can be used. Redis is ready if it takes jobs, not only if it answers.
 
     The status is 503 only if the database does not let this process read, write and commit: without Redis, payment
     intents are still accepted. The answer about the database is at most a second old.
     """
     database, redis, upstreams = await asyncio.gather(
-        api.database_health.get(), api.runtime.broker.ping(), api.readiness.are_healthy()
+        api.database_health.get(), api.runtime.broker.probe(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
@@ -67,6 +67,8 @@ async def get_readiness(api: ApiState) -> Response:
 )
 async def get_metrics(api: ApiState) -> Response:
     """Return the metrics of this process and the figures of the whole installation, for Prometheus."""
+    # It sets payments_can_publish, also in a process that publishes nothing at the moment.
+    await api.runtime.broker.probe()
     try:
         figures = await api.stats.current()
     except PaymentsError as error:
@@ -99,7 +101,7 @@ def _slots_taken(worker: dict[str, Any]) -> int:
     return taken
 
 
-def _readiness(is_ready: bool | None) -> str:
-    if is_ready is None:
+def _readiness(can_serve: bool | None) -> str:
+    if can_serve is None:
         return "not_configured"
-    return "ready" if is_ready else "not_ready"
+    return "ready" if can_serve else "not_ready"

@@ -13,6 +13,7 @@ VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
     "payments_checked": 1_000_000,
     "idempotency_keys_checked": 1_000_000,
     "oldest_due_s": {"payments": 0.2, "deliveries": 0.0},
+    "oldest_unclaimed_s": {"payments": 0.4, "deliveries": 0.0},
     "invariants": [
         {
             "name": "event",
@@ -126,6 +127,11 @@ class VerifyReport(BaseModel):
     idempotency_keys_checked: int
     oldest_due_s: dict[str, float] = Field(
         description="For each table, for how many seconds its oldest open row has been due; 0 if none is."
+    )
+    oldest_unclaimed_s: dict[str, float] = Field(
+        default_factory=dict,
+        description="For each table, for how many seconds its oldest row has waited for its first claim; 0 if none "
+        "waits. Reports of older versions do not say it.",
     )
     invariants: list[Invariant]
     breaches_total: int

@@ -32,8 +32,8 @@ PROMISES: dict[Invariant, str] = {
     Invariant.DELIVERY: "An event has one delivery to each endpoint that it matched, and one to its callback URL.",
     Invariant.ORDER_UPDATE: "The order update of a completed payment is delivered, pending, or failed with a reason.",
     Invariant.DUE: (
-        "Every open payment and delivery has a due time, none has been due for longer than --due-max, and none that is "
-        "claimed is due later than a lease lasts."
+        "Every open payment and delivery has a due time. None has been due, or has waited for its first claim, for "
+        "longer than --due-max, and none that is claimed is due later than a lease lasts."
     ),
 }
 
@@ -68,6 +68,8 @@ class BreachKind(StrEnum):
     DELIVERY_OVERDUE = "delivery_overdue"
     PAYMENT_LEASED_TOO_LONG = "payment_leased_too_long"
     DELIVERY_LEASED_TOO_LONG = "delivery_leased_too_long"
+    PAYMENT_UNCLAIMED = "payment_unclaimed"
+    DELIVERY_UNCLAIMED = "delivery_unclaimed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,10 @@ _SET_DUE = "Set the due_at of the row to now. The relay then publishes it within
 _CHECK_WORKERS = (
     "Check that a worker runs and reaches the database and Redis: GET /api/v1/stats lists the workers. If workers run "
     "and the age still grows, start more of them."
+)
+_CHECK_QUEUES = (
+    "Check that workers run and take jobs: GET /health/ready on METRICS_PORT of each worker says whether it reaches "
+    "the database and Redis and polls its queues. If they are ready and the age still grows, start more of them."
 )
 _INFORM_RECEIVER = (
     "Inform the receiver by hand, because there is no delivery to resend. Then look in the log for the transaction of "
@@ -193,5 +199,11 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.DELIVERY_LEASED_TOO_LONG: BreachInfo(
         Invariant.DUE, "The delivery is due later than any claim of it lasts.", _CLOCK_SET_BACK
+    ),
+    BreachKind.PAYMENT_UNCLAIMED: BreachInfo(
+        Invariant.DUE, "No worker has claimed the payment since it was accepted.", _CHECK_QUEUES
+    ),
+    BreachKind.DELIVERY_UNCLAIMED: BreachInfo(
+        Invariant.DUE, "No worker has claimed the delivery since its event.", _CHECK_QUEUES
     ),
 }

@@ -114,15 +114,16 @@ async def verify(
 ) -> Found:
     """Check every invariant and return what was found.
 
-    A payment or delivery may be due for `due_max_s` seconds. With `confirms_orders`, each payment that was completed
-    after `orders_since` must have an order update; None means a minute after the first order update. A claim of a
-    payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
+    A payment or delivery may be due, or wait for its first claim, for `due_max_s` seconds. With `confirms_orders`, each
+    payment that was completed after `orders_since` must have an order update; None means a minute after the first order
+    update. A claim of a payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
     """
     of_orders = await scan.order_update_queries(orders_since) if confirms_orders else []
     await scan.of_payments([*RECORDS, *LEDGER, *DELIVERIES, *OPEN, *of_orders])
     await scan.of_keys()
     await scan.of_due(due_max_s)
     await scan.of_leases(lease_s, webhook_lease_s)
+    await scan.of_unclaimed(due_max_s)
     return scan.found
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    exists,
     extract,
     func,
     literal,
@@ -31,6 +32,7 @@ from shared.lifecycle import (
     EVENT_OF_STATUS,
     OPEN_DELIVERY,
     TERMINAL_EVENTS,
+    WRITTEN_IF_WANTED,
     DeliveryKind,
     DeliveryStatus,
     EventType,
@@ -54,8 +56,16 @@ _OF_EVENT = and_(
 
 
 def events_missing() -> Query:
-    """Find moves that do not have exactly one event."""
+    """Find moves that do not have exactly one event.
+
+    An event of a type in WRITTEN_IF_WANTED must exist only if an endpoint certainly wanted it.
+    """
     move = payment_history.c
+    must_exist = or_(
+        _EXPECTED_TYPE.not_in(WRITTEN_IF_WANTED),
+        events.c.id.is_not(None),
+        exists().where(_certainly_wants(_EXPECTED_TYPE, move.created_at)),
+    )
     found = (
         select(
             move.payment_id, move.sequence, _EXPECTED_TYPE.label("event_type"), func.count(events.c.id).label("times")
@@ -69,7 +79,7 @@ def events_missing() -> Query:
                 in_range(events.c.payment_id),
             ),
         )
-        .where(in_range(move.payment_id), move.new_status.in_(list(_EVENT_TYPES)))
+        .where(in_range(move.payment_id), move.new_status.in_(list(_EVENT_TYPES)), must_exist)
         .group_by(move.payment_id, move.sequence, move.new_status)
         .subquery()
     )
@@ -103,16 +113,10 @@ def unexpected_events() -> Query:
 def missing_endpoint_deliveries() -> Query:
     """Find events without exactly one delivery to an endpoint that certainly matched them.
 
-    Such an endpoint is enabled now, wants the type of the event, and has not been changed since SETTLING_S seconds
-    before the event. No table says what an endpoint that was changed later wanted at the time of the event.
+    No table says what an endpoint that was changed later wanted at the time of the event.
     """
     endpoint = webhook_endpoints.c
-    matched = and_(
-        endpoint.enabled,
-        endpoint.deleted_at.is_(None),
-        extract("epoch", events.c.created_at) - extract("epoch", endpoint.updated_at) > SETTLING_S,
-        cast(endpoint.event_types, Text).contains('"' + events.c.type + '"'),
-    )
+    matched = _certainly_wants(events.c.type, events.c.created_at)
     found = (
         select(
             events.c.payment_id,
@@ -238,6 +242,17 @@ def _due_after(
         .where(table.c.due_at > literal(moment, UtcDateTime), which)
         .order_by(table.c.due_at.desc())
         .limit(limit)
+    )
+
+
+def _certainly_wants(event_type: ColumnElement[str], at: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Return the condition that an endpoint is enabled, wants the type, and was not changed since long before `at`."""
+    endpoint = webhook_endpoints.c
+    return and_(
+        endpoint.enabled,
+        endpoint.deleted_at.is_(None),
+        extract("epoch", at) - extract("epoch", endpoint.updated_at) > SETTLING_S,
+        cast(endpoint.event_types, Text).contains('"' + event_type + '"'),
     )
 
 

@@ -20,6 +20,7 @@ def document(found: Found, *, started_at: datetime, finished_at: datetime) -> di
         "payments_checked": found.payments,
         "idempotency_keys_checked": found.keys,
         "oldest_due_s": {table: round(age_s, 3) for table, age_s in found.oldest_due_s.items()},
+        "oldest_unclaimed_s": {table: round(age_s, 3) for table, age_s in found.oldest_unclaimed_s.items()},
         "invariants": [
             {"name": invariant.value, "promise": promise, "breaches": _broken(found, invariant)}
             for invariant, promise in PROMISES.items()
@@ -53,12 +54,16 @@ def lines(found: Found, *, took_s: float) -> Iterator[tuple[str, str]]:
             yield f"  and {total - len(found.shown[kind]):,} more. List more of them with --show.", ""
         yield f"  What to do: {KINDS[kind].what_to_do}", "yellow"
     yield "", ""
-    oldest = ", ".join(f"{table} {age_s:.1f} s" for table, age_s in found.oldest_due_s.items())
+    due, unclaimed = map(_ages, (found.oldest_due_s, found.oldest_unclaimed_s))
     yield f"Checked {found.payments:,} payments and {found.keys:,} idempotency keys in {took_s:.1f} s.", ""
-    yield f"The oldest open row has been due for: {oldest}.", ""
+    yield f"The oldest open row has been due for: {due}. The oldest without a first claim has waited: {unclaimed}.", ""
     yield (
         ("Sound: there is no breach.", "bold green") if found.is_sound else (f"Breaches: {found.total:,}.", "bold red")
     )
+
+
+def _ages(ages_s: dict[str, float]) -> str:
+    return ", ".join(f"{table} {age_s:.1f} s" for table, age_s in ages_s.items())
 
 
 def _broken(found: Found, invariant: Invariant) -> int:

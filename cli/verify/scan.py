@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify import delivery_checks, payment_checks
+from cli.verify import delivery_checks, payment_checks, waiting_checks
 from cli.verify.breaches import BreachKind
 from cli.verify.payment_checks import Query
 from shared.database.clock import rfc3339
@@ -55,6 +55,8 @@ class Found:
     shown: dict[BreachKind, list[dict[str, Any]]] = field(default_factory=dict)
     # For each table, the seconds for which its oldest open row has been due; 0 if none is due.
     oldest_due_s: dict[str, float] = field(default_factory=dict)
+    # For each table, the seconds for which its oldest row has waited for its first claim; 0 if none waits.
+    oldest_unclaimed_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_sound(self) -> bool:
@@ -172,6 +174,21 @@ class Scan:
             self.found.note(kind, None, count)
             for row in (await connection.execute(examples)).mappings():
                 self.found.note(kind, _ids(row), 0)
+
+    async def of_unclaimed(self, limit_s: float) -> None:
+        """Check that no row has waited for its first claim for more than `limit_s` seconds."""
+        for table, kind in waiting_checks.UNCLAIMED.items():
+            async with self.database.read() as connection:
+                now = await self.database.clock.now(connection)
+                before = now - timedelta(seconds=limit_s)
+                oldest = (await connection.execute(waiting_checks.oldest_unclaimed(table))).scalar_one()
+                self.found.oldest_unclaimed_s[str(table.name)] = (now - oldest).total_seconds() if oldest else 0.0
+                count = (await connection.execute(waiting_checks.unclaimed_count(table, before=before))).scalar_one()
+                if count:
+                    examples = waiting_checks.unclaimed(table, before=before, limit=self.found.shown_max)
+                    self.found.note(kind, None, count)
+                    for row in (await connection.execute(examples)).mappings():
+                        self.found.note(kind, _ids(row), 0)
 
     async def _collect(self, connection: AsyncConnection, query: Query, parameters: dict[str, Any]) -> None:
         for row in (await connection.execute(query, parameters)).mappings():

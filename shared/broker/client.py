@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,12 +18,14 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
-from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.client import Pipeline, PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from shared import metrics
+from shared.broker.connections import close_idle, open_pool
+from shared.broker.failures import FailureKind, kind_of, reason_of
 from shared.database.leases import WorkItem
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.upstream.breaker import Breaker
 
 log = structlog.get_logger(__name__)
@@ -34,12 +37,17 @@ PUBLISH_TIMEOUT_S = 2.0
 BREAKER_OPEN_S = 1.0
 # Ids in one job: few enough to share among workers, many enough to make few jobs.
 JOB_ITEMS_MAX = 100
-CONNECTIONS_MAX = 20
-# Seconds after which a server that hangs is treated like one that is dead.
-SOCKET_TIMEOUT_S = 2.0
 # Seconds after which a job expires: by then its rows have been published again many times.
 JOB_EXPIRES_S = 3600
 SETTLED_CHANNEL = "payments:settled"
+# The job of `probe`, which never exists.
+PROBE = "payments-probe"
+# Seconds without any message after which a subscription counts as lost. It asks for one once a second.
+SILENCE_MAX_S = 2.5
+UNSUPPORTED_MODES = {
+    "cluster": "this Redis runs in cluster mode, which is not supported. Use one without cluster mode, or Sentinel.",
+    "sentinel": "this is a Sentinel. Write redis+sentinel://host:26379/name-of-the-master instead.",
+}
 
 
 class Queue(StrEnum):
@@ -55,15 +63,8 @@ class Queue(StrEnum):
 
 
 def open_broker(redis_url: str) -> "Broker":
-    """Return the broker at `redis_url`. It connects to nothing yet."""
-    pool = BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=CONNECTIONS_MAX,
-        timeout=SOCKET_TIMEOUT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-    )
-    return Broker(ArqRedis(pool, job_serializer=orjson.dumps, job_deserializer=orjson.loads))
+    """Return the broker at `redis_url`. It connects to nothing yet. Raises ConfigurationError for a wrong URL."""
+    return Broker(ArqRedis(open_pool(redis_url), job_serializer=orjson.dumps, job_deserializer=orjson.loads))
 
 
 class Broker:
@@ -81,6 +82,18 @@ class Broker:
         """The connection pool in the form that arq's worker takes; only the arq loop uses it."""
         return self._redis
 
+    async def require_supported(self) -> None:
+        """Raise ConfigurationError if Redis answers within 2 s that it runs in a mode that is not supported."""
+        try:
+            async with self._answering(PUBLISH_TIMEOUT_S):
+                server = await self._redis.info("server")
+        except BrokerUnavailable as error:
+            # Safe: without Redis, payments are accepted all the same, and a probe says what it refuses.
+            log.warning("broker.unknown", error=str(error))
+            return
+        if reason := UNSUPPORTED_MODES.get(server.get("redis_mode") or server.get("server_mode", "")):
+            raise ConfigurationError(f"REDIS_URL: {reason}")
+
     async def publish(self, queue: Queue, items: Sequence[WorkItem], *, score_ms: int | None = None) -> bool:
         """Publish one job with `items`. Return False if that failed or is not known: the rows stay due.
 
@@ -89,11 +102,15 @@ class Broker:
         job goes to the end.
         """
         payload: list[list[str | int]] = [[str(item.id), item.lease_version] for item in items]
-        return await self._try(self._enqueue(queue, payload, score_ms))
+        return await self._try_jobs(self._enqueue(queue, payload, score_ms))
 
     async def notify_settled(self, payment_ids: Iterable[UUID]) -> bool:
-        """Tell every API process that these payments are settled. A lost message costs a long poll one second."""
-        return await self._try(self._publish_settled([str(payment_id) for payment_id in payment_ids]))
+        """Tell every API process that these payments are settled; return whether Redis answered.
+
+        A lost message costs a long poll one second.
+        """
+        ids = [str(payment_id) for payment_id in payment_ids]
+        return await self._try("notify_settled", self._publish_settled(ids))
 
     @asynccontextmanager
     async def subscribe_settled(self) -> "AsyncIterator[SettledSubscription]":
@@ -112,42 +129,64 @@ class Broker:
         same, and with `is_transaction` all of them or none have. The circuit breaker is for publications only and plays
         no part here.
         """
-        with _errors_translated():
-            async with asyncio.timeout(timeout_s), self._redis.pipeline(transaction=is_transaction) as pipe:
-                add_commands(pipe)
-                results: list[Any] = await pipe.execute()
-                return results
+        async with self._answering(timeout_s), self._redis.pipeline(transaction=is_transaction) as pipe:
+            add_commands(pipe)
+            results: list[Any] = await pipe.execute()
+            return results
 
-    async def ping(self) -> bool:
-        """Return whether Redis answers within 2 s, whatever the breaker says.
+    async def probe(self) -> bool:
+        """Return whether jobs can be published, within 2 s and whatever the breaker says; nothing is published.
 
-        After an answer publications go on at once; without one they pause for a second.
+        After a success publications go on at once; without one they pause for a second.
         """
-        return await self._try(self._ping(), is_forced=True)
+        return await self._try_jobs(self._write_nothing(), is_forced=True)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose(close_connection_pool=True)
 
-    async def _try(self, action: Coroutine[None, None, None], *, is_forced: bool = False) -> bool:
+    async def _try_jobs(self, action: Coroutine[None, None, None], *, is_forced: bool = False) -> bool:
+        could = await self._try("publish", action, is_forced=is_forced)
+        metrics.can_publish.set(could)
+        return could
+
+    async def _try(self, name: str, action: Coroutine[None, None, None], *, is_forced: bool = False) -> bool:
         try:
             with self._breaker.guard(is_forced=is_forced):
-                await self._in_time(action)
+                await self._in_time(name, action)
         except BrokerUnavailable:
             # A breaker that is open has not begun the action.
             action.close()
             return False
         return True
 
-    async def _in_time(self, action: Coroutine[None, None, None]) -> None:
+    async def _in_time(self, name: str, action: Coroutine[None, None, None]) -> None:
         try:
-            with _errors_translated():
-                async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                    await action
+            async with self._answering(PUBLISH_TIMEOUT_S):
+                await action
         except BrokerUnavailable as error:
             # Safe to go on: what was to be published is due in the database, and the relay finds it there.
-            log.warning("broker.failed", error=str(error))
+            log.warning("broker.failed", action=name, error=str(error))
             raise
+
+    @asynccontextmanager
+    async def _answering(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bound the block, and translate its errors. If no answer comes, connections that may be dead are closed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            if kind_of(error) is FailureKind.UNREACHABLE:
+                await close_idle(self._redis.connection_pool)
+            raise _translated(error) from error
+
+    async def _write_nothing(self) -> None:
+        """Send the commands of a publication in the form that changes nothing; Redis refuses what it would refuse."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(job_key_prefix + PROBE, b"", px=1, xx=True)
+            for queue in Queue:
+                pipe.zadd(queue, {PROBE: 0}, xx=True)
+            await pipe.execute()
 
     async def _enqueue(self, queue: Queue, payload: list[list[str | int]], score_ms: int | None) -> None:
         """Write what arq's `enqueue_job` writes, in one round trip.
@@ -158,31 +197,41 @@ class Broker:
         job_id, now_ms = uuid4().hex, timestamp_ms()
         job = serialize_job(queue.job, (payload,), {}, None, now_ms, serializer=orjson.dumps)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.psetex(job_key_prefix + job_id, JOB_EXPIRES_S * 1000, job)
+            pipe.set(job_key_prefix + job_id, job, ex=JOB_EXPIRES_S)
             pipe.zadd(queue, {job_id: now_ms if score_ms is None else score_ms})
             await pipe.execute()
 
     async def _publish_settled(self, payment_ids: list[str]) -> None:
-        await self._redis.publish(SETTLED_CHANNEL, orjson.dumps(payment_ids))
-
-    async def _ping(self) -> None:
-        await self._redis.ping()
+        try:
+            await self._redis.publish(SETTLED_CHANNEL, orjson.dumps(payment_ids))
+        except ResponseError as error:
+            # Safe: long polls look again once a second, and jobs may be published all the same.
+            log.warning("broker.notification_refused", error=str(_translated(error)))
 
 
 class SettledSubscription:
     """A subscription to the payments that are settled; see `Broker.subscribe_settled`."""
 
-    def __init__(self, pubsub: PubSub) -> None:
+    def __init__(self, pubsub: PubSub, clock: Callable[[], float] = monotonic) -> None:
         self._pubsub = pubsub
+        self._clock = clock
+        self._heard_at = clock()
 
     async def next_ids(self, *, timeout_s: float) -> list[UUID]:
         """Return the payments of the next message; none after `timeout_s` seconds without one.
 
-        Raises BrokerUnavailable if the connection is lost.
+        Raises BrokerUnavailable if the connection is lost, also one that was dropped without a word: after a time
+        without a message Redis is asked for one, and must answer.
         """
         with _errors_translated():
             message = await self._pubsub.get_message(timeout=timeout_s)
-        return [] if message is None else _payment_ids(message["data"])
+            if message is not None:
+                self._heard_at = self._clock()
+            elif self._clock() - self._heard_at > SILENCE_MAX_S:
+                raise TimeoutError("the subscription is silent")
+            else:
+                await self._pubsub.ping()
+        return _payment_ids(message["data"]) if message is not None and message["type"] == "message" else []
 
 
 @contextmanager
@@ -190,7 +239,12 @@ def _errors_translated() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(type(error).__name__) from error
+        raise _translated(error) from error
+
+
+def _translated(error: Exception) -> BrokerUnavailable:
+    metrics.broker_failures.labels(kind_of(error)).inc()
+    return BrokerUnavailable(reason_of(error))
 
 
 def _payment_ids(data: bytes) -> list[UUID]:

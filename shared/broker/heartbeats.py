@@ -73,7 +73,7 @@ async def send_heartbeat(broker: Broker, status: WorkerStatus) -> bool:
         async with asyncio.timeout(REDIS_TIMEOUT_S):
             await _write(broker, status, now_s=await _now_s(broker))
     except (BrokerUnavailable, TimeoutError) as error:
-        log.debug("heartbeat.not_sent", error=str(error))
+        log.warning("heartbeat.not_sent", error=str(error))
         return False
     return True
 
@@ -98,7 +98,7 @@ async def alive_workers(broker: Broker) -> list[WorkerStatus] | None:
         async with asyncio.timeout(REDIS_TIMEOUT_S):
             return await _read_alive(broker)
     except (BrokerUnavailable, TimeoutError) as error:
-        log.debug("heartbeat.unknown", error=str(error))
+        log.warning("heartbeat.unknown", error=str(error))
         return None
 
 

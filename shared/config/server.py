@@ -26,7 +26,7 @@ class ServerSettings(BaseSettings):
         default=0,
         ge=0,
         le=65_535,
-        description="The TCP port on which a worker serves `/metrics` and `/health`; 0 = off.",
+        description="The TCP port on which a worker serves `/metrics`, `/health` and `/health/ready`; 0 = off.",
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
@@ -64,8 +64,8 @@ class StorageSettings(BaseSettings):
     )
     redis_url: RedisUrl = Field(
         default=None,
-        description="The broker: `redis://`, `rediss://` or `unix://`. Without it only `payments up` runs, "
-        "which starts a Valkey of its own.",
+        description="The broker: `redis://`, `rediss://`, `unix://`, or Sentinels with `redis+sentinel://` and "
+        "`rediss+sentinel://`. Without it only `payments up` runs, which starts a Valkey of its own.",
     )
 
 

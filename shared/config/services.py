@@ -5,12 +5,12 @@ from urllib.parse import urlsplit
 from shared.config.database_url import DEFAULT_PORT, PostgresTarget
 from shared.config.values import Service
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 LOCALHOST = "localhost"
 
 
 def service_of(url: str) -> Service:
-    """Return the host and the port of a URL of http, https, redis or rediss that is valid."""
+    """Return the host and the port of a URL of http or https that is valid."""
     parts = urlsplit(url)
     return Service(parts.hostname or LOCALHOST, parts.port or DEFAULT_PORTS[parts.scheme])
 

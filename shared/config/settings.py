@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from shared.config.database_url import PostgresTarget, postgres_target
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
+from shared.config.redis_url import parse_redis_url
 from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
 from shared.config.services import database_services, service_of
@@ -136,8 +137,8 @@ class Settings(
     @property
     def _stores(self) -> tuple[Service, ...]:
         """The database and Redis, unless they are a file or a socket of this machine."""
-        redis = () if not self.redis_url or self.redis_url.startswith("unix") else (service_of(self.redis_url),)
-        return (*database_services(self.postgres), *redis)
+        redis = parse_redis_url(self.redis_url).hosts if self.redis_url else ()
+        return (*database_services(self.postgres), *(Service(host.lower(), port) for host, port in redis))
 
     @property
     def allows_http_webhooks(self) -> bool:

@@ -16,9 +16,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from shared.config.database_url import PORTS, SCHEMES, postgres_url, spread_hosts
+from shared.config.redis_url import parse_redis_url
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "sqlite+aiosqlite": "sqlite+aiosqlite"}
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 ONE_DAY_S = 86_400
 # The word for an empty list.
 NONE = "none"
@@ -55,9 +55,7 @@ def _with_driver(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    if not text.startswith(REDIS_SCHEMES):
-        raise ValueError("must start with redis://, rediss:// or unix://")
-    _split(text)
+    parse_redis_url(text)
     return text
 
 

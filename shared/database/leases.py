@@ -4,13 +4,13 @@
 written afterwards. This module does not know what the work is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Table, Update, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Table, Update, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
@@ -32,33 +32,45 @@ class WorkItem:
     lease_version: int
 
 
-async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> list[WorkItem]:
+async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> dict[WorkItem, datetime]:
     """Take at most `limit` rows that are due, the longest due first; each is due again 30 s after `now`.
 
-    Relays that run at the same time take different rows. A row that a relay takes and never publishes is only late.
+    Return the moment since which each was due, for `give_back`. Relays that run at the same time take different rows.
+    A row that a relay takes and never publishes is only late.
     """
-    longest_due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
-    # Materialized: PostgreSQL may run a plain subquery once per row of a join, and each run locks `limit` rows more.
-    due = longest_due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED", dialect="postgresql")
-    taken = await connection.execute(
-        update(table)
-        .where(table.c.id.in_(select(due.c.id)), table.c.due_at <= now)
-        .values(due_at=now + timedelta(seconds=REPUBLISHED_AFTER_S))
-        .returning(*columns_of(table, "id", "lease_version"))
+    found = await connection.execute(
+        select(*columns_of(table, "id", "lease_version"), table.c.due_at)
+        .where(table.c.due_at <= now)
+        .order_by(table.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
-    return [WorkItem(row.id, row.lease_version) for row in taken]
-
-
-async def give_back(connection: AsyncConnection, table: Table, items: Sequence[WorkItem], *, now: datetime) -> None:
-    """Make due at once what was taken but not published, where the row still has the item's lease version."""
-    if items:
-        pairs = [(item.id, item.lease_version) for item in items]
+    due = {WorkItem(row.id, row.lease_version): row.due_at for row in found}
+    if due:
         await connection.execute(
             update(table)
-            # The ids alone are for SQLite, which would scan the table for the pairs.
-            .where(id_in(table.c.id, [item.id for item in items]))
-            .where(tuple_(table.c.id, table.c.lease_version).in_(pairs), table.c.due_at.is_not(None))
-            .values(due_at=now)
+            .where(id_in(table.c.id, [item.id for item in due]))
+            .values(due_at=now + timedelta(seconds=REPUBLISHED_AFTER_S))
+        )
+    return due
+
+
+async def give_back(connection: AsyncConnection, table: Table, due: Mapping[WorkItem, datetime]) -> None:
+    """Make due what was taken but not published, since the same moments as before.
+
+    So a row that nobody can publish shows how long it has been waiting. A row that was claimed meanwhile is left alone.
+    """
+    if due:
+        await connection.execute(
+            update(table)
+            .where(
+                table.c.id == bindparam("of_id"),
+                table.c.lease_version == bindparam("of_version"),
+                table.c.due_at.is_not(None),
+            )
+            .values(due_at=bindparam("since")),
+            # In the order of the ids, so that two batches never deadlock.
+            [{"of_id": item.id, "of_version": item.lease_version, "since": due[item]} for item in sorted(due)],
         )
 
 

@@ -13,9 +13,9 @@ from shared.database.id_list import id_in
 from shared.database.tables import columns_of
 from shared.database.tables import payments as payments_table
 from shared.ids import new_id
-from shared.lifecycle import EVENT_OF_STATUS, TERMINAL_EVENTS, EventType
+from shared.lifecycle import EVENT_OF_STATUS, TERMINAL_EVENTS, WRITTEN_IF_WANTED, EventType
 from shared.payments.payment import Payment
-from shared.webhooks.fan_out import EmittedDeliveries, Event, fan_out, fan_out_once
+from shared.webhooks.fan_out import EmittedDeliveries, Event, fan_out, fan_out_once, read_subscriptions
 
 
 async def emit(
@@ -28,15 +28,21 @@ async def emit(
 ) -> dict[UUID, EmittedDeliveries]:
     """Insert the event that each payment's status calls for, with its deliveries. Return the deliveries by payment.
 
+    An event of a type in WRITTEN_IF_WANTED is not even built unless an endpoint wants its type at this moment.
+
     With `confirms_orders` every completed payment also has a delivery to the order service. See `fan_out` for
     `lease_for_s`. Call this in the transaction that moved the payments, with the payments as they are after the move.
     """
+    called_for = [(payment, event) for payment in payments if (event := EVENT_OF_STATUS[payment.status])]
+    if not called_for:
+        return {}
+    subscriptions = await read_subscriptions(connection)
     happened = [
         _event(event, payment, happened_at=now, confirms_orders=confirms_orders)
-        for payment in payments
-        if (event := EVENT_OF_STATUS[payment.status])
+        for payment, event in called_for
+        if event not in WRITTEN_IF_WANTED or subscriptions.want(event)
     ]
-    return await fan_out(connection, happened, lease_for_s=lease_for_s)
+    return await fan_out(connection, happened, subscriptions, lease_for_s=lease_for_s)
 
 
 async def emit_order_conflicts(connection: AsyncConnection, payment_ids: Collection[UUID], *, now: datetime) -> None:

@@ -52,8 +52,38 @@ class EmittedDeliveries:
 NO_DELIVERIES = EmittedDeliveries()
 
 
+@dataclass(frozen=True, slots=True)
+class Subscriptions:
+    """The endpoints that are enabled as a transaction sees them, by the types of the events that they want.
+
+    Keys are texts, not EventType: an endpoint may want a type that only a newer version knows.
+    """
+
+    by_type: "dict[str, list[_Recipient]]"
+
+    def want(self, event_type: EventType) -> bool:
+        """Return whether an endpoint wants events of this type."""
+        return event_type in self.by_type
+
+
+async def read_subscriptions(connection: AsyncConnection) -> Subscriptions:
+    """Read which enabled endpoints want which event types."""
+    columns = webhook_endpoints.c
+    found = await connection.execute(
+        select(columns.id, columns.created_by, columns.event_types, columns.url, columns.secret).where(
+            columns.enabled, columns.deleted_at.is_(None)
+        )
+    )
+    by_type: dict[str, list[_Recipient]] = {}
+    for row in found:
+        endpoint = _Recipient(DeliveryKind.ENDPOINT, row.id, row.created_by, row.url, row.secret)
+        for event_type in row.event_types:
+            by_type.setdefault(event_type, []).append(endpoint)
+    return Subscriptions(by_type)
+
+
 async def fan_out(
-    connection: AsyncConnection, events: Sequence[Event], *, lease_for_s: float | None
+    connection: AsyncConnection, events: Sequence[Event], subscriptions: Subscriptions, *, lease_for_s: float | None
 ) -> dict[UUID, EmittedDeliveries]:
     """Insert the events and a delivery for each of their recipients. Return the deliveries by payment.
 
@@ -62,12 +92,11 @@ async def fan_out(
     """
     if not events:
         return {}
-    endpoints = await _endpoints_by_type(connection)
     rows: list[dict[str, Any]] = []
     emitted: dict[UUID, EmittedDeliveries] = {}
     for event in events:
         due_at = event.happened_at + timedelta(seconds=FIRST_RELAY_AFTER_S if lease_for_s is None else lease_for_s)
-        recipients = _recipients(event, endpoints)
+        recipients = _recipients(event, subscriptions)
         new = [_row(event, one, due_at=due_at, is_leased=lease_for_s is not None) for one in recipients]
         rows += new
         if lease_for_s is None:
@@ -91,12 +120,12 @@ async def fan_out_once(connection: AsyncConnection, events: Sequence[Event]) -> 
     if not events:
         return
     inserted = set((await connection.execute(_INSERT_ONCE, [_event_row(event) for event in events])).scalars())
-    endpoints = await _endpoints_by_type(connection)
+    subscriptions = await read_subscriptions(connection)
     rows = [
         _row(event, recipient, due_at=event.happened_at, is_leased=False)
         for event in events
         if event.id in inserted
-        for recipient in _recipients(event, endpoints)
+        for recipient in _recipients(event, subscriptions)
     ]
     if rows:
         await connection.execute(insert(deliveries), rows)
@@ -117,25 +146,8 @@ class _Recipient:
     encrypted_secret: str | None = field(default=None, repr=False)
 
 
-async def _endpoints_by_type(connection: AsyncConnection) -> dict[str, list[_Recipient]]:
-    """Read which endpoints want which event type, among those that are enabled as this transaction sees them."""
-    columns = webhook_endpoints.c
-    found = await connection.execute(
-        select(columns.id, columns.created_by, columns.event_types, columns.url, columns.secret).where(
-            columns.enabled, columns.deleted_at.is_(None)
-        )
-    )
-    # Keys are texts, not EventType: an endpoint may want a type that only a newer version knows.
-    by_type: dict[str, list[_Recipient]] = {}
-    for row in found:
-        endpoint = _Recipient(DeliveryKind.ENDPOINT, row.id, row.created_by, row.url, row.secret)
-        for event_type in row.event_types:
-            by_type.setdefault(event_type, []).append(endpoint)
-    return by_type
-
-
-def _recipients(event: Event, endpoints: dict[str, list[_Recipient]]) -> list[_Recipient]:
-    recipients = list(endpoints.get(event.type, ()))
+def _recipients(event: Event, subscriptions: Subscriptions) -> list[_Recipient]:
+    recipients = list(subscriptions.by_type.get(event.type, ()))
     if event.callback_url:
         recipients.append(_Recipient(DeliveryKind.CALLBACK, url=event.callback_url))
     if event.confirms_order:

@@ -97,7 +97,7 @@ async def time_out_locks(installation: Installation, planned: Planned) -> None:
 
 async def swallow_connections(installation: Installation, _planned: Planned) -> None:
     """Every connection through the proxy stays open, and nothing that is sent on it arrives any more."""
-    installation.proxy.swallow()
+    installation.database_proxy.swallow()
 
 
 async def restart_pooler(installation: Installation, planned: Planned) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL, Valkey, two APIs and three workers; what ends is started again, as an orchestrator would."""
+"""PostgreSQL, two Valkeys, two APIs and three workers; what ends is started again, as an orchestrator would."""
 
 import asyncio
 import itertools
@@ -17,6 +17,7 @@ from tests.chaos.clocks import WorkerApart
 from tests.chaos.upstreams import FlakyOrders, FlakyReceiver
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.processes import READY_EVENTS, PaymentsProcess, processes
+from tests.support.redis_proxy import RedisProxy, redis_proxy
 from tests.support.roles import PASSWORD, ROLE, ask_for_password, give_role
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
 from tests.support.swallowing import SwallowingProxy
@@ -42,10 +43,14 @@ class Installation:
 
     settings: Settings
     postgres: PostgresServer
-    proxy: SwallowingProxy
+    database_proxy: SwallowingProxy
     # None where this machine has no PgBouncer.
     pooler: PgBouncer | None
     valkey: ValkeyServer
+    # Takes the place of `valkey` in a failover, and the other way round.
+    spare: ValkeyServer
+    # The service's only way to Redis.
+    redis_proxy: RedisProxy
     apis: list[PaymentsProcess]
     workers: list[PaymentsProcess]
     orders: FlakyOrders
@@ -103,17 +108,18 @@ async def installed() -> AsyncIterator[Installation]:
         folder = Path(around.enter_context(tempfile.TemporaryDirectory(prefix="payments-chaos-")))
         options = (f"max_connections={CONNECTIONS_MAX}", "synchronous_commit=on")
         postgres = around.enter_context(PostgresServer(options=options))
-        valkey = around.enter_context(ValkeyServer(folder / "valkey"))
+        valkey, spare = [around.enter_context(ValkeyServer(folder / name)) for name in ("valkey", "spare")]
+        redis = await around.enter_async_context(redis_proxy(valkey.url))
         orders = await around.enter_async_context(running(FlakyOrders(secret=SECRET)))
         receiver = await around.enter_async_context(FlakyReceiver.listening())
-        settings = _settings(postgres.create_database("chaos"), valkey.url, orders.url)
+        settings = _settings(postgres.create_database("chaos"), redis.url, orders.url)
         await migrate(settings)
         role_url = give_role(postgres, "chaos")
         ask_for_password(postgres)
-        proxy = around.enter_context(SwallowingProxy(postgres.port))
+        database_proxy = around.enter_context(SwallowingProxy(postgres.port))
         pooler = around.enter_context(_pooler(postgres)) if PROGRAM is not None else None
         # Each process takes the next way to the database: straight, through the proxy, through the pooler.
-        ports = itertools.cycle([postgres.port, proxy.port, *([pooler.port] if pooler else [])])
+        ports = itertools.cycle([postgres.port, database_proxy.port, *([pooler.port] if pooler else [])])
         apis = [
             PaymentsProcess("api", folder / f"api-{n}", _of_role(settings, role_url, next(ports), port=free_port()))
             for n in range(APIS)
@@ -127,7 +133,9 @@ async def installed() -> AsyncIterator[Installation]:
         around.enter_context(processes(*apis, *workers))
         for process in (*apis, *workers):
             await process.ready()
-        yield Installation(settings, postgres, proxy, pooler, valkey, apis, workers, orders, receiver)
+        yield Installation(
+            settings, postgres, database_proxy, pooler, valkey, spare, redis, apis, workers, orders, receiver
+        )
 
 
 def _pooler(postgres: PostgresServer) -> PgBouncer:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from tests.chaos import database_faults, faults, message_faults
+from tests.chaos import database_faults, faults, message_faults, redis_faults
 from tests.chaos.clients import Clients
 from tests.chaos.installation import Installation, installed
 from tests.chaos.judge import SHOWN_MAX, Judgement, judge
@@ -41,6 +41,9 @@ FAULTS: dict[str, faults.Fault] = {
         message_faults.delay_messages,
         message_faults.upset_receiver,
         message_faults.upset_orders,
+        redis_faults.fail_over,
+        redis_faults.fill_valkey,
+        redis_faults.swallow_redis,
     )
 }
 REFRESH_S = 0.5

@@ -92,7 +92,7 @@ class World:
         async with self.database.transaction() as connection:
             now = await self.database.clock.now(connection)
             due = await take_due(connection, deliveries, now=now, limit=500)
-        await pool.offer(due)
+        await pool.offer(list(due))
 
     async def rows(self, items: Sequence[WorkItem]) -> list[Any]:
         """Return the rows of these deliveries, in order."""

@@ -1,0 +1,90 @@
+"""The event payment.initiated: written where an endpoint wants it, and nowhere else."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from cli.verify.breaches import BreachKind
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.tables import deliveries, events, webhook_endpoints
+from shared.keyring import open_keyring
+from shared.lifecycle import EVENT_OF_STATUS, WRITTEN_IF_WANTED, EventType
+from shared.payments.events import emit
+from shared.payments.payment import Payment
+from tests.support.receivers import register
+from tests.support.rows import accepted, write
+from tests.support.verified import look
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+LONG_AGO = NOW - timedelta(hours=1)
+URL = "https://shop.example/hook"
+
+
+async def endpoint(database: Database, settings: Settings, **changes: Any) -> None:
+    async with database.transaction() as connection:
+        made = await register(connection, open_keyring(settings), URL, now=LONG_AGO)
+        values = {"event_types": [each.value for each in EventType], **changes}
+        await connection.execute(update(webhook_endpoints).where(webhook_endpoints.c.id == made.id).values(**values))
+
+
+async def accept(database: Database) -> Payment:
+    payment = accepted(NOW, callback_url=URL)
+    await write(database, payment)
+    async with database.transaction() as connection:
+        await emit(connection, [payment], now=NOW)
+    return payment
+
+
+async def types_written(database: Database) -> list[str]:
+    async with database.read() as connection:
+        return list((await connection.execute(select(events.c.type))).scalars())
+
+
+def test_only_the_beginning_may_go_unwritten() -> None:
+    assert {EventType.INITIATED} == WRITTEN_IF_WANTED < set(EVENT_OF_STATUS.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(None, id="no endpoint"),
+        pytest.param({"event_types": ["payment.completed"]}, id="wants something else"),
+        pytest.param({"enabled": False}, id="disabled"),
+        pytest.param({"enabled": False, "deleted_at": NOW}, id="deleted"),
+    ],
+)
+async def test_without_an_endpoint_that_wants_it_nothing_is_written_and_nothing_is_missed(
+    database: Database, settings: Settings, changes: dict[str, Any] | None
+) -> None:
+    if changes is not None:
+        await endpoint(database, settings, **changes)
+    await accept(database)
+    assert await types_written(database) == []
+    assert (await look(database)).totals == {}
+
+
+async def test_an_endpoint_that_wants_it_gets_it_and_verify_misses_it_otherwise(
+    database: Database, settings: Settings
+) -> None:
+    await endpoint(database, settings)
+    await accept(database)
+    assert await types_written(database) == ["payment.initiated"]
+    assert (await look(database)).totals == {}
+    async with database.transaction() as connection:
+        await connection.execute(delete(deliveries))
+    assert (await look(database)).totals == {BreachKind.MISSING_ENDPOINT_DELIVERY: 1}
+    async with database.transaction() as connection:
+        await connection.execute(delete(events))
+    assert (await look(database)).totals == {BreachKind.EVENT_MISSING: 1}
+
+
+async def test_an_endpoint_gets_it_from_its_creation_on(database: Database, settings: Settings) -> None:
+    await accept(database)
+    await endpoint(database, settings, created_at=NOW, updated_at=NOW)
+    later = await accept(database)
+    async with database.read() as connection:
+        assert list((await connection.execute(select(deliveries.c.payment_id))).scalars()) == [later.id]
+    assert (await look(database)).totals == {}
