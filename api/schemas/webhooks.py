@@ -33,7 +33,9 @@ class EndpointChange(ChangeModel):
     url: Url | None = None
     event_types: EventTypes | None = None
     enabled: bool | None = Field(
-        default=None, description="false sends no more events and cancels open deliveries; true sends new events again."
+        default=None,
+        description="false cancels open deliveries and makes no new ones; true makes them for new events again, not "
+        "for those of the time between.",
     )
 
 
