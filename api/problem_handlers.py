@@ -33,6 +33,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
     errors.DeliveryInProgress: Code.DELIVERY_IN_PROGRESS,
     errors.EndpointDisabled: Code.VALIDATION_ERROR,
+    errors.EndpointDeleted: Code.VALIDATION_ERROR,
     errors.ValueRefused: Code.VALIDATION_ERROR,
     errors.Overloaded: Code.OVERLOADED,
     errors.DatabaseUnavailable: Code.UNAVAILABLE,

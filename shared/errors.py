@@ -14,6 +14,7 @@ PaymentsError
 │   ├── UrlRefused              no delivery may ever go to this URL; the text says why
 │   ├── DeliveryInProgress      the delivery is being sent at this moment
 │   ├── EndpointDisabled        the delivery's endpoint takes nothing at the moment
+│   ├── EndpointDeleted         the delivery's endpoint is gone
 │   └── ValueRefused            the database refused a value that passed every check before it
 ├── Overloaded                  a bounded queue is full; nothing was written
 ├── DatabaseUnavailable         nothing was written; trying again later may work
@@ -88,6 +89,10 @@ class DeliveryInProgress(Refused):
 
 class EndpointDisabled(Refused):
     """The endpoint of the delivery is disabled and must be enabled first."""
+
+
+class EndpointDeleted(Refused):
+    """The endpoint of the delivery was deleted and takes nothing any more."""
 
 
 class ValueRefused(Refused):

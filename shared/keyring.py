@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -54,6 +54,14 @@ class Keyring:
     def decrypt(self, encrypted: str) -> str:
         """Return what `encrypt` was given. Raises cryptography's InvalidToken if DATA_KEY has changed since."""
         return self.cipher.decrypt(encrypted.encode()).decode()
+
+    def can_decrypt(self, token: str) -> bool:
+        """Return whether `token` was encrypted with the key that is in use now."""
+        try:
+            self.cipher.decrypt(token)
+        except InvalidToken:
+            return False
+        return True
 
     def callback_secret(self, owner: str) -> str:
         """Return the secret that signs the deliveries to the callback URLs of `owner` (`user:1`, `service:orders`)."""

@@ -157,11 +157,11 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     """The receiver answered 2xx, or the order is confirmed. Only a resend moves it on."""
     EXHAUSTED = "exhausted"
-    """No attempt of the schedule succeeded, the receiver answered 410, or the order was cancelled. Only a resend moves
-    it on."""
+    """No attempt of the schedule succeeded, the receiver answered 410, the order was cancelled, or the secret of the
+    endpoint cannot be decrypted. Only a resend moves it on."""
     CANCELLED = "cancelled"
-    """Its endpoint was disabled or deleted, or its receiver is gone. Only a resend moves it on, once the endpoint is
-    enabled."""
+    """Its endpoint was disabled or deleted, or its receiver is gone. An attempt that was running meanwhile makes it
+    `delivered` if the receiver accepts it. Otherwise only a resend moves it on, once the endpoint is enabled."""
 
 
 OPEN_DELIVERY = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)

@@ -362,7 +362,7 @@ async def test_an_endpoint_gets_the_events_it_asked_for(
         assert got == types & happened
 
 
-async def test_an_endpoints_deliveries_are_listed_with_attempts_and_answers_the_newest_first(
+async def test_an_endpoints_deliveries_are_listed_with_attempts_the_newest_first(
     running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     made = await registered(service, event_types=["payment.initiated"])
@@ -374,9 +374,9 @@ async def test_an_endpoints_deliveries_are_listed_with_attempts_and_answers_the_
     assert (found[0]["status"], found[0]["tries"], found[0]["url"]) == ("pending", 1, made["url"])
     assert found[0]["last_error"] == "the receiver answered 500"
     [attempt] = found[0]["attempts"]
-    assert (attempt["number"], attempt["status_code"], attempt["response_body"]) == (1, 500, "oops")
+    assert (attempt["number"], attempt["status_code"], attempt["url"]) == (1, 500, made["url"])
     [for_owner] = (await user.get(f"/payments/{payments[0]['id']}/deliveries")).json()["deliveries"]
-    assert "response_body" not in for_owner["attempts"][0]
+    assert not {"url", "response_body"} & for_owner["attempts"][0].keys()
 
 
 async def test_an_endpoints_deliveries_are_filtered_by_status_and_paged(
@@ -468,7 +468,8 @@ async def test_to_an_endpoint_that_is_disabled_or_gone_nothing_is_resent(
     answer = await user.post(f"/webhook-deliveries/{delivery['id']}/resend")
     assert "disabled" in problem(answer, 422, "validation_error")["detail"]
     await service.delete(f"/webhook-endpoints/{made['id']}")
-    problem(await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), 404, "not_found")
+    gone = await user.post(f"/webhook-deliveries/{delivery['id']}/resend")
+    assert "the endpoint is gone" in problem(gone, 422, "validation_error")["detail"]
 
 
 async def test_a_repeated_resend_sends_once(

@@ -60,6 +60,8 @@ GET    /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   2
 PATCH  /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   200     404     200
 DELETE /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   204     404     204
 GET    /webhook-endpoints/{endpoint_id}/deliveries  endpoint   401  403  403   200     404     200
+GET    /webhook-deliveries/{delivery_id}     callback          401  200  404   404     404     200
+GET    /webhook-deliveries/{delivery_id}     delivery          401  200  404   200     404     200
 POST   /webhook-deliveries/{delivery_id}/resend     callback   401  202  404   404     404     202
 POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   202     404     202
 

@@ -11,15 +11,19 @@ import pytest
 import typer.main
 import yaml
 
+from api.main import DRAIN_S
 from shared.config.security import SECRET_BYTES_MIN
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import MIGRATIONS
+from worker.main import DRAIN_MARGIN_S
+from worker.slots import SHUTDOWN_FLUSH_S
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
 SERVERS = ("postgres", "redis")
 OURS = ("migrate", "api", "worker")
-DRAIN_MARGIN_S = 2 + 5
+# Beyond the longest payment or delivery: the margin of the grace, and the records after it.
+STOP_MARGIN_S = DRAIN_MARGIN_S + SHUTDOWN_FLUSH_S
 
 
 def with_defaults(text: str) -> str:
@@ -94,8 +98,14 @@ def test_what_runs_is_watched_and_comes_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_a_stop_leaves_time_to_drain(name: str) -> None:
-    longest_s = float(SERVICES[name]["environment"]["PAYMENT_PROCESSING_DELAY_MAX"]) / 1000
-    assert seconds(SERVICES[name]["stop_grace_period"]) >= longest_s + DRAIN_MARGIN_S
+    """Also as one process, which stops its API first (`payments up`, in docs/platform.md)."""
+    gateway_s = float(SERVICES[name]["environment"]["PAYMENT_PROCESSING_DELAY_MAX"]) / 1000
+    longest_s = max(gateway_s, Settings.model_fields["webhook_timeout"].default) + STOP_MARGIN_S
+    assert seconds(SERVICES[name]["stop_grace_period"]) >= DRAIN_S + longest_s
+    page = (ROOT / "docs" / "platform.md").read_text()
+    stated = re.findall(r"stop_grace_period: (\S+)", page)
+    assert stated
+    assert set(stated) == {SERVICES[name]["stop_grace_period"]}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, delivery_attempts
-from shared.errors import DeliveryInProgress, EndpointDisabled
+from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.ids import new_id
 from shared.keyring import Keyring
 from shared.lifecycle import DeliveryStatus, EventType
@@ -81,7 +81,8 @@ async def test_resending_needs_an_endpoint_that_is_open(database: Database, keyr
             await resend(connection, NOW, item.id)
     await change_endpoint(database, endpoint, deleted_at=NOW)
     async with database.transaction() as connection:
-        assert await resend(connection, NOW, item.id) is None
+        with pytest.raises(EndpointDeleted, match="the endpoint is gone"):
+            await resend(connection, NOW, item.id)
         assert await resend(connection, NOW, new_id()) is None
 
 
@@ -94,10 +95,10 @@ async def test_the_json_of_a_delivery(database: Database, keyring: Keyring) -> N
     await record(database, first, now=after(1))
     [row] = await rows_of(database, [item])
     async with database.read() as connection:
-        for_owner = await find_delivery(connection, item.id)
-        [for_creator] = await deliveries_of_payment(connection, row.payment_id, with_bodies=True)
-    assert for_owner is not None
-    assert for_creator.endpoint_created_by == "service:shop"
+        found = await find_delivery(connection, item.id, with_bodies=True)
+        [listed] = (await deliveries_of_payment(connection, row.payment_id, limit=10, after_id=None)).deliveries
+    assert found is not None
+    assert (found.endpoint_created_by, found.payment_created_by) == ("service:shop", "user:1")
     expected = {
         "id": str(item.id),
         "event_id": str(row.event_id),
@@ -123,10 +124,32 @@ async def test_the_json_of_a_delivery(database: Database, keyring: Keyring) -> N
             }
         ],
     }
-    assert for_owner.to_json() == expected
-    expected["url"] = URL
+    assert found.to_json() == listed.to_json() == expected
+    expected["url"] = expected["attempts"][0]["url"] = URL  # type: ignore[index]
+    assert found.to_json(with_url=True) == listed.to_json(with_url=True) == expected
     expected["attempts"][0]["response_body"] = "oops"  # type: ignore[index]
-    assert for_creator.to_json(with_url=True) == expected
+    assert found.to_json(with_url=True, with_bodies=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("could not connect: Connect call failed ('10.9.9.2', 5432)", "could not connect: Connect call failed"),
+        ("TLS failed: certificate is not valid for 'localhost'.", "TLS failed: certificate is not valid."),
+        ("the receiver answered 500", "the receiver answered 500"),
+    ],
+)
+async def test_an_old_error_names_no_address_to_those_who_may_not_see_the_url(
+    database: Database, keyring: Keyring, stored: str, shown: str
+) -> None:
+    _, [item] = await endpoint_with(database, keyring, 1)
+    await record(database, attempt(await claim_one(database, item), TryAgain(300), error=stored))
+    async with database.read() as connection:
+        found = await find_delivery(connection, item.id)
+    assert found is not None
+    for with_url, text in ((False, shown), (True, stored)):
+        delivery = found.to_json(with_url=with_url)
+        assert (delivery["last_error"], delivery["attempts"][0]["error"]) == (text, text)
 
 
 async def test_a_delivery_that_is_being_sent_names_no_next_attempt(database: Database, keyring: Keyring) -> None:
@@ -144,7 +167,8 @@ async def test_a_payments_deliveries_are_its_callback_and_its_endpoints(database
     async with database.transaction() as connection:
         items = await complete_payments(connection, 1, now=NOW, callback_url="https://me.example/cb")
         [row, _] = await delivery_rows(connection, items)
-        found = await deliveries_of_payment(connection, row.payment_id, with_bodies=False)
+        page = await deliveries_of_payment(connection, row.payment_id, limit=10, after_id=None)
+    found = page.deliveries
     assert [(delivery.kind, delivery.endpoint_name, delivery.url) for delivery in found] == [
         ("endpoint", "shop", URL),
         ("callback", None, "https://me.example/cb"),
@@ -196,9 +220,8 @@ async def _page(
     limit: int = 50,
     before_id: UUID | None = None,
 ) -> list[Delivery]:
-    return await deliveries_of_endpoint(
-        connection, endpoint_id, status, limit=limit, before_id=before_id, with_bodies=False
-    )
+    found = await deliveries_of_endpoint(connection, endpoint_id, status, limit=limit, before_id=before_id)
+    return found.deliveries
 
 
 async def _pretend_attempts(database: Database, item: WorkItem, count: int) -> None:

@@ -74,27 +74,15 @@ async def test_too_many_requests_comes_back_when_the_receiver_says(world: World,
     assert (row.status, row.due_at - row.updated_at) == ("pending", timedelta(seconds=90))
 
 
-async def test_a_connection_that_breaks_at_once_is_tried_once_more_in_the_same_attempt(
-    world: World, settings: Settings
-) -> None:
-    async with receiver(hanging_up(), answering(200)) as shop, running(world, settings) as pool:
-        await world.endpoint(shop.url)
-        [item] = await world.pay()
-        await pool.offer([item])
-        await world.until("delivered", [item])
-        assert len(shop.requests) == 2
-    [attempt] = await world.attempts(item)
-    assert (attempt.status_code, attempt.error) == (200, None)
-
-
-async def test_a_connection_that_keeps_breaking_fails(world: World, make_settings: MakeSettings) -> None:
+async def test_a_new_connection_that_breaks_fails_with_one_request(world: World, make_settings: MakeSettings) -> None:
     async with receiver(hanging_up()) as shop, running(world, make_settings(webhook_retry_schedule=())) as pool:
         await world.endpoint(shop.url)
         [item] = await world.pay()
         await pool.offer([item])
         [row] = await world.until("exhausted", [item])
-        assert len(shop.requests) == 2
-    assert row.last_error == "the connection broke (ServerDisconnectedError)"
+        assert len(shop.requests) == 1
+    assert row.last_error == "the connection broke (closed by the receiver)"
+    assert len(await world.attempts(item)) == 1
 
 
 async def test_a_receiver_that_is_not_there_is_a_failure(world: World, make_settings: MakeSettings) -> None:

@@ -260,10 +260,10 @@ class Verbs(RuleBasedStateMachine):
         attempts = [new_attempt(claimed, outcome) for claimed in chosen.values()]
         answers = self.harness.write(lambda connection: record_attempts(connection, self.model.now, attempts))
         status, wait_s = ATTEMPTS[outcome]
-        for item, is_recorded in zip(chosen, answers, strict=True):
+        for item, recorded in zip(chosen, answers, strict=True):
             row = self.model.deliveries[item.id]
-            assert is_recorded == row.is_held(item.lease_version)
-            if is_recorded:
+            assert (recorded is not None) == row.is_held(item.lease_version)
+            if recorded is not None:
                 row.record(status, None if wait_s is None else self.model.after(wait_s))
 
     @precondition(lambda self: self.delivery_items)

@@ -49,6 +49,7 @@ OPERATIONS = {
     ("patch", "/webhook-endpoints/{endpoint_id}"): {"200", "400", "401", "403", "404", "413", "415", "503"},
     ("delete", "/webhook-endpoints/{endpoint_id}"): {"204", "401", "403", "404", "503"},
     ("get", "/webhook-endpoints/{endpoint_id}/deliveries"): {"200", "401", "403", "404", "503"},
+    ("get", "/webhook-deliveries/{delivery_id}"): {"200", "401", "404", "503"},
     ("post", "/webhook-deliveries/{delivery_id}/resend"): {"202", "401", "404", "409", "503"},
     ("get", "/verify/last"): {"200", "401", "403", "404", "503"},
     ("get", "/callback-secret"): {"200", "401", "503"},

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from shared.errors import UpstreamUnavailable
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import BODY_BYTES_MAX, WAITING_PER_CONNECTION_MAX, UpstreamClient
+from tests.support.raw_receivers import OK, RawRequest, raw_receiver, saying
 from tests.support.receivers import Behaviour, answering, hanging_up, receiver, redirecting, streaming
 from tests.support.upstreams import OrderService, Standin, running
 from tests.support.waiting import eventually
@@ -54,6 +55,22 @@ async def test_every_status_is_an_answer_but_those_of_a_proxy_that_reaches_nobod
             standin.failing = status
             with pytest.raises(UpstreamUnavailable, match=str(status)):
                 await upstream.ask("GET", "/")
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones() -> None:
+    """A proxy may send one to an idle connection. The next question may be about another user's token."""
+
+    async def twice(_request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await asyncio.sleep(0.05)
+        writer.write(OK)
+
+    refusal = b"HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n"
+    async with raw_receiver(twice, saying(refusal)) as service, client(f"http://127.0.0.1:{service.port}") as upstream:
+        assert (await upstream.ask("GET", "/auth/verify", token="a.b.c")).status == 200
+        await asyncio.sleep(0.1)
+        assert (await upstream.ask("GET", "/auth/verify", token="d.e.f")).status == 401
+        assert [request.connection for request in service.requests] == [0, 1]
 
 
 async def test_refused_connections_are_unreachable_and_nothing_of_the_token_is_logged(standin: Standin) -> None:

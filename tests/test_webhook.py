@@ -18,7 +18,14 @@ from shared.keyring import new_webhook_secret
 from shared.lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Delivered, Exhausted, Gone, TryAgain
 from shared.webhooks.deliveries import ClaimedDelivery
-from worker.deliveries.webhook import JITTER_MAX, decide, headers_of, parse_retry_after, sign
+from worker.deliveries.webhook import (
+    JITTER_MAX,
+    decide,
+    headers_of,
+    longest_retry_after,
+    parse_retry_after,
+    sign,
+)
 
 SCHEDULE = (5, 300, 1800)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -198,6 +205,14 @@ def test_a_compressed_schedule_compresses_the_floors() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("texts", "seconds"),
+    [((), None), (("100", "900"), 900), (("900", "100"), 900), (("soon", "7"), 7), (("soon", "1.5"), None)],
+)
+def test_of_several_retry_after_the_longest_counts(texts: tuple[str, ...], seconds: float | None) -> None:
+    assert longest_retry_after(texts, NOW) == seconds
 
 
 @given(st.text())

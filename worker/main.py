@@ -37,8 +37,8 @@ from worker.relay import Relay
 
 log = structlog.get_logger(__name__)
 
-# Seconds of the shutdown's grace period beyond the gateway's longest delay: payments that are in the gateway at SIGTERM
-# are finished.
+# Seconds of the shutdown's grace period beyond the gateway's longest delay and the longest attempt to deliver: payments
+# that are in the gateway at SIGTERM, and deliveries that are being sent, are finished.
 DRAIN_MARGIN_S = 2.0
 # Ledger entries in one transaction.
 LEDGER_BATCH_MAX = 200
@@ -77,12 +77,13 @@ class WorkerProcess:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain: finish the payments that are in the gateway, or release them.
+        """Work until `stop` is set, then drain: finish what is in the gateway and what is being sent, or release it.
 
         Raises ConfigurationError if METRICS_PORT is in use, and an ExceptionGroup if a part fails.
         """
         settings = self._runtime.settings
-        grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
+        payments_grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
+        deliveries_grace_s = settings.webhook_timeout + DRAIN_MARGIN_S
         async with (
             _serving_metrics(self, settings.host, settings.metrics_port),
             self._order_client or contextlib.nullcontext(),
@@ -111,7 +112,7 @@ class WorkerProcess:
             for task in intake:
                 task.cancel()
             self._prefetch.close()
-            await asyncio.gather(self.processor.stop(grace_s), self.pool.stop(grace_s))
+            await asyncio.gather(self.processor.stop(payments_grace_s), self.pool.stop(deliveries_grace_s))
             self._ledger.close()
             self._publisher.close()
             await asyncio.gather(*publishing)

@@ -1,4 +1,4 @@
-"""Paging by cursor: a page of a list, the newest object first, and the opaque cursor of the next page."""
+"""Paging by cursor: a page of a list, and the opaque cursor of the next page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,26 +44,32 @@ class _HasId(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page of a list: at most `limit` objects that are older than `before` and match `filters`.
+    """One page of a list: at most `limit` objects that match `filters` and come after the object `last`.
 
-    `owner` names the list and its principal: a cursor is valid for no other one.
+    `last` is the last object of the page before, None on the first page. `owner` names the list and its principal: a
+    cursor is valid for no other one.
     """
 
     keyring: Keyring
     owner: str
     limit: int
     filters: Mapping[str, Any]
-    before: UUID | None
+    last: UUID | None
 
     @property
     def fetch_limit(self) -> int:
         """The page size plus one: the extra object shows that there is a next page."""
         return self.limit + 1
 
-    def to_json[T: _HasId](self, name: str, found: Sequence[T], one_to_json: Callable[[T], Any]) -> dict[str, Any]:
-        """Return the content of the response, with the objects of the page under `name`."""
+    def to_json[T: _HasId](
+        self, name: str, found: Sequence[T], one_to_json: Callable[[T], Any], *, has_more: bool = False
+    ) -> dict[str, Any]:
+        """Return the content of the response, with the objects of the page under `name`.
+
+        There is a next page if `found` has an extra object, or if `has_more` says so.
+        """
         shown = found[: self.limit]
-        has_more = len(found) > self.limit
+        has_more = has_more or len(found) > self.limit
         return {
             name: [one_to_json(one) for one in shown],
             "limit": self.limit,
@@ -80,11 +86,11 @@ def open_page(keyring: Keyring, cursor: str | None, filters: Mapping[str, Any], 
     Raises Problem (422) for a cursor of another list or principal, or with other filters.
     """
     if cursor is None:
-        return Page(keyring=keyring, owner=owner, limit=limit, filters=filters, before=None)
+        return Page(keyring=keyring, owner=owner, limit=limit, filters=filters, last=None)
     payload = keyring.open_cursor(cursor)
     content = orjson.loads(payload) if payload else {}
     if content.get("owner") != owner:
         raise invalid("/query/cursor", "is not a cursor of this list")
     if filters and filters != content["filters"]:
         raise invalid("/query/cursor", "belongs to a list with other filters")
-    return Page(keyring=keyring, owner=owner, limit=limit, filters=content["filters"], before=UUID(content["last"]))
+    return Page(keyring=keyring, owner=owner, limit=limit, filters=content["filters"], last=UUID(content["last"]))

@@ -11,13 +11,14 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.auth.principal import Principal, Role
+from api.auth.principal import Role
 from api.openapi import problems, response
 from api.paths import PAYMENTS
 from api.problems import Code, Problem, invalid
 from api.responses import json_response
 from api.routes.conditional import conditional_response, etag_of
-from api.routes.cursors import Cursor, Limit, open_page
+from api.routes.cursors import LIMIT_MAX, Cursor, Limit, open_page
+from api.routes.delivery_rights import may_see_url
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, IfNoneMatch, Prefer, parse_prefer_wait
 from api.routes.strict_route import StrictRoute
@@ -65,7 +66,7 @@ async def list_payments(
     page = open_page(api.runtime.keyring, cursor, filters, limit=limit, owner=principal.actor)
     async with api.runtime.database.read() as connection:
         found = await find_newest(
-            connection, principal.visible, _filters(page.filters), limit=page.fetch_limit, before=page.before
+            connection, principal.visible, _filters(page.filters), limit=page.fetch_limit, before=page.last
         )
     return json_response(page.to_json("payments", found, Payment.to_json))
 
@@ -123,13 +124,23 @@ async def get_payment_history(payment_id: str, principal: Authenticated, api: Ap
 
 
 @router.get("/{payment_id}/deliveries", response_model=PaymentDeliveries, responses=problems(404, 503))
-async def get_payment_deliveries(payment_id: str, principal: Authenticated, api: ApiState) -> Response:
-    """List the deliveries of a payment's events, the oldest first, each with its attempts."""
+async def get_payment_deliveries(
+    payment_id: str, principal: Authenticated, api: ApiState, limit: Limit = LIMIT_MAX, cursor: Cursor = None
+) -> Response:
+    """List the deliveries of a payment's events, the oldest first, each with its attempts but without the answers.
+
+    A page with many attempts ends before `limit`.
+    """
     payment = await read_payment(api, principal, payment_id)
+    page = open_page(api.runtime.keyring, cursor, {}, limit=limit, owner=f"{principal.actor} {payment.id}")
     async with api.runtime.database.read() as connection:
-        found = await deliveries_of_payment(connection, payment.id, with_bodies=principal.role == Role.ADMIN)
-    shown = [delivery.to_json(with_url=_may_see_url(principal, payment, delivery)) for delivery in found]
-    return json_response({"payment_id": str(payment.id), "deliveries": shown})
+        found = await deliveries_of_payment(connection, payment.id, limit=page.limit, after_id=page.last)
+
+    def to_json(delivery: Delivery) -> dict[str, Any]:
+        return delivery.to_json(with_url=may_see_url(principal, delivery))
+
+    shown = page.to_json("deliveries", found.deliveries, to_json, has_more=found.has_more)
+    return json_response({"payment_id": str(payment.id), **shown})
 
 
 @router.post("/{payment_id}/cancel", response_model=schemas.Payment, responses=problems(404, 409, 503))
@@ -163,11 +174,6 @@ async def cancel_payment(
         api.publisher.notify_settled([payment.id])
     headers = {"ETag": etag_of(cancelled.payment)} | (REPLAYED_HEADER if is_replay else {})
     return json_response(cancelled.payment.to_json(), headers=headers)
-
-
-def _may_see_url(principal: Principal, payment: Payment, delivery: Delivery) -> bool:
-    """Return whether the principal is an admin, or the creator of the endpoint or, for a callback, of the payment."""
-    return principal.role == Role.ADMIN or principal.actor == (delivery.endpoint_created_by or payment.created_by)
 
 
 def _moment(name: str, value: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Webhook deliveries: sending one again."""
+"""Webhook deliveries: one with what its receiver answered, and sending it again."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +13,7 @@ from api.auth.principal import Principal, Role
 from api.openapi import problems
 from api.problems import Code, Problem
 from api.responses import json_response
+from api.routes.delivery_rights import may_see_answers, may_see_url
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, parse_path_id
 from api.routes.strict_route import StrictRoute
@@ -27,6 +28,18 @@ log = structlog.get_logger(__name__)
 router = APIRouter(route_class=StrictRoute, prefix="/webhook-deliveries", tags=["webhooks"])
 
 
+@router.get("/{delivery_id}", response_model=schemas.Delivery, responses=problems(404, 503))
+async def get_webhook_delivery(delivery_id: str, principal: Authenticated, api: ApiState) -> Response:
+    """Return one delivery with its attempts and, for those who may see them, the latest answers of its receiver."""
+    async with api.runtime.database.read() as connection:
+        delivery = await _visible(connection, principal, parse_path_id(delivery_id), with_bodies=True)
+    shown = delivery.to_json(
+        with_url=may_see_url(principal, delivery),
+        with_bodies=may_see_answers(principal, delivery, api.runtime.settings),
+    )
+    return json_response(shown)
+
+
 @router.post(
     "/{delivery_id}/resend",
     status_code=202,
@@ -39,7 +52,7 @@ async def resend_delivery(
     """Send a delivery again, at once and with a new retry schedule.
 
     Any delivery can be resent, even one that was delivered. It is 409 while an attempt is running, and 422 while the
-    endpoint is disabled.
+    endpoint is disabled or if it was deleted.
     """
     wanted = parse_path_id(delivery_id)
     key_request = key_request_of(
@@ -67,9 +80,11 @@ async def resend_delivery(
     return json_response(delivery.to_json(), status=202, headers=REPLAYED_HEADER if is_repeat else None)
 
 
-async def _visible(connection: AsyncConnection, principal: Principal, delivery_id: UUID) -> Delivery:
+async def _visible(
+    connection: AsyncConnection, principal: Principal, delivery_id: UUID, *, with_bodies: bool = False
+) -> Delivery:
     """Return the delivery if the principal may see its payment or created its endpoint. Raises Problem (404)."""
-    delivery = await find_delivery(connection, delivery_id)
+    delivery = await find_delivery(connection, delivery_id, with_bodies=with_bodies)
     if delivery is not None and (
         principal.role == Role.ADMIN
         or delivery.endpoint_created_by == principal.actor

@@ -1,6 +1,8 @@
 """Webhook endpoints: the URLs at which services and admins receive the events of all payments."""
 
 from datetime import datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -17,10 +19,11 @@ from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_o
 from api.routes.parameters import ApiState, check_receiver_url, location, parse_path_id
 from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
+from api.state import Api
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
 from shared.lifecycle import DeliveryStatus
-from shared.webhooks.delivery_log import deliveries_of_endpoint
+from shared.webhooks.delivery_log import Delivery, deliveries_of_endpoint
 from shared.webhooks.endpoints import (
     Endpoint,
     add_endpoint,
@@ -70,7 +73,7 @@ async def create_webhook_endpoint(
         object_id=endpoint_id,
     )
     endpoint, is_repeat = await run_idempotent(api.runtime.database, key_request, add)
-    shown = endpoint.to_json() if is_repeat else {**endpoint.to_json(), "secret": secret}
+    shown = _to_json(endpoint, api) if is_repeat else {**_to_json(endpoint, api), "secret": secret}
     # The secret must not stay in a cache.
     headers = {"Location": location(request, endpoint.id), "Cache-Control": "no-store"} | (
         REPLAYED_HEADER if is_repeat else {}
@@ -83,7 +86,7 @@ async def list_webhook_endpoints(principal: Privileged, api: ApiState) -> Respon
     """List webhook endpoints, the newest first. Services see those that they created, and admins all."""
     async with api.runtime.database.read() as connection:
         found = await endpoints_of(connection, created_by=principal.manages_endpoints_of)
-    return json_response({"webhook_endpoints": [endpoint.to_json() for endpoint in found]})
+    return json_response({"webhook_endpoints": [_to_json(endpoint, api) for endpoint in found]})
 
 
 @router.get("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(403, 404, 503))
@@ -91,7 +94,7 @@ async def get_webhook_endpoint(endpoint_id: str, principal: Privileged, api: Api
     """Return one webhook endpoint, without its secret."""
     async with api.runtime.database.read() as connection:
         endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
-    return json_response(endpoint.to_json())
+    return json_response(_to_json(endpoint, api))
 
 
 @router.patch("/{endpoint_id}", response_model=schemas.Endpoint, responses=problems(400, 403, 404, 413, 415, 503))
@@ -105,7 +108,7 @@ async def change_webhook_endpoint(
         endpoint = await _existing(connection, parse_path_id(endpoint_id), principal)
         now = await api.runtime.database.clock.now(connection)
         changed = found_or_404(await change_endpoint(connection, endpoint, body.model_dump(), now=now))
-    return json_response(changed.to_json())
+    return json_response(_to_json(changed, api))
 
 
 @router.delete("/{endpoint_id}", status_code=204, responses=problems(403, 404, 503))
@@ -132,7 +135,10 @@ async def list_endpoint_deliveries(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response:
-    """List the deliveries to a webhook endpoint, the newest first, each with its attempts."""
+    """List the deliveries to a webhook endpoint, the newest first, each with its attempts but without the answers.
+
+    A page with many attempts ends before `limit`.
+    """
     endpoint_key = parse_path_id(endpoint_id)
     page = open_page(
         api.runtime.keyring,
@@ -147,11 +153,15 @@ async def list_endpoint_deliveries(
             connection,
             endpoint.id,
             DeliveryStatus(page.filters["status"]) if page.filters else None,
-            limit=page.fetch_limit,
-            before_id=page.before,
-            with_bodies=True,
+            limit=page.limit,
+            before_id=page.last,
         )
-    return json_response(page.to_json("deliveries", found, lambda delivery: delivery.to_json(with_url=True)))
+    to_json = partial(Delivery.to_json, with_url=True)
+    return json_response(page.to_json("deliveries", found.deliveries, to_json, has_more=found.has_more))
+
+
+def _to_json(endpoint: Endpoint, api: Api) -> dict[str, Any]:
+    return endpoint.to_json(has_readable_secret=api.runtime.keyring.can_decrypt(endpoint.secret))
 
 
 async def _existing(connection: AsyncConnection, endpoint_id: UUID, principal: Principal) -> Endpoint:

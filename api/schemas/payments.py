@@ -70,6 +70,9 @@ class Payment(BaseModel):
     id: str
     order_id: str
     user_id: str = Field(description="The user who pays.")
+    created_by: str = Field(
+        description="The principal that created it, such as `service:orders`; its secret signs the callbacks."
+    )
     payment_method_id: str
     amount: int = Field(description="In minor units of the currency.")
     currency: str = Field(description="ISO 4217 code.")

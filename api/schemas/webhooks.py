@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.schemas.fields import ChangeModel, Name, RequestModel, Url
 from shared.lifecycle import TERMINAL_EVENTS, DeliveryKind, DeliveryStatus, EventType
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
-from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX
+from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX, BODIES_SHOWN_MAX
 
 type EventTypes = Annotated[
     list[Annotated[EventType, Field(strict=False)]], Field(min_length=1, max_length=len(EventType))
@@ -33,7 +33,9 @@ class EndpointChange(ChangeModel):
     url: Url | None = None
     event_types: EventTypes | None = None
     enabled: bool | None = Field(
-        default=None, description="false sends no more events and cancels open deliveries; true sends new events again."
+        default=None,
+        description="false cancels open deliveries and makes no new ones; true makes them for new events again, not "
+        "for those of the time between.",
     )
 
 
@@ -46,6 +48,10 @@ class Endpoint(BaseModel):
     event_types: list[EventType]
     enabled: bool = Field(description="Whether events are sent.")
     disabled_reason: str | None = Field(description="Why no events are sent; null while the endpoint is enabled.")
+    problem: str | None = Field(
+        description="Why nothing can be sent although the endpoint is enabled: `DATA_KEY` has changed, and with it the "
+        "key of the secret. Its deliveries end as `exhausted` and can be resent when the key is back. Else null."
+    )
     created_by: str = Field(description="The principal that registered it, such as `service:orders`.")
     created_at: datetime
     updated_at: datetime
@@ -68,17 +74,29 @@ class EndpointList(BaseModel):
 
 
 class DeliveryAttempt(BaseModel):
-    """One attempt to send a delivery."""
+    """One request that was sent for a delivery, or was to be sent.
 
-    number: int = Field(description="The number of the attempt, from 1. Resending goes on counting.")
+    An attempt repeats its request at once, over a new connection, if an old connection breaks. Both are shown.
+    """
+
+    number: int = Field(description="The number of the request, from 1. Resending goes on counting.")
     started_at: datetime
     duration_ms: int = Field(description="Milliseconds until the answer or the error.")
-    status_code: int | None = Field(description="The HTTP status of the answer; null without an answer.")
-    error: str | None = Field(description="Why the attempt failed; null if it succeeded.")
+    status_code: int | None = Field(
+        description="The HTTP status that was seen; null without an answer. It counts only if the whole header was "
+        "valid; otherwise `error` says what was wrong with it."
+    )
+    error: str | None = Field(description="Why the request failed; null if it succeeded.")
+    url: str | None = Field(
+        default=None,
+        description="Where this request went; null for the order service, and if it was made before 0.2.0. Present "
+        "where the `url` of the delivery is.",
+    )
     response_body: str | None = Field(
         default=None,
-        description=f"The first {RESPONSE_BYTES_MAX:,} bytes of the answer. "
-        "Present only for admins and in an endpoint's deliveries.",
+        description=f"The first {RESPONSE_BYTES_MAX:,} bytes of the answer; null except in the latest "
+        f"{BODIES_SHOWN_MAX} requests. Present only in the answer with one delivery, for admins, for the creator of "
+        "the endpoint and, for a callback, of the payment unless deliveries may reach private networks.",
     )
 
 
@@ -112,10 +130,12 @@ class Delivery(BaseModel):
 
 
 class PaymentDeliveries(BaseModel):
-    """The deliveries of a payment's events, the oldest first."""
+    """A page of the deliveries of a payment's events, the oldest first."""
 
     payment_id: str
     deliveries: list[Delivery]
+    limit: int = Field(description="The largest number of deliveries on a page.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class EndpointDeliveries(BaseModel):

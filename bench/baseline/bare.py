@@ -19,6 +19,7 @@ async def create_payment(body: PaymentRequest) -> Payment:
         id=str(new_id()),
         order_id=body.order_id,
         user_id="1",
+        created_by="user:1",
         payment_method_id=body.payment_method_id,
         amount=body.amount,
         currency=body.currency,

@@ -267,6 +267,8 @@ delivery_attempts = Table(
     Column("status_code", Integer),
     Column("error", String(ERROR_CHARS_MAX)),
     Column("response_body", Text),
+    # Where the request went; null for the order service, and for attempts of before this column.
+    Column("url", String(URL_CHARS_MAX)),
 )
 
 verify_reports = Table(

@@ -55,12 +55,13 @@ async def emit_order_conflicts(connection: AsyncConnection, payment_ids: Collect
 
 
 def _event(event_type: EventType, payment: Payment, *, happened_at: datetime, confirms_orders: bool = False) -> Event:
+    event_id = new_id()
     return Event(
-        id=new_id(),
+        id=event_id,
         type=event_type,
         payment_id=payment.id,
         sequence=payment.sequence,
-        body=event_body(event_type, payment, happened_at=happened_at),
+        body=event_body(event_id, event_type, payment, happened_at=happened_at),
         happened_at=happened_at,
         callback_url=payment.callback_url if event_type in TERMINAL_EVENTS else None,
         confirms_order=confirms_orders and event_type is EventType.COMPLETED,
@@ -70,10 +71,11 @@ def _event(event_type: EventType, payment: Payment, *, happened_at: datetime, co
     )
 
 
-def event_body(event_type: EventType, payment: Payment, *, happened_at: datetime) -> str:
+def event_body(event_id: UUID, event_type: EventType, payment: Payment, *, happened_at: datetime) -> str:
     """Return the body of an event (the payload of Standard Webhooks). What is stored is what is signed and sent."""
     return orjson.dumps(
         {
+            "id": str(event_id),
             "type": event_type.value,
             "timestamp": rfc3339(happened_at),
             "data": {"payment": payment.to_json(), "sequence": payment.sequence},

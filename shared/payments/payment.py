@@ -69,6 +69,7 @@ class Payment:
             "id": str(self.id),
             "order_id": self.order_id,
             "user_id": self.user_id,
+            "created_by": self.created_by,
             "payment_method_id": str(self.payment_method_id),
             "amount": self.amount,
             "currency": self.currency,

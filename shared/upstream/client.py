@@ -12,12 +12,13 @@ from typing import Any, Self
 
 import orjson
 import structlog
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from shared import metrics
 from shared.errors import UpstreamUnavailable
 from shared.upstream.breaker import Breaker
+from shared.upstream.connections import StrictConnector
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class UpstreamClient:
     async def __aenter__(self) -> Self:
         """Open the pool of connections, which connects to nothing yet."""
         self._session = ClientSession(
-            connector=TCPConnector(limit=self._connections_max, keepalive_timeout=KEEPALIVE_S),
+            connector=StrictConnector(limit=self._connections_max, keepalive_timeout=KEEPALIVE_S),
             # `_exchange` limits the whole exchange.
             timeout=ClientTimeout(total=None),
             headers={"accept": "application/json", "user-agent": "payments"},

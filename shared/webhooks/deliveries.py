@@ -8,8 +8,8 @@
         │      later           │  └──┘        └───────────┘
         │                      ▼  lease expired
         │                ┌───────────┐
-        └── resent ──────│ cancelled │  the endpoint was disabled or deleted (from pending, too)
-          (from any end) └───────────┘
+        └── resent ──────│ cancelled │  the endpoint was disabled or deleted (from pending, too);
+          (from any end) └───────────┘  delivered after all if the attempt that was running is answered 2xx
 
 This package is the only writer of `deliveries.status`. It sends nothing, and it does not decide what the answer of a
 receiver means: the worker does.
@@ -155,7 +155,8 @@ async def cancel_open(connection: AsyncConnection, now: datetime, reason: str, w
     """End the open deliveries of `which` as cancelled, `reason` being their last error. Return how many.
 
     For those of an endpoint, call this after the UPDATE that disables or deletes it, in the same transaction: every
-    caller then locks the endpoint before its deliveries. A delivery that is being sent may arrive all the same.
+    caller then locks the endpoint before its deliveries. A delivery that is being sent may arrive all the same. It
+    keeps its lease version, by which the record of that attempt finds it.
     """
     is_open = deliveries.c.status.in_(OPEN_DELIVERY)
     # In the order of the ids, so that two batches never deadlock.

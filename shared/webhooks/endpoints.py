@@ -15,6 +15,7 @@ from shared.webhooks.deliveries import cancel_open
 
 DISABLED_BY_OWNER = "disabled by its owner"
 DELETED = "endpoint deleted"
+SECRET_UNREADABLE = "the endpoint's secret cannot be decrypted: DATA_KEY has changed"  # noqa: S105 - an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Endpoint:
         """Return the endpoint of a row of the table."""
         return cls(**row)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, has_readable_secret: bool) -> dict[str, Any]:
         """Return the endpoint as its creator sees it, without the secret."""
         return {
             "id": str(self.id),
@@ -47,6 +48,7 @@ class Endpoint:
             "event_types": self.event_types,
             "enabled": self.enabled,
             "disabled_reason": self.disabled_reason,
+            "problem": None if has_readable_secret else SECRET_UNREADABLE,
             "created_by": self.created_by,
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),

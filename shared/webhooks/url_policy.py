@@ -31,6 +31,8 @@ FORBIDDEN: tuple[Network, ...] = tuple(
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 VISIBLE_ASCII = re.compile(r"[!-~]+")
+# Visible characters that no request target may have (RFC 3986, 2), and how they are escaped.
+NOT_IN_TARGET = {ord(character): f"%{ord(character):02X}" for character in '"<>\\^`{|}'}
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 # An IPv6 address without a zone, which has a meaning on one machine only.
 IPV6_LITERAL = re.compile(r"[0-9a-f.]*:[0-9a-f:.]*")
@@ -67,6 +69,8 @@ def check_callback_url(url: str, policy: AddressPolicy) -> None:
             "has characters other than visible ASCII; "
             "escape them (RFC 3986), and write the name of a host in punycode (xn--...)"
         )
+    if found := {character for character in url if ord(character) in NOT_IN_TARGET}:
+        raise UrlRefused(f"has characters that must be escaped (RFC 3986): {' '.join(sorted(found))}")
     parts = _split(url)
     if "@" in parts.netloc:
         raise UrlRefused("must not contain credentials")
@@ -85,6 +89,17 @@ def origin(url: str) -> str:
         return f"{parts.scheme}://{parts.hostname}:{_port(parts)}"
     except UrlRefused:
         return url
+
+
+def split_target(url: str) -> tuple[str, str, str]:
+    """Return the scheme, the host with its port, and the request target of a URL, each as it is written.
+
+    Only what no target may have is escaped: URLs were registered that have such characters.
+    """
+    scheme, _, rest = url.partition("://")
+    end = next((place for place, character in enumerate(rest) if character in "/?"), len(rest))
+    target = rest[end:].translate(NOT_IN_TARGET)
+    return scheme.lower(), rest[:end], target if target.startswith("/") else f"/{target}"
 
 
 def _split(url: str) -> SplitResult:

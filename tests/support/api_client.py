@@ -38,7 +38,8 @@ from worker.main import WorkerProcess
 VISA = "4242424242424242"
 MASTERCARD = "5555555555554444"
 SIX_CARDS = (VISA, MASTERCARD, "4000056655665556", "5200828282828210", "6011111111111117", "3566002020360505")
-STOP_TIMEOUT_S = 20
+# Longer than the grace for deliveries at the default WEBHOOK_TIMEOUT, and the records after it.
+STOP_TIMEOUT_S = 30
 
 APPROVED = Settled(
     Approved(

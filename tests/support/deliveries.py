@@ -52,9 +52,9 @@ async def claim_one(database: Database, item: WorkItem, *, now: datetime = NOW) 
 
 
 async def record(database: Database, *attempts: DeliveryAttempt, now: datetime = NOW) -> list[bool]:
-    """Record attempts."""
+    """Record attempts. Return, for each, whether it was recorded."""
     async with database.transaction() as connection:
-        return await record_attempts(connection, now, attempts)
+        return [outcome is not None for outcome in await record_attempts(connection, now, attempts)]
 
 
 def attempt(

@@ -14,9 +14,10 @@ from cryptography.fernet import InvalidToken
 
 from shared.keyring import Keyring
 from shared.lifecycle import DeliveryKind
-from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt
+from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt, Exhausted
 from shared.webhooks.deliveries import ClaimedDelivery
-from worker.deliveries.webhook import JITTER_MAX, WebhookAnswer, decide, headers_of, parse_retry_after, post
+from shared.webhooks.endpoints import SECRET_UNREADABLE
+from worker.deliveries.webhook import JITTER_MAX, WebhookAnswer, decide, headers_of, longest_retry_after, post
 from worker.orders import Confirmation, OrderNotifier, OrderStatus
 
 # Secrets that are kept decrypted in memory: decrypting takes longer than signing.
@@ -58,13 +59,11 @@ class AttemptMaker:
         """
         if delivery.kind is DeliveryKind.ORDER:
             return await self._confirm_order(delivery)
-        return self._judge_answer(delivery, await self._post(session, delivery))
-
-    async def _post(self, session: ClientSession, delivery: ClaimedDelivery) -> WebhookAnswer:
         secret = self._secret(delivery)
         if secret is None:
-            return WebhookAnswer(error="the endpoint's secret cannot be decrypted: DATA_KEY has changed")
-        return await post(session, delivery.url, headers=headers_of(delivery, secret), body=delivery.body)
+            return _unsigned(delivery)
+        answer = await post(session, delivery.url, headers=headers_of(delivery, secret), body=delivery.body)
+        return self._judge_answer(delivery, answer)
 
     def _secret(self, delivery: ClaimedDelivery) -> str | None:
         if delivery.encrypted_secret is None:
@@ -76,8 +75,8 @@ class AttemptMaker:
 
     def _judge_answer(self, delivery: ClaimedDelivery, answer: WebhookAnswer) -> DeliveryAttempt:
         outcome = decide(
-            answer.status,
-            retry_after_s=parse_retry_after(answer.retry_after, delivery.claimed_at),
+            answer.status if answer.is_whole else None,
+            retry_after_s=longest_retry_after(answer.retry_after, delivery.claimed_at),
             retries=delivery.retries,
             schedule_s=self._schedule_s,
             jitter=self._jitter(),
@@ -89,6 +88,7 @@ class AttemptMaker:
             status_code=answer.status,
             error=answer.error,
             response_body=answer.body,
+            repeats=answer.repeats,
         )
 
     async def _confirm_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:
@@ -125,3 +125,15 @@ class AttemptMaker:
         return decide(
             None, retry_after_s=None, retries=delivery.retries, schedule_s=self._schedule_s, jitter=self._jitter()
         )
+
+
+def _unsigned(delivery: ClaimedDelivery) -> DeliveryAttempt:
+    """Return the attempt of a delivery that cannot be signed. No later attempt could, so none is scheduled."""
+    return DeliveryAttempt(
+        delivery=delivery,
+        outcome=Exhausted(),
+        duration_ms=0,
+        status_code=None,
+        error=f"nothing was sent: {SECRET_UNREADABLE}",
+        response_body=b"",
+    )

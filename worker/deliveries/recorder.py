@@ -14,12 +14,13 @@ from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
 from shared.payments.events import emit_order_conflicts
 from shared.webhooks.attempts import (
-    AttemptOutcome,
+    Cancelled,
     Conflict,
     Delivered,
     DeliveryAttempt,
     Exhausted,
     Gone,
+    RecordedOutcome,
     TryAgain,
     record_attempts,
 )
@@ -46,7 +47,7 @@ class AttemptRecorder:
     """Records attempts, many in one transaction. Needs `run`."""
 
     def __init__(self, database: Database, *, queue_max: int) -> None:
-        self._records: GroupCommit[DeliveryAttempt, bool] = GroupCommit(
+        self._records: GroupCommit[DeliveryAttempt, RecordedOutcome | None] = GroupCommit(
             database, _write, batch_max=COMMIT_MAX, queue_max=queue_max, linger_factor=LINGER_FACTOR
         )
 
@@ -65,25 +66,27 @@ class AttemptRecorder:
         """
         attempt = result.attempt
         try:
-            is_recorded = await record_within_lease(self._records, attempt, lease_ends=result.lease_ends, slots=slots)
+            outcome = await record_within_lease(self._records, attempt, lease_ends=result.lease_ends, slots=slots)
         except NotRecorded as error:
             # The lease will end, and another claim sends the delivery once more.
             log.warning("delivery.unrecorded", error=str(error), **_log_context(attempt.delivery))
             return
-        if is_recorded:
-            _log_attempt(attempt)
+        if outcome is not None:
+            _log_attempt(attempt, outcome)
         else:
-            # The delivery was claimed again or cancelled meanwhile, or the answer to our own COMMIT was lost.
+            # The delivery was claimed again meanwhile, or the answer to our own COMMIT was lost.
             log.info("delivery.superseded", status_code=attempt.status_code, **_log_context(attempt.delivery))
 
 
-async def _write(connection: AsyncConnection, now: datetime, attempts: Sequence[DeliveryAttempt]) -> list[bool]:
+async def _write(
+    connection: AsyncConnection, now: datetime, attempts: Sequence[DeliveryAttempt]
+) -> list[RecordedOutcome | None]:
     """Record attempts and, in the same transaction, emit an event for those whose order was cancelled meanwhile."""
     recorded = await record_attempts(connection, now, attempts)
     conflicts = {
         attempt.delivery.payment_id
-        for attempt, is_recorded in zip(attempts, recorded, strict=True)
-        if is_recorded and attempt.outcome == Conflict()
+        for attempt, outcome in zip(attempts, recorded, strict=True)
+        if outcome == Conflict()
     }
     await emit_order_conflicts(connection, conflicts, now=now)
     return recorded
@@ -99,26 +102,30 @@ def _log_context(delivery: ClaimedDelivery) -> dict[str, str | int | None]:
     }
 
 
-def _log_attempt(attempt: DeliveryAttempt) -> None:
+def _log_attempt(attempt: DeliveryAttempt, outcome: RecordedOutcome) -> None:
     """Log and count an attempt that is recorded."""
-    event, level = _log_event(attempt.outcome)
+    event, level = _log_event(outcome)
     details: dict[str, str | float | None] = {"status_code": attempt.status_code, "duration_ms": attempt.duration_ms}
     if attempt.error is not None:
         details["error"] = attempt.error
-    if isinstance(attempt.outcome, TryAgain):
-        details["wait_s"] = round(attempt.outcome.wait_s, 3)
+    if attempt.repeats is not None:
+        details["repeats"] = attempt.repeats.error
+    if isinstance(outcome, TryAgain):
+        details["wait_s"] = round(outcome.wait_s, 3)
     log.log(level, event, **_log_context(attempt.delivery), **details)
     metrics.deliveries.labels(attempt.delivery.kind, event.removeprefix("delivery.")).inc()
     metrics.delivery_seconds.observe(attempt.duration_ms / 1000)
 
 
-def _log_event(outcome: AttemptOutcome) -> tuple[str, int]:
+def _log_event(outcome: RecordedOutcome) -> tuple[str, int]:
     """Return the event and the level of the log line."""
     match outcome:
         case Delivered():
             return "delivery.delivered", logging.INFO
         case TryAgain():
             return "delivery.failed", logging.INFO
+        case Cancelled():
+            return "delivery.cancelled", logging.INFO
         case Exhausted():
             return "delivery.exhausted", logging.WARNING
         case Gone():

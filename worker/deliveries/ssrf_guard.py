@@ -8,9 +8,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from aiohappyeyeballs import AddrInfoType
-from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver
 
+from shared.upstream.connections import StrictConnector
 from shared.webhooks.url_policy import AddressPolicy
 
 
@@ -24,12 +24,12 @@ class AddressRefused(OSError):
         super().__init__("the URL leads to an address that deliveries may not reach")
 
 
-def guarded_connector(policy: AddressPolicy, *, resolver: AbstractResolver | None = None) -> TCPConnector:
+def guarded_connector(policy: AddressPolicy, *, resolver: AbstractResolver | None = None) -> StrictConnector:
     """Return a connector that checks every new connection against `policy`, also one to a literal address.
 
     The connector sets no limit of its own: the delivery pool bounds the requests.
     """
-    return TCPConnector(limit=0, resolver=resolver, socket_factory=guarded_socket(policy))
+    return StrictConnector(limit=0, resolver=resolver, socket_factory=guarded_socket(policy))
 
 
 def guarded_socket(policy: AddressPolicy) -> Callable[[AddrInfoType], socket.socket]:

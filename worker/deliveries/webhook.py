@@ -4,12 +4,15 @@ It follows no redirect, keeps no cookie and reads no more of an answer than 20 K
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
+import asyncio
 import base64
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from time import monotonic
 from uuid import UUID
@@ -17,20 +20,34 @@ from uuid import UUID
 from aiohttp import (
     BaseConnector,
     ClientConnectionError,
-    ClientConnectorDNSError,
     ClientConnectorError,
     ClientError,
     ClientResponse,
     ClientSession,
-    ClientSSLError,
     ClientTimeout,
     DummyCookieJar,
 )
+from yarl import URL
 
 from shared.keyring import WEBHOOK_SECRET_PREFIX
-from shared.webhooks.attempts import RESPONSE_BYTES_MAX, AttemptOutcome, Delivered, Exhausted, Gone, TryAgain
+from shared.upstream.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX, Exchange, NotHttp
+from shared.webhooks.attempts import (
+    RESPONSE_BYTES_MAX,
+    AttemptOutcome,
+    BrokenRequest,
+    Delivered,
+    Exhausted,
+    Gone,
+    TryAgain,
+)
 from shared.webhooks.deliveries import ClaimedDelivery
-from worker.deliveries.ssrf_guard import AddressRefused
+from shared.webhooks.url_policy import split_target
+from worker.deliveries.failures import (
+    describe_broken,
+    describe_connection_error,
+    describe_invalid,
+    describe_timeout,
+)
 
 # The jitter of a wait, up and down, as a part of it: deliveries that failed together must not be sent again together.
 JITTER_MAX = 0.2
@@ -45,9 +62,13 @@ RETRY_AFTER_STATUSES = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# Seconds within which a failed connection is opened once more by the same attempt: a connection that fails so fast was
-# idle for too long, or the receiver was restarting.
+# Seconds within which a kept connection must break for its request to be repeated by the same attempt: the connection
+# was idle for too long, or the receiver has restarted.
 AT_ONCE_AGAIN_S = 1.0
+# Seconds that the body of an answer gets after its header. The status has decided by then, and the body is for the log.
+BODY_WITHIN_S = 2.0
+# Parsed URLs that are kept in memory.
+URLS_CACHED = 1_000
 # Nine digits of seconds are thirty years: a longer number is no valid wait.
 RETRY_AFTER_DIGITS_MAX = 9
 
@@ -56,17 +77,20 @@ RETRY_AFTER_DIGITS_MAX = 9
 class WebhookAnswer:
     """The receiver's answer to one attempt, or why there was none.
 
-    `status` is None if there was no HTTP answer. `error` is None if the receiver answered 2xx. `retry_after` is the
-    header as it was sent.
+    `status` is the status that was seen, None if there was none. `is_whole` says that the whole header arrived: only
+    then the status counts. `error` is None if the receiver answered 2xx. `retry_after` has the headers of that name as
+    they were sent. `repeats` is the request that this attempt made before, over a kept connection that broke.
     """
 
     status: int | None = None
+    is_whole: bool = False
     error: str | None = None
-    retry_after: str | None = None
+    retry_after: tuple[str, ...] = ()
     body: bytes = field(default=b"", repr=False)
     duration_ms: int = 0
-    # The connection failed before any part of an answer was read.
-    is_broken: bool = False
+    repeats: BrokenRequest | None = None
+    # A kept connection broke, or brought something else, before any part of an answer was read.
+    is_stale: bool = False
 
 
 def sign(secret: str, webhook_id: UUID, timestamp: int, body: bytes) -> dict[str, str]:
@@ -126,14 +150,19 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
+def longest_retry_after(texts: Sequence[str], now: datetime) -> float | None:
+    """Return the longest of the waits that headers of an answer ask for; see `parse_retry_after`."""
+    return max((wait for text in texts if (wait := parse_retry_after(text, now)) is not None), default=None)
+
+
 def open_session(connector: BaseConnector, *, timeout_s: float, user_agent: str) -> ClientSession:
     """Return the HTTP client of all deliveries.
 
-    `timeout_s` bounds a whole exchange, from resolving the name to reading the last byte.
+    `timeout_s` bounds a whole attempt, from resolving the name to reading the last byte.
     """
     return ClientSession(
         connector=connector,
-        timeout=ClientTimeout(total=timeout_s),
+        timeout=_timeout(timeout_s),
         headers={"user-agent": user_agent, "content-type": "application/json"},
         # Answers are not decompressed: they only go into the log.
         skip_auto_headers=("accept-encoding",),
@@ -141,55 +170,112 @@ def open_session(connector: BaseConnector, *, timeout_s: float, user_agent: str)
         cookie_jar=DummyCookieJar(),
         # A proxy would open the connection itself, past the SSRF guard.
         trust_env=False,
+        # The connection counts the header's bytes and lines, and the parser must not be stricter.
+        max_line_size=HEAD_BYTES_MAX,
+        max_field_size=HEAD_BYTES_MAX,
+        max_headers=HEAD_LINES_MAX,
     )
 
 
 async def post(session: ClientSession, url: str, *, headers: Mapping[str, str], body: bytes) -> WebhookAnswer:
-    """POST exactly `body`, and return the answer. A connection that failed within a second is tried once more at once.
+    """POST exactly `body` to exactly `url`, and return the answer.
 
+    If a connection that an earlier delivery has used breaks within a second and before any answer, the request is
+    repeated once, over a new one.
     Never raises for what the receiver or the network does.
     """
     started = monotonic()
-    answer = await _exchange(session, url, headers, body)
-    if answer.is_broken and monotonic() - started < AT_ONCE_AGAIN_S:
-        answer = await _exchange(session, url, headers, body)
-    return replace(answer, duration_ms=round((monotonic() - started) * 1000))
+    answer = await _exchange(session, url, headers, body, Exchange(), session.timeout)
+    passed_s = monotonic() - started
+    left_s = (session.timeout.total or 0) - passed_s
+    if not answer.is_stale or passed_s >= AT_ONCE_AGAIN_S or left_s <= 0:
+        return replace(answer, duration_ms=round(passed_s * 1000))
+    why = f"{answer.error}; the connection was an earlier delivery's, and the request was repeated over a new one"
+    broken = BrokenRequest(duration_ms=round(passed_s * 1000), error=why)
+    answer = await _exchange(session, url, headers, body, Exchange(is_new=True), _timeout(left_s))
+    return replace(answer, duration_ms=round((monotonic() - started - passed_s) * 1000), repeats=broken)
 
 
-async def _exchange(session: ClientSession, url: str, headers: Mapping[str, str], body: bytes) -> WebhookAnswer:
+async def _exchange(
+    session: ClientSession,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    exchange: Exchange,
+    timeout: ClientTimeout,
+) -> WebhookAnswer:
     try:
-        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        with exchange.running():
+            response = await session.post(
+                _exact(url), data=body, headers=headers, allow_redirects=False, timeout=timeout
+            )
+        async with response:
             return await _read(response)
     except TimeoutError:
-        return WebhookAnswer(error="no answer in time")
-    except (ClientConnectorDNSError, ClientSSLError) as error:
-        return WebhookAnswer(error=_connection_error(error))
+        return WebhookAnswer(status=exchange.status, error=describe_timeout(exchange))
     except ClientConnectorError as error:
-        return WebhookAnswer(error=_connection_error(error), is_broken=not isinstance(error.os_error, AddressRefused))
+        return WebhookAnswer(error=describe_connection_error(error))
     except (ClientConnectionError, OSError) as error:
-        return WebhookAnswer(error=f"the connection broke ({type(error).__name__})", is_broken=True)
+        return WebhookAnswer(
+            status=exchange.status,
+            error=describe_broken(error, exchange),
+            is_stale=exchange.is_reused and not exchange.has_answer,
+        )
     except (ClientError, ValueError) as error:
-        return WebhookAnswer(error=f"no valid HTTP exchange ({type(error).__name__})")
+        return WebhookAnswer(
+            status=exchange.status,
+            error=describe_invalid(error, exchange),
+            # Bytes of an earlier answer that came late.
+            is_stale=exchange.is_reused and isinstance(error, NotHttp),
+        )
+
+
+def _timeout(total_s: float) -> ClientTimeout:
+    # aiohttp would round a timeout above 5 s up to whole seconds of its clock.
+    return ClientTimeout(total=total_s, ceil_threshold=math.inf)
+
+
+# Parsing a URL takes a tenth of the time of a request, and most receivers get many.
+@lru_cache(URLS_CACHED)
+def _exact(url: str) -> URL:
+    """Return a URL whose request target is sent byte for byte.
+
+    A `yarl.URL` of the text would decode and encode escapes, resolve dots and drop an empty query. So all of the
+    target goes in as a path that is encoded already.
+    """
+    scheme, authority, target = split_target(url)
+    return URL.build(scheme=scheme, authority=authority, path=target, encoded=True)
 
 
 async def _read(response: ClientResponse) -> WebhookAnswer:
     """Read an answer. Its status decides; the body is only for the log, and may be incomplete."""
+    body = b"" if response.content.at_eof() else await _read_body(response)
+    return WebhookAnswer(
+        status=response.status,
+        is_whole=True,
+        error=_status_error(response.status),
+        retry_after=tuple(response.headers.getall("retry-after", ())),
+        body=bytes(body),
+    )
+
+
+async def _read_body(response: ClientResponse) -> bytes:
+    """Return the beginning of a body: what has arrived of it in time. Its connection is kept if that is all of it."""
     body = bytearray()
     try:
-        while len(body) < RESPONSE_BYTES_MAX and (part := await response.content.read(RESPONSE_BYTES_MAX - len(body))):
-            body += part
+        async with asyncio.timeout(BODY_WITHIN_S):
+            while len(body) < RESPONSE_BYTES_MAX:
+                part = await response.content.read(RESPONSE_BYTES_MAX - len(body))
+                if not part:
+                    break
+                body += part
     except (ClientError, OSError):
         # TimeoutError is an OSError: a body that arrives too slowly ends here, too.
         response.close()
     if not response.content.at_eof():
         # A connection with an unread body cannot be used for the next delivery.
         response.close()
-    return WebhookAnswer(
-        status=response.status,
-        error=_status_error(response.status),
-        retry_after=response.headers.get("retry-after"),
-        body=bytes(body),
-    )
+    return bytes(body)
 
 
 def _status_error(status: int) -> str | None:
@@ -198,13 +284,3 @@ def _status_error(status: int) -> str | None:
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return f"the receiver answered {status}; redirects are not followed"
     return f"the receiver answered {status}"
-
-
-def _connection_error(error: ClientConnectorError) -> str:
-    if isinstance(error.os_error, AddressRefused):
-        return str(error.os_error)
-    if isinstance(error, ClientConnectorDNSError):
-        return "the host's name does not resolve"
-    if isinstance(error, ClientSSLError):
-        return f"TLS failed: {error.os_error}"
-    return f"could not connect: {error.os_error.strerror or type(error.os_error).__name__}"
