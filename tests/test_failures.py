@@ -133,6 +133,15 @@ async def test_what_a_restore_has_not_made_yet_is_unavailable(database: Database
     assert type(caught.value) is DatabaseUnavailable
 
 
+def test_a_defect_is_logged_with_its_traceback_and_not_for_every_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        raise postgres_error("ZZ123")
+    assert all(isinstance(meaning_of(caught.value), StatementFailed) for _ in range(3))
+    out = capsys.readouterr().out
+    assert out.count("database.statement_failed") == 1
+    assert "Traceback" in out
+
+
 async def test_a_statement_that_is_wrong_is_a_defect(database: Database) -> None:
     with pytest.raises(StatementFailed):
         async with database.transaction() as connection:
