@@ -112,7 +112,7 @@ def test_plain_database_urls_get_the_driver_we_use(environment: Environment, giv
 
 def test_a_printed_database_url_hides_its_password(environment: Environment) -> None:
     settings = environment(DATABASE_URL="postgresql://u:hunter2@h/d", JWT_SECRET_KEY=SECRET, DATA_KEY=SECRET)
-    assert "hunter2" not in settings.database_name
+    assert "hunter2" not in settings.database_name + repr(settings)
     assert SECRET not in repr(settings)
 
 

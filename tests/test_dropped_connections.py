@@ -139,6 +139,7 @@ async def test_after_a_fail_over_behind_one_name_writes_find_the_server_that_wri
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_service_whose_connections_are_dropped_goes_on(
     slow_gateway: MakeSettings, own_postgres: PostgresServer, tmp_path: Path, redis_url: str
 ) -> None:

@@ -107,6 +107,14 @@ def test_sqlites_names(name: str, kind: type[PaymentsError]) -> None:
     assert type(meaning_of(DBAPIError("s", None, error))) is kind
 
 
+@pytest.mark.parametrize(
+    "message", ["unsupported startup parameter: x", "no such database: x", "SASL authentication failed"]
+)
+def test_a_pooler_refuses_with_the_state_of_a_broken_connection(message: str) -> None:
+    assert type(meaning_of(postgres_error("08P01", message))) is DatabaseRefused
+    assert type(meaning_of(postgres_error("08P01", "pgbouncer cannot connect to server"))) is DatabaseUnavailable
+
+
 def test_connections_are_dropped_where_a_new_one_may_help() -> None:
     assert is_server_stale(postgres_error("25006"))
     assert not is_server_stale(postgres_error("26000"))
@@ -131,6 +139,15 @@ async def test_what_a_restore_has_not_made_yet_is_unavailable(database: Database
         async with database.read() as connection:
             await connection.execute(text(statement))
     assert type(caught.value) is DatabaseUnavailable
+
+
+def test_a_defect_is_logged_with_its_traceback_and_not_for_every_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        raise postgres_error("ZZ123")
+    assert all(isinstance(meaning_of(caught.value), StatementFailed) for _ in range(3))
+    out = capsys.readouterr().out
+    assert out.count("] database.statement_failed") == 1
+    assert "Traceback" in out
 
 
 async def test_a_statement_that_is_wrong_is_a_defect(database: Database) -> None:

@@ -10,10 +10,12 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.main import create_app
+from api.problem_handlers import as_problem
+from api.problems import Code
 from api.state import Api
 from shared import metrics
 from shared.config.settings import Settings
@@ -25,6 +27,7 @@ from shared.errors import (
     DatabaseUnavailable,
     Overloaded,
     PaymentInProgress,
+    StatementFailed,
     ValueRefused,
     WriteConflict,
 )
@@ -39,7 +42,7 @@ pytest_plugins = ["tests.support.api_fixtures"]
 
 
 async def write(connection: AsyncConnection, now: datetime, members: Sequence[str]) -> list[str | PaymentInProgress]:
-    """One row per member; `refused` is refused by us, `poison` by the database, and `defect` is one."""
+    """One row per member; `refused` is refused by us, `poison` by the database; `defect` and `wrong` are defects."""
     answers: list[str | PaymentInProgress] = []
     for member in members:
         if member == "refused":
@@ -47,6 +50,8 @@ async def write(connection: AsyncConnection, now: datetime, members: Sequence[st
             continue
         if member == "defect":
             raise KeyError(member)
+        if member == "wrong":
+            await connection.execute(text("SELEC 1"))
         key = None if member == "poison" else member
         row = {"scope": "s", "key": key, "fingerprint": "f", "object_id": new_id(), "created_at": now}
         await connection.execute(insert(idempotency_keys), row)
@@ -209,6 +214,36 @@ async def test_what_the_database_refuses_fails_alone(database: Database) -> None
     assert isinstance(poisoned, ValueRefused)
     assert counting.transactions == 1 + 4  # together, then one by one
     assert await written(database) == {"a", "b", "c"}
+
+
+async def test_a_statement_that_the_database_calls_wrong_fails_alone_and_is_no_fault_of_a_client(
+    database: Database,
+) -> None:
+    commit = commit_of(database)
+    tasks = submitted(commit, "a", "wrong", "b")
+    await commit.run_once()
+    first, wrong, last = await outcomes(tasks)
+    assert (first, last) == ("A", "B")
+    assert isinstance(wrong, StatementFailed)
+    assert as_problem(wrong).code is Code.UNAVAILABLE
+    assert await written(database) == {"a", "b"}
+
+
+async def test_an_end_of_the_process_while_it_commits_leaves_the_outcome_unknown(database: Database) -> None:
+    began = asyncio.Event()
+
+    async def hangs(_connection: AsyncConnection, _now: datetime, _members: Sequence[str]) -> list[str]:
+        began.set()
+        await asyncio.Event().wait()
+        return []
+
+    commit = GroupCommit(database, hangs, batch_max=10, queue_max=10)
+    running = asyncio.create_task(commit.run())
+    tasks = submitted(commit, "a", "b")
+    await began.wait()
+    running.cancel()
+    assert [type(outcome) for outcome in await outcomes(tasks)] == [CommitUnknown] * 2
+    await asyncio.wait([running])
 
 
 async def test_a_conflict_is_tried_again_once_then_one_by_one(database: Database) -> None:

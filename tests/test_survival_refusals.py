@@ -80,12 +80,6 @@ CAUSES = {
         "ALTER DATABASE own RESET default_transaction_read_only",
         spares_some=True,
     ),
-    "no memory for a lock": Cause(
-        f"ALTER ROLE {ROLE} SET lock_timeout = '200ms'",
-        f"ALTER ROLE {ROLE} RESET lock_timeout",
-        spares_some=True,
-        is_seen=False,
-    ),
 }
 
 

@@ -48,6 +48,8 @@ class StorageSettings(BaseSettings):
     database_url: DatabaseUrl = Field(
         default="sqlite:///var/payments.db",
         validate_default=True,
+        # It may have a password anywhere.
+        repr=False,
         description="The database: an SQLite file, or `postgresql://user:password@host:5432/database` with the "
         "[parameters](operations.md#the-parameters-of-database_url) of libpq.",
     )

@@ -7,6 +7,7 @@ its settings along, and statements have no name.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Mapping
@@ -41,8 +42,10 @@ class ServiceConnection(asyncpg.Connection):
     settings_of_transaction = ""
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Close within CLOSE_S seconds, or raise TimeoutError: the caller then drops the connection."""
-        await super().close(timeout=CLOSE_S if timeout is None else min(timeout, CLOSE_S))
+        """Close within CLOSE_S seconds, or drop the connection."""
+        # asyncpg has dropped it when it raises this.
+        with contextlib.suppress(TimeoutError):
+            await super().close(timeout=CLOSE_S if timeout is None else min(timeout, CLOSE_S))
 
 
 class PooledConnection(ServiceConnection):
@@ -92,22 +95,27 @@ class Connector:
             raise meaning_of(error) or DatabaseRefused(f"{type(error).__name__}: {error}") from error
 
     async def _connect(self) -> ServiceConnection:
-        connection = await self._open(is_pooled=bool(self.is_pooled))
-        try:
-            is_pooled = await self._is_pooled(connection)
-            if is_pooled != bool(self.is_pooled):
+        # Until it is known, a pooler is assumed: then nothing is left behind in it.
+        is_pooled = self.is_pooled is not False
+        while True:
+            connection = await self._open(is_pooled=is_pooled)
+            try:
+                if await self._is_pooled(connection) == is_pooled:
+                    await self._note(connection, is_pooled=is_pooled)
+                    return connection
+            except BaseException:
                 connection.terminate()
-                connection = await self._open(is_pooled=is_pooled)
-            if is_pooled and not self.is_pooled:
-                # A pooler that shares connections between statements refuses this.
-                await connection.execute("BEGIN")
-                await connection.execute("ROLLBACK")
-                log.info("database.behind_pooler", database=str(self._target))
-        except BaseException:
+                raise
             connection.terminate()
-            raise
+            is_pooled = not is_pooled
+
+    async def _note(self, connection: ServiceConnection, *, is_pooled: bool) -> None:
+        """Remember what is in between. A pooler that shares connections between statements refuses BEGIN."""
+        if is_pooled and not self.is_pooled:
+            await connection.execute("BEGIN")
+            await connection.execute("ROLLBACK")
+            log.info("database.behind_pooler", database=str(self._target))
         self.is_pooled = is_pooled
-        return connection
 
     async def _open(self, *, is_pooled: bool) -> ServiceConnection:
         target = self._target

@@ -45,8 +45,10 @@ LOCK_TIMEOUT_STATE = "55P03"
 STALE_SERVER_STATES = ("25006", "57P", "08")
 # The connection's own state is spoilt.
 SPOILT_STATES = ("25", "26", "42P05", "XX")
-# PgBouncer says everything with 08P01. This one does not pass.
-UNSUPPORTED_BY_POOLER = ("unsupported startup parameter", "statement pooling")
+# PgBouncer says everything with the class of connections. These are refusals.
+REFUSALS_OF_POOLERS = (
+    "unsupported startup parameter", "statement pooling", "authentication failed", "no such database", "no such user",
+)  # fmt: skip
 
 SQLITE_VALUE = ("SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH")
 SQLITE_REFUSED = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_PERM", "SQLITE_AUTH")
@@ -145,7 +147,7 @@ def _meaning_of_state(error: BaseException, state: str) -> PaymentsError:
         return WriteConflict(state)
     if state.startswith(VALUE_CLASSES):
         return ValueRefused(REFUSAL)
-    if state.startswith(REFUSED_STATES) or any(words in text for words in UNSUPPORTED_BY_POOLER):
+    if state.startswith(REFUSED_STATES) or any(words in text for words in REFUSALS_OF_POOLERS):
         # These messages name a user, a database, a table or a parameter, and never a value of a statement.
         return DatabaseRefused(f"{_message(error)} ({state})")
     if state.startswith(PASSING_STATES):
