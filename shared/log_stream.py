@@ -69,7 +69,8 @@ class LogStream:
     def _write_to(self, descriptor: int, line: bytes) -> None:
         left = b"\n" + line if self._is_torn else line
         while left:
-            patience_ms = 0 if self._clock() < self._impatient_until else PATIENCE_MS
+            is_impatient = self._impatient_until and self._clock() < self._impatient_until
+            patience_ms = 0 if is_impatient else PATIENCE_MS
             if not self._poll.poll(patience_ms):
                 raise BlockingIOError("its reader has stopped reading")
             left = left[os.write(descriptor, left[:CHUNK_BYTES]) :]
