@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from bench import against, compare, figures, response, scaling, volume
+from bench import against, compare, figures, hostile, response, scaling, volume
 from bench.figures import Found
 from bench.progress import console, print_step
 
@@ -23,6 +23,7 @@ MEASURES: dict[str, Callable[[int], Found]] = {
     "workers": scaling.workers,
     "embedded": volume.embedded_default,
     "overload": volume.overload,
+    "hostile": hostile.hostile,
 }
 
 

@@ -248,6 +248,16 @@ async def test_a_client_that_goes_on_sending_reads_its_431(api: RunningApi) -> N
         assert statuses(await connection.until_closed()) == [431]
 
 
+@pytest.mark.parametrize("lines", [(b"Content-Length: 8000000",), (b"Transfer-Encoding: chunked",)])
+async def test_a_client_that_goes_on_sending_reads_its_413(api: RunningApi, lines: tuple[bytes, ...]) -> None:
+    chunk = b"40000\r\n" + b" " * 2**18 + b"\r\n"
+    async with connected(api.url) as connection:
+        await connection.send(post(api, *lines))
+        for _ in range(40):
+            await connection.send(chunk)
+        assert statuses(await connection.until_closed()) == [413]
+
+
 @pytest.mark.parametrize("path", [b"/api/v1/payments", b"/nothing", b"/api/v1/payment-methods"])
 async def test_a_body_above_the_limit_is_413_and_closes(api: RunningApi, path: bytes) -> None:
     body = b" " * (BODY_BYTES_MAX + 1)
