@@ -17,7 +17,7 @@ import httpx
 import orjson
 
 from bench.figures import Found, at_least, at_most, below, percentiles_ms
-from bench.hostile import HANGING_ADDRESSES, HANGING_NETWORK, SILENT
+from bench.hanging_receivers import HANGING_ADDRESSES, HANGING_NETWORK, SILENT
 from bench.progress import print_step
 from bench.stack import Stack, process, production
 from cli.local.service import CHECKOUT, free_port, wait_until
@@ -44,7 +44,7 @@ DRAIN_MAX_S = 90
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """The ports of a running `bench.hostile`."""
+    """The ports of a running `bench.hanging_receivers`."""
 
     quick_ports: list[int]
     hanging_port: int
@@ -62,14 +62,14 @@ class Hostile:
 
 
 @contextlib.contextmanager
-def hostile(receivers: int = 1) -> Iterator[Hostile]:
-    """Run `bench.hostile` until the block ends."""
+def hanging_receivers(receivers: int = 1) -> Iterator[Hostile]:
+    """Run `bench.hanging_receivers` until the block ends."""
     ports = Hostile([free_port() for _ in range(receivers)], free_port(), free_port())
     arguments = orjson.dumps([ports.quick_ports, ports.hanging_port, ports.name_port]).decode()
-    command = [sys.executable, "-m", "bench.hostile", arguments]
+    command = [sys.executable, "-m", "bench.hanging_receivers", arguments]
     with (
         tempfile.TemporaryDirectory(prefix="payments-bench-") as folder,
-        process(command, CHECKOUT, Path(folder) / "hostile.log"),
+        process(command, CHECKOUT, Path(folder) / "hanging_receivers.log"),
     ):
         wait_until(lambda: _answers(ports.url), timeout_s=START_TIMEOUT_S, what="the receivers answer")
         yield ports
@@ -114,7 +114,7 @@ def slow_path(seconds: int, *, checkout: Path = CHECKOUT) -> Found:
 def burst(_seconds: int, *, checkout: Path = CHECKOUT) -> Found:
     """Measure ten thousand deliveries at once to one fast host."""
     found = Found()
-    with hostile() as ports, production(QUICK_GATEWAY, checkout=checkout) as stack:
+    with hanging_receivers() as ports, production(QUICK_GATEWAY, checkout=checkout) as stack:
         arrivals = _deliver(stack, ports, [ports.url] * BURST_ENDPOINTS, BURST_PAYMENTS)
     gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     found.add(
@@ -131,7 +131,7 @@ def deliveries(_seconds: int, *, checkout: Path = CHECKOUT) -> Found:
     """Measure deliveries per second to one fast receiver, and to a hundred."""
     found = Found()
     for receivers, endpoints, payments in ((1, 4, 480), (RECEIVERS, RECEIVERS, 100)):
-        with hostile(receivers) as ports, production(QUICK_GATEWAY, checkout=checkout) as stack:
+        with hanging_receivers(receivers) as ports, production(QUICK_GATEWAY, checkout=checkout) as stack:
             urls = [f"http://127.0.0.1:{ports.quick_ports[number % receivers]}" for number in range(endpoints)]
             arrivals = _deliver(stack, ports, urls, payments)
         found.add(f"deliveries/s to {receivers} fast", len(arrivals) / (arrivals[-1] - arrivals[0]))
@@ -175,7 +175,7 @@ def _attacked(
 ) -> Found:
     """Compare the delays of a healthy user's webhooks before and during an attack by another user."""
     found = Found()
-    with hostile() as ports:
+    with hanging_receivers() as ports:
         servers = {"WEBHOOK_NAME_SERVERS": f"127.0.0.1:{ports.name_port}"}
         with (
             production(QUICK_GATEWAY | servers, checkout=checkout) as stack,

@@ -248,6 +248,16 @@ async def test_a_client_that_goes_on_sending_reads_its_431(api: RunningApi) -> N
         assert statuses(await connection.until_closed()) == [431]
 
 
+@pytest.mark.parametrize("lines", [(b"Content-Length: 8000000",), (b"Transfer-Encoding: chunked",)])
+async def test_a_client_that_goes_on_sending_reads_its_413(api: RunningApi, lines: tuple[bytes, ...]) -> None:
+    chunk = b"40000\r\n" + b" " * 2**18 + b"\r\n"
+    async with connected(api.url) as connection:
+        await connection.send(post(api, *lines))
+        for _ in range(40):
+            await connection.send(chunk)
+        assert statuses(await connection.until_closed()) == [413]
+
+
 @pytest.mark.parametrize("path", [b"/api/v1/payments", b"/nothing", b"/api/v1/payment-methods"])
 async def test_a_body_above_the_limit_is_413_and_closes(api: RunningApi, path: bytes) -> None:
     body = b" " * (BODY_BYTES_MAX + 1)
@@ -314,6 +324,15 @@ async def test_a_body_up_to_the_limit_is_read(api: RunningApi) -> None:
         b"GET / HTTP/1.1\r\nHost: x, y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
         b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: []\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: ::1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x]\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: %\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: %4g\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x:80:80\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x:y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n",
     ],
 )
 async def test_what_cannot_be_read_is_400_at_once_as_a_problem_document(api: RunningApi, request_bytes: bytes) -> None:
@@ -324,7 +343,9 @@ async def test_what_cannot_be_read_is_400_at_once_as_a_problem_document(api: Run
     assert (response.status, response.code, response.closes) == (400, "malformed_request", True)
 
 
-@pytest.mark.parametrize("host", [b"", b"x:80", b"[::1]:80", b"127.0.0.1", b"a_b-c.example."])
+@pytest.mark.parametrize(
+    "host", [b"", b"x:", b"x:80", b"[::1]:80", b"[v1.a:b]", b"%C3%A9.example", b"127.0.0.1", b"a_b-c.example."]
+)
 async def test_a_valid_host_is_taken(api: RunningApi, host: bytes) -> None:
     assert statuses(await sent(api.url, b"GET /health HTTP/1.1\r\nHost: %b\r\n\r\n" % host)) == [200]
 

@@ -10,7 +10,11 @@ BODY_BYTES_MAX = 64 * 1024
 CHUNKED_BYTES_MAX = 6 * BODY_BYTES_MAX
 
 _READ_HERE = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+;=:\[\]%-]*")
+# A name or an IPv4 address, or an address in brackets; perhaps a port (RFC 3986, 3.2.2). A comma would make it a list.
+_HOST = re.compile(
+    rb"(?:\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[\w.~!$&'()*+;=:-]+)\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
+    re.IGNORECASE,
+)
 
 
 class Framing:

@@ -187,7 +187,9 @@ class HttpProtocol(HttpToolsProtocol):
             )
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem document and close the connection. Nothing more is read from it."""
+        """Answer with a problem document and close the connection. What still arrives is dropped."""
+        # Uvicorn stops reading when a body is large; then the client could not read the answer before a reset.
+        self.flow.resume_reading()
         transport = LingeringTransport(self.transport, self.loop)
         if self._phase is _Phase.BODY:
             # The application answers, so that the request is logged and counted like every other one.
