@@ -78,8 +78,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the request in progress that its client has gone."""
-        self._arrival.end()
-        self.resume_writing()
+        self._arrival.close()
+        self._reading.close()
+        # Uvicorn leaves this timer to itself after a reset.
+        self._unset_keepalive_if_required()
         is_waiting = self._phase is _Phase.RESPONSE
         self._phase = _Phase.CLOSING
         self._unread.data.clear()
