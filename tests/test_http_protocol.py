@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from time import monotonic
@@ -12,6 +14,7 @@ import pytest
 
 from api.edge.arrival import ARRIVAL_BYTES_MAX
 from api.edge.framing import BODY_BYTES_MAX
+from api.edge.http_protocol import HttpProtocol
 from api.edge.unread import HEAD_BYTES_MAX, HEADER_LINES_MAX
 from shared.config.settings import Settings
 from shared.runtime import open_runtime
@@ -519,6 +522,29 @@ async def test_a_client_that_does_not_read_is_disconnected(api: RunningApi, monk
             while data := await asyncio.to_thread(client.recv, 2**20):
                 received += len(data)
     assert received < wanted * size / 2
+
+
+@pytest.mark.parametrize("request_bytes", [b"", b"GET /heal", HEALTH, b"BAD\r\n\r\n"])
+async def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collection(
+    api: RunningApi, request_bytes: bytes
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for is_reset in (False, True):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_reset, 0))
+                client.connect(("127.0.0.1", int(api.url.rsplit(":", 1)[1])))
+                client.sendall(request_bytes)
+                await eventually(_has_protocol)
+                await asyncio.sleep(0.1)
+            await eventually(lambda: not _has_protocol(), 5)
+    finally:
+        gc.enable()
+
+
+def _has_protocol() -> bool:
+    return any(isinstance(one, HttpProtocol) for one in gc.get_objects())
 
 
 # -- the end

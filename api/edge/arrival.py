@@ -67,3 +67,9 @@ class Arrival:
         """Wait no longer: the request is whole, refused, or gone."""
         self._deadline.cancel()
         self._memory.release(self._on_full)
+
+    def close(self) -> None:
+        """End the last request of the connection."""
+        self.end()
+        self._deadline.close()
+        del self._on_full

@@ -25,3 +25,12 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def close(self) -> None:
+        """Count never again. `on_late` refers to its owner, which would otherwise stay until a garbage collection."""
+        self.cancel()
+        self._on_late = _do_nothing
+
+
+def _do_nothing() -> None:
+    return

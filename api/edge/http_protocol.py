@@ -77,11 +77,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._arrival.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers, and tell the request in progress that its client has gone."""
-        self._arrival.end()
-        self.resume_writing()
-        is_waiting = self._phase is _Phase.RESPONSE
-        self._phase = _Phase.CLOSING
+        """Stop all timers, also after a reset, and tell the request in progress that its client has gone."""
+        self._arrival.close()
+        self._reading.close()
+        self._unset_keepalive_if_required()
+        is_waiting, self._phase = self._phase is _Phase.RESPONSE, _Phase.CLOSING
         self._unread.data.clear()
         super().connection_lost(exc)
         if is_waiting:
@@ -115,8 +115,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._arrival.wait(self._unread.head_bytes + len(self.cycle.body) + len(self._unread.data))
 
     def _read_head(self) -> None:
-        head = self._unread.take_head()
-        if head is None:
+        if (head := self._unread.take_head()) is None:
             return
         self.parser.feed_data(head)
         # The parser takes the preface of HTTP/2 for something that needs no error.
@@ -187,8 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
             )
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem document and close the connection. What still arrives is dropped."""
-        # Uvicorn stops reading when a body is large; then the client could not read the answer before a reset.
+        """Answer with a problem document and close the connection. What still arrives is read and dropped."""
         self.flow.resume_reading()
         transport = LingeringTransport(self.transport, self.loop)
         if self._phase is _Phase.BODY:
