@@ -96,7 +96,8 @@ def is_server_stale(error: BaseException) -> bool:
 def is_connection_spoilt(error: BaseException) -> bool:
     """Return whether the connection on which this happened must not be used again."""
     state = _sqlstate(error) or ""
-    return isinstance(error, TimeoutError) or state.startswith((*STALE_SERVER_STATES, *SPOILT_STATES))
+    # A TimeoutError is an OSError, too.
+    return isinstance(error, OSError) or state.startswith((*STALE_SERVER_STATES, *SPOILT_STATES))
 
 
 def is_lock_timeout(error: BaseException | None) -> bool:
