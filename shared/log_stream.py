@@ -8,6 +8,7 @@ import contextlib
 import os
 import select
 import sys
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
@@ -41,6 +42,8 @@ class LogStream:
         self._file = file
         self._notify = notify
         self._clock = clock
+        # Libraries log from threads, and two of them must not poll at once.
+        self._lock = threading.Lock()
         self._poll = select.poll()
         if descriptor is not None:
             self._poll.register(descriptor, select.POLLOUT)
@@ -52,15 +55,16 @@ class LogStream:
     def write(self, data: bytes | str) -> int:
         """Write one or more whole lines, or drop them. Never raises."""
         line = data.encode(errors="backslashreplace") if isinstance(data, str) else data
-        try:
-            if self._descriptor is not None:
-                self._write_to(self._descriptor, line)
-            elif self._file is not None:
-                self._file.write(line.decode())
-            else:
-                self._drop("it is closed")
-        except (OSError, ValueError) as error:
-            self._drop(str(error))
+        with self._lock:
+            try:
+                if self._descriptor is not None:
+                    self._write_to(self._descriptor, line)
+                elif self._file is not None:
+                    self._file.write(line.decode())
+                else:
+                    self._drop("it is closed")
+            except (OSError, ValueError) as error:
+                self._drop(str(error))
         return len(data)
 
     def flush(self) -> None:

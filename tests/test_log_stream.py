@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_a_reader_that_stops_costs_one_short_wait_and_gets_whole_lines_afterward
     content += os.read(pipe[0], PIPE_BYTES)
     assert content.splitlines()[-1] == b"well again"
     assert set(content.splitlines()[0]) == {ord("y")}
+
+
+def test_threads_that_log_at_once_write_whole_lines_and_never_raise(pipe: tuple[int, int]) -> None:
+    notes: list[str] = []
+    stream = LogStream(pipe[1], notify=notes.append)
+    with ThreadPoolExecutor(8) as threads:
+        writes = [threads.submit(stream.write, f"{number:03} {'z' * 90}\n") for number in range(500)]
+    assert all(write.exception() is None for write in writes)
+    lines = os.read(pipe[0], PIPE_BYTES).splitlines()
+    assert sorted(line[:3] for line in lines) == [f"{number:03}".encode() for number in range(500)]
+    assert notes == []
 
 
 def test_without_a_standard_output_everything_is_dropped() -> None:

@@ -1,9 +1,11 @@
 """A log that cannot be written, and the hang-up of a terminal: neither ends a service that has work to do."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +15,17 @@ import httpx
 import pytest
 
 from shared.config.settings import Settings
+from shared.database.migrations import migrate
 from tests.support.processes import PaymentsProcess, Shop, environment_of, processes
-from tests.support.servers import free_port
-from tests.support.survival import MakeSettings, on_sqlite
+from tests.support.servers import PostgresServer, free_port
+from tests.support.survival import (
+    MakeSettings,
+    a_service,
+    everything_settles,
+    on_postgresql,
+    on_sqlite,
+    opened,
+)
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.survival_fixtures"]
@@ -23,6 +33,9 @@ pytest_plugins = ["tests.support.survival_fixtures"]
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "from cli.main import app; app()"
 ENDS_S = 30
+# Payments that the gateway is working on when the database goes away, for so many seconds.
+IN_GATEWAY, AWAY_S = 60, 8
+WARNINGS_PER_S_MAX = 8
 
 
 @contextmanager
@@ -157,3 +170,33 @@ async def test_a_hang_up_that_the_starter_ignores_is_ignored(make_settings: Make
             await process.ended(1)
         process.terminate()
         assert await process.ended() == 0
+
+
+@pytest.mark.slow
+@on_postgresql
+async def test_an_outage_is_a_few_warnings_a_second_and_the_rest_is_counted(
+    slow_gateway: MakeSettings, own_postgres: PostgresServer, redis_url: str, tmp_path: Path
+) -> None:
+    settings = slow_gateway(
+        database_url=own_postgres.url_of("own"),
+        redis_url=redis_url,
+        worker_concurrency=IN_GATEWAY,
+        payment_processing_delay_min=1500,
+        payment_processing_delay_max=2500,
+        lease_s=15,
+    )
+    await migrate(settings)
+    async with a_service(settings, tmp_path, workers=1) as service:
+        for _ in range(IN_GATEWAY):
+            await service.shop.accepted()
+        own_postgres.kill()
+        await asyncio.sleep(AWAY_S)
+        own_postgres.start()
+        [worker] = service.workers
+        await eventually(lambda: worker.lines("logs.left_out"), 30)
+        warnings = [line for line in worker.lines() if line["level"] in {"warning", "error"}]
+        assert len(warnings) < AWAY_S * WARNINGS_PER_S_MAX, Counter(line["event"] for line in warnings)
+        left_out = sum((Counter(line["counts"]) for line in worker.lines("logs.left_out")), Counter[str]())
+        assert left_out["payment.outcome_unknown"] > IN_GATEWAY
+        async with opened(settings) as database:
+            await everything_settles(database, IN_GATEWAY)
