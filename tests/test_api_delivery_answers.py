@@ -116,6 +116,8 @@ async def test_an_event_names_itself_and_who_created_its_payment(
     running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
 
+    wanted = {"name": "x", "url": HOOK, "event_types": ["payment.initiated"]}
+    assert (await running_api.service().post("/webhook-endpoints", json=wanted)).status_code == 201
     mine = await paid(user)
     for_user = await accepted(running_api.service("orders"), order(await added(user), user_id=1))
     assert (mine["created_by"], for_user["created_by"]) == ("user:1", "service:orders")

@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
-from shared.config.database_url import PostgresTarget, postgres_target
+from shared.config.database_url import DEFAULT_PORT, PostgresTarget, postgres_target
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
 from shared.config.redis_url import parse_redis_url
 from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
@@ -115,7 +115,10 @@ class Settings(
     @cached_property
     def own_ports(self) -> frozenset[int]:
         """Ports of ours, of the database and of Redis: no delivery goes there, whatever networks are allowed."""
-        return frozenset({self.port, self.metrics_port, *(service.port for service in self._stores)} - {0})
+        # A server that is reached by a socket of its machine may listen on its port as well.
+        of_database = (self.postgres.ports or (DEFAULT_PORT,)) if self.postgres else ()
+        ports = {self.port, self.metrics_port, *of_database, *(service.port for service in self._stores)}
+        return frozenset(ports - {0})
 
     @cached_property
     def closed_services(self) -> tuple[Service, ...]:

@@ -309,6 +309,10 @@ class Scripted(Database):
         self.reads = 0
         self._inner = inner
 
+    @property
+    def schema(self) -> str | None:
+        return self._inner.schema
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         self.transactions += 1
