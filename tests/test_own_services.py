@@ -13,7 +13,7 @@ from tests.support.api_client import RunningApi, added, opened, order, problem
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 
 
 @pytest.mark.parametrize(
