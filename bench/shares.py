@@ -7,8 +7,9 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count, pairwise
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -40,6 +41,8 @@ BURST_ENDPOINTS, BURST_PAYMENTS = 20, 500
 GAP_MAX_S = 2.0
 RECEIVERS = 100
 DRAIN_MAX_S = 90
+# Connections over which the payments of a burst are made.
+CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +149,12 @@ class Payer:
     stack: Stack
     client: httpx.Client
     method: str
-    count: int = 0
+    _orders: Iterator[int] = field(default_factory=count)
 
     def pay(self, callback_url: str | None) -> None:
         """Pay once. Raises httpx.HTTPStatusError if that is refused."""
-        self.count += 1
         intent: dict[str, Any] = {
-            "order_id": f"{self.method}-{self.count}",
+            "order_id": f"{self.method}-{next(self._orders)}",
             "payment_method_id": self.method,
             "amount": 1000,
             "callback_url": callback_url,
@@ -223,9 +225,8 @@ def _deliver(stack: Stack, ports: Hostile, urls: list[str], payments: int) -> li
     """Let each URL have an endpoint, pay, and return the Unix times at which the webhooks arrived, in order."""
     for number, url in enumerate(urls):
         stack.register(f"{url}/hook{number}")
-    with _payer(stack, ATTACKER) as payer:
-        for _ in range(payments):
-            payer.pay(None)
+    with _payer(stack, ATTACKER) as payer, ThreadPoolExecutor(CONNECTIONS) as threads:
+        list(threads.map(payer.pay, [None] * payments))
     arrivals: list[float] = []
     deadline = monotonic() + DRAIN_MAX_S
     while len(arrivals) < len(urls) * payments and monotonic() < deadline:

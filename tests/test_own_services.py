@@ -13,7 +13,7 @@ from tests.support.api_client import RunningApi, added, opened, order, problem
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
-SECRET = "s" * 32
+SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 
 
 @pytest.mark.parametrize(
