@@ -74,11 +74,10 @@ async def create_payment(
     async with api.long_polls.subscribe(intent.id) as waiter:
         accepted = await api.intents.submit(intent)
         api.admission.leave(request.scope)
-        if not accepted.is_replay:
-            payment = await await_accepted(api, waiter, accepted.payment, wait)
-    # A repeat waits for the payment of the first request, with one waiter and not with two.
+        payment = accepted.payment if accepted.is_replay else await await_accepted(api, waiter, accepted.payment, wait)
     if accepted.is_replay:
-        payment = await await_replayed(api, accepted.payment, wait)
+        # A repeat waits for the payment of the first request, with one waiter and not with two.
+        payment = await await_replayed(api, payment, wait)
     return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
 
 
