@@ -14,6 +14,7 @@ import yaml
 from shared.config.security import SECRET_BYTES_MIN
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import MIGRATIONS
+from tests.test_repository import PROJECT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
@@ -168,7 +169,7 @@ def test_an_image_is_built_in_two_stages_from_locked_packages(name: str) -> None
     ]
     assert installs == [
         "pip install --require-hashes --only-binary=:all: -r requirements.txt",
-        "pip install --no-deps --no-build-isolation --editable .",
+        "pip install --no-deps --no-build-isolation .",
     ]
     assert not any(
         re.search(r"pip|gcc|build-essential|-dev\b", arguments) for word, arguments in final if word == "RUN"
@@ -190,6 +191,23 @@ def test_an_image_knows_its_command_and_its_health(name: str) -> None:
     final = dict(stages(name)[-1])
     assert json.loads(final["CMD"]) == ["payments", name.removeprefix("Dockerfile.")]
     assert "health" in final["HEALTHCHECK"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_says_what_it_is(name: str) -> None:
+    """The annotations of the OCI image specification; what only the build knows is an argument of it."""
+    final = stages(name)[-1]
+    labels = dict(part.split("=", 1) for word, words in final if word == "LABEL" for part in shlex.split(words))
+    prefix = "org.opencontainers.image."
+    assert labels.keys() == {
+        prefix + key
+        for key in ("title", "description", "licenses", "version", "revision", "source", "created")
+    }  # fmt: skip
+    assert labels[f"{prefix}licenses"] == PROJECT["project"]["license"] == "MIT"
+    arguments = {words.split("=")[0] for word, words in final if word == "ARG"}
+    assert {value.removeprefix("$") for value in labels.values() if value.startswith("$")} == arguments
+    command = (ROOT / "docs" / "releasing.md").read_text()
+    assert all(f"--build-arg {argument}=" in command for argument in arguments)
 
 
 @pytest.mark.parametrize(("name", "port"), [("Dockerfile.api", "8009"), ("Dockerfile.worker", "9100")])
@@ -220,5 +238,5 @@ def test_an_image_holds_every_package_and_the_migrations() -> None:
     copied = {
         part for word, arguments in stages("Dockerfile.api")[0] if word == "COPY" for part in arguments.split()[:-1]
     }
-    assert {"api", "worker", "shared", "cli"} <= copied
+    assert {"payment_service", "api", "worker", "shared", "cli"} <= copied
     assert MIGRATIONS.relative_to(ROOT).as_posix() in copied

@@ -16,7 +16,9 @@ from shared.database.engine import Database, open_database
 from shared.errors import SchemaOutdated
 
 VERSION_TABLE = "payments_alembic_version"
-MIGRATIONS = Path(__file__).resolve().parents[2] / "alembic"
+CODE = Path(__file__).resolve().parents[2]
+# The wheel calls the folder `migrations`, for beside installed packages `alembic` is the library's name.
+MIGRATIONS = next((folder for name in ("migrations", "alembic") if (folder := CODE / name).is_dir()), CODE / "alembic")
 # The key of the advisory lock that lets one migration at a time run in a database: any number that only we use.
 ADVISORY_LOCK = 8009_2022
 
