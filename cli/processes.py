@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,7 +15,9 @@ import uvloop
 from sqlalchemy.exc import DBAPIError
 
 from api.main import listen, serve
+from cli.errors import require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
+from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import migrate, require_current
 from shared.errors import ConfigurationError, DatabaseUnavailable
@@ -39,6 +42,7 @@ type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 def run_api() -> None:
     """Run `payments api` until SIGINT or SIGTERM."""
     settings = _prepared(load_settings())
+    require_database_file(settings.sqlalchemy_url)
     listener = listen(settings.host, settings.port)
     _run(_with_runtime(settings, lambda runtime, stop: serve(runtime, listener, stop)))
 
@@ -46,6 +50,7 @@ def run_api() -> None:
 def run_worker() -> None:
     """Run `payments worker` until SIGINT or SIGTERM."""
     settings = _prepared(load_settings())
+    require_database_file(settings.sqlalchemy_url)
     _run(_with_runtime(settings, lambda runtime, stop: WorkerProcess(runtime).run(stop)))
 
 
@@ -144,6 +149,7 @@ async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -
 def _prepared(settings: Settings) -> Settings:
     configure_logs(level=settings.log_level, form=settings.log_format)
     settings.warn()
+    warn_of_misspelt(os.environ, Settings.model_fields)
     return settings
 
 

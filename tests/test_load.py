@@ -28,9 +28,7 @@ from cli.load.plan import (
     RATE_MAX,
     Plan,
     Refused,
-    Shape,
     parse_mix,
-    parse_shape,
     refuse_absurd,
 )
 from cli.load.progress import Progress
@@ -39,6 +37,7 @@ from cli.load.request_counts import RequestCounts, Spread, spread
 from cli.load.run import Bounds, Run
 from cli.load.sender import prepare
 from cli.load.targets import Target, remote_target
+from cli.options import Shape
 from cli.verify.breaches import KINDS, BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
@@ -137,12 +136,6 @@ def test_a_mix_that_makes_no_sense_is_refused(text: str) -> None:
         parse_mix(text)
 
 
-def test_only_the_four_shapes_are_known() -> None:
-    assert {parse_shape(str(shape).upper()) for shape in Shape} == set(Shape)
-    with pytest.raises(Refused, match="steady, ramp, burst, poisson"):
-        parse_shape("square")
-
-
 # -- refusals before anything starts
 
 
@@ -151,7 +144,6 @@ def test_only_the_four_shapes_are_known() -> None:
     [
         (Options(rate=6000), "--rate 6000"),
         (Options(mix="gold=1"), "--mix"),
-        (Options(shape="square"), "--shape"),
         (Options(workers="0"), "--workers"),
         (Options(workers="1,2", slots=0), "--slots"),
         (Options(plot=Path("plot.png")), "SVG"),
