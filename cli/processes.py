@@ -17,12 +17,14 @@ from sqlalchemy.exc import DBAPIError
 from api.main import listen, serve
 from cli.errors import require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
+from shared import metrics
 from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import migrate, require_current
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
+from shared.version import VERSION
 from worker.main import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -148,6 +150,7 @@ async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -
 
 def _prepared(settings: Settings) -> Settings:
     configure_logs(level=settings.log_level, form=settings.log_format)
+    metrics.build.labels(VERSION).set(1)
     settings.warn()
     warn_of_misspelt(os.environ, Settings.model_fields)
     return settings

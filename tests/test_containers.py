@@ -21,6 +21,7 @@ DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
 SERVERS = ("postgres", "redis")
 OURS = ("migrate", "api", "worker")
 DRAIN_MARGIN_S = 2 + 5
+OF_THE_IMAGES = {"host", "port", "metrics_port"}
 
 
 def with_defaults(text: str) -> str:
@@ -103,10 +104,21 @@ def test_a_stop_leaves_time_to_drain(name: str) -> None:
 def test_every_variable_is_a_setting_and_together_they_are_accepted(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert {variable.lower() for variable in environment} <= Settings.model_fields.keys()
-    values = {variable.lower(): value for variable, value in environment.items() if value is not None}
+    # A process reads an empty variable as one that is not set.
+    values = {variable.lower(): value for variable, value in environment.items() if value not in {None, ""}}
     settings = load_settings(host="0.0.0.0", **values)  # noqa: S104 - as in the image
     assert settings.database_url.startswith("postgresql+asyncpg://payments:")
     assert settings.redis_url == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_can_be_given_to_the_compose_file(name: str) -> None:
+    """The images set the ports that the health checks expect, and two settings are the servers of this file."""
+    environment = SERVICES[name]["environment"]
+    assert {variable.lower() for variable in environment} == Settings.model_fields.keys() - OF_THE_IMAGES
+    text = (ROOT / "docker-compose.yml").read_text()
+    fixed = {variable for variable in environment if f"  {variable}: ${{{variable}:-" not in text}
+    assert fixed == {"DATABASE_URL", "REDIS_URL"}
 
 
 def test_the_api_is_limited_and_trusts_no_proxy_by_default() -> None:
