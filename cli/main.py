@@ -131,12 +131,16 @@ def health(
 
 
 @app.command(cls=PlainCommand)
-def demo() -> None:
+def demo(
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the last screen of the terminal in this file, as SVG.")
+    ] = None,
+) -> None:
     """Start the service on free ports, show what it does with real requests and webhooks, and stop it."""
     _require_checkout("demo")
     from cli.demo.command import run_demo  # noqa: PLC0415
 
-    raise typer.Exit(run_demo())
+    raise typer.Exit(run_demo(picture))
 
 
 @app.command(cls=PlainCommand)

@@ -17,19 +17,19 @@ import uvloop
 
 from cli.load import scaling
 from cli.load.client import Api, NoAnswer, Unusable, open_api
-from cli.load.frame import WIDTH_MAX
+from cli.load.frame import PICTURE_WIDTH
 from cli.load.plan import Plan, Refused, parse_mix, refuse_absurd
 from cli.load.plot import BLUE, GREEN, ORANGE, Line, Plot, check_plot_name, svg
 from cli.load.progress import Progress
 from cli.load.report import document, exit_code, page, settled_by_second, verdict_lines
 from cli.load.run import Bounds, Run
-from cli.load.screenshot import screenshot
 from cli.load.sender import prepare
 from cli.load.targets import Target, Workers, embedded_target, postgres_target, remote_target, until_ready
 from cli.load.view import View
 from cli.load.webhook_sink import WebhookSink
 from cli.local.postgres import CannotStart, is_installed
 from cli.options import Shape
+from cli.screenshot import screenshot
 from shared.errors import ConfigurationError
 
 DEFAULT_RATE = 50.0
@@ -229,7 +229,7 @@ class _Session:
         if options.plot is not None:
             options.plot.write_text(svg(plot))
         if options.picture is not None and self._view.last_frame is not None:
-            options.picture.write_text(screenshot(self._view.last_frame, width=WIDTH_MAX))
+            options.picture.write_text(screenshot(self._view.last_frame, width=PICTURE_WIDTH, title="payments load"))
         for path in filter(None, (options.json, options.plot, options.picture)):
             self._view.print_line(f"Written: {path}", "dim")
 
