@@ -58,7 +58,7 @@ def run_worker() -> None:
 
 def run_migrate() -> str:
     """Run `payments migrate`. Return the revision that the schema has now."""
-    settings = _prepared(load_settings())
+    settings = _prepared(_for_people())
     return asyncio.run(_use_database(settings, migrate(settings)))
 
 
@@ -67,10 +67,7 @@ def run_up(announce: Callable[[Settings], None]) -> None:
 
     `announce` is called when the database is ready.
     """
-    settings = load_settings()
-    if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
-        settings = load_settings(log_format="console")
-    settings = _prepared(settings)
+    settings = _prepared(_for_people())
     listener = listen(settings.host, settings.port)
     if settings.redis_url is not None:
         _run(_up(settings, listener, announce, None))
@@ -146,6 +143,14 @@ async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -
         return await action
     except DBAPIError as error:
         raise ConfigurationError(f"DATABASE_URL: {settings.sqlalchemy_url} cannot be used: {error.orig}") from error
+
+
+def _for_people() -> Settings:
+    """Return the settings of a command that people start: on a terminal it logs for them, unless LOG_FORMAT is set."""
+    settings = load_settings()
+    if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
+        return load_settings(log_format="console")
+    return settings
 
 
 def _prepared(settings: Settings) -> Settings:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 import yaml
 
@@ -116,7 +117,7 @@ async def as_documented(folder: Path, port: int) -> AsyncIterator[dict[str, str]
     try:
         printed = ""
         while not printed.endswith("\nready\n"):
-            line = await asyncio.wait_for(process.stdout.readline(), 60)
+            line = await asyncio.wait_for(process.stdout.readline(), 100)
             assert line, f"it ended: {printed} {(folder / 'payments.log').read_text()}"
             printed += line.decode()
         yield dict(re.findall(r"^(\w+)=(.*)$", printed, flags=re.MULTILINE))
@@ -125,6 +126,7 @@ async def as_documented(folder: Path, port: int) -> AsyncIterator[dict[str, str]
         await asyncio.wait_for(process.wait(), 30)
 
 
+@pytest.mark.timeout(300)
 async def test_the_settings_for_tests_are_fast_and_the_same_every_time(tmp_path: Path) -> None:
     found: list[dict[str, Any]] = []
     for name in ("first", "second"):
@@ -160,3 +162,24 @@ def test_the_workflow_sets_what_the_page_sets_and_runs_what_it_runs() -> None:
     assert curl in steps
     assert "make --directory payment-service setup" in steps
     assert any("payments up" in step and step.endswith("&") for step in steps)
+
+
+# -- backup and restore
+
+
+async def test_a_backup_of_a_running_service_has_all_that_was_committed(service: Settings, tmp_path: Path) -> None:
+    command = block((ROOT / "docs" / "operations.md").read_text(), "sh", ".backup(")
+    source, copy = tmp_path / "payments.db", tmp_path / "backup.db"
+    async with Shop(service) as shop:
+        await shop.add_card()
+        paid = (await shop.pay(headers={"Prefer": "wait=20"})).json()
+        script = command.replace("var/payments.db", str(source)).replace("backup.db", str(copy))
+        process = await asyncio.create_subprocess_exec("bash", "-euc", script)
+        assert await process.wait() == 0
+    settings = service.model_copy(update={"port": free_port(), "database_url": f"sqlite+aiosqlite:///{copy}"})
+    restored = PaymentsProcess("up", tmp_path / "restored", settings, DATABASE_URL=f"sqlite:///{copy}")
+    with processes(restored):
+        await restored.ready()
+        async with Shop(settings) as shop:
+            found = await shop.payment(paid["id"])
+    assert {**found, "updated_at": ""} == {**paid, "updated_at": ""}

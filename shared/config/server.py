@@ -39,7 +39,7 @@ class ServerSettings(BaseSettings):
     log_format: Annotated[Literal["json", "console"], LOWER_CASE] = Field(
         default="json",
         description="`json` writes one object per line. `console` is for people, and leaves out polls unless "
-        "`LOG_LEVEL` is DEBUG. `payments up` uses `console` on a terminal.",
+        "`LOG_LEVEL` is DEBUG. `payments up` and `migrate` use `console` on a terminal.",
     )
 
 
