@@ -5,15 +5,19 @@ It handles no signals: the commands in `cli` do.
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import structlog
+from aiohttp import web
 
+from shared import metrics
 from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
+from shared.errors import ConfigurationError
 from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
@@ -24,7 +28,6 @@ from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.gateway.ledger import Ledger
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
-from worker.health import serving_health
 from worker.heartbeat import Heartbeat
 from worker.orders import OrderService
 from worker.payments.charge import Charger, ChargeRules
@@ -81,7 +84,7 @@ class WorkerProcess:
         settings = self._runtime.settings
         grace_s = settings.payment_processing_delay_max / 1000 + DRAIN_MARGIN_S
         async with (
-            serving_health(self._runtime, lambda: self.is_healthy),
+            _serving_metrics(self, settings.host, settings.metrics_port),
             self._order_client or contextlib.nullcontext(),
             asyncio.TaskGroup() as parts,
         ):
@@ -197,3 +200,30 @@ def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, Orde
         not_found_after_s=settings.order_not_found_after_s,
         check_max_s=settings.order_check_max_s,
     )
+
+
+@contextlib.asynccontextmanager
+async def _serving_metrics(worker: WorkerProcess, host: str, port: int) -> AsyncIterator[None]:
+    """Serve /metrics and /health on METRICS_PORT, if it is set. Raises ConfigurationError if the port is in use."""
+    if port == 0:
+        yield
+        return
+
+    async def exposition(_request: web.Request) -> web.Response:
+        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"healthy": worker.is_healthy}, status=200 if worker.is_healthy else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", exposition), web.get("/health", health)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigurationError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+        yield
+    finally:
+        await runner.cleanup()

@@ -8,18 +8,23 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.responses import json_response
 from api.routes.parameters import ApiState
 from api.schemas import operations as schemas
+from api.state import Api
 from shared import metrics
 from shared.database.clock import rfc3339
-from shared.database.health import database_answers
 from shared.errors import PaymentsError
 from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["operation"])
+
+# Seconds that the database has to answer.
+CHECK_TIMEOUT_S = 2.0
 
 
 @router.get("/health", response_model=schemas.Health)
@@ -46,7 +51,7 @@ async def ready(api: ApiState) -> Response:
     The status is 503 only if the database does not answer: without Redis, payment intents are still accepted.
     """
     database, redis, upstreams = await asyncio.gather(
-        database_answers(api.runtime.database), api.runtime.broker.ping(), api.readiness.are_healthy()
+        _database_answers(api), api.runtime.broker.ping(), api.readiness.are_healthy()
     )
     checks = {"database": _readiness(database), "redis": _readiness(redis)}
     checks |= {name: _readiness(is_healthy) for name, is_healthy in upstreams.items()}
@@ -85,6 +90,16 @@ def _set_gauges(figures: dict[str, Any]) -> None:
 def _slots_taken(worker: dict[str, Any]) -> int:
     taken: int = worker["in_gateway"] + worker["checking_orders"]
     return taken
+
+
+async def _database_answers(api: Api) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), api.runtime.database.read() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (PaymentsError, SQLAlchemyError, TimeoutError) as error:
+        log.warning("health.database_failed", error=type(error).__name__)
+        return False
+    return True
 
 
 def _readiness(is_ready: bool | None) -> str:
