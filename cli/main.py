@@ -1,44 +1,30 @@
 """The command line `payments`. The `--help` of each command documents it; settings come from the environment."""
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 
-from cli.tokens import mint
-from shared.config.security import DEVELOPMENT_SECRET
-from shared.config.settings import Settings, load_settings
-from shared.errors import (
-    CommitUnknown,
-    ConfigurationError,
-    DatabaseUnavailable,
-    PaymentsError,
-    SchemaOutdated,
-    StatementFailed,
-)
-from shared.log_stream import stream_of
+from cli.errors import EXIT_WRONG_SETTINGS, errors, report_errors
+from cli.greeting import greet
+from cli.options import PlainCommand, PlainGroup, Shape, moment, number, whole_number
+from cli.tokens import TokenRole, mint
+from shared.config.settings import load_settings
 from shared.version import VERSION
 
 HEALTH_TIMEOUT_S = 3.0
-EXIT_WRONG_SETTINGS = 2
 
 app = typer.Typer(
     name="payments",
-    help="A simulated payment processor. Settings come from the environment: see docs/configuration.md.",
+    cls=PlainGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False)
 
 
 def _processes() -> ModuleType:
@@ -55,82 +41,73 @@ def _require_checkout(command: str) -> None:
         raise typer.Exit(EXIT_WRONG_SETTINGS)
 
 
-@contextlib.contextmanager
-def _report_errors() -> Iterator[None]:
-    """Print the errors that prevent a start in a line or two, without a traceback, and exit."""
-    try:
-        yield
-    except ConfigurationError as error:
-        errors.print("[red]The configuration is wrong:[/red]")
-        for line in str(error).splitlines():
-            errors.print(f"  {line}", markup=False)
-        raise typer.Exit(EXIT_WRONG_SETTINGS) from None
-    except (SchemaOutdated, DatabaseUnavailable, CommitUnknown) as error:
-        errors.print(_reason_of(error), style="red", markup=False)
-        raise typer.Exit(1) from None
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(VERSION)
+        raise typer.Exit
 
 
-def _reason_of(error: PaymentsError) -> str:
-    match error:
-        case StatementFailed():
-            return f"The database refused a statement ({error}). The log says which."
-        case DatabaseUnavailable():
-            return f"The database does not answer: {error}"
-        case CommitUnknown():
-            return f"The database did not answer to COMMIT ({error}). Run the command again."
-        case _:
-            return str(error)
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A simulated payment processor. Settings come from the environment: see docs/configuration.md."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def up() -> None:
     """Run the API and a worker in one process. Without REDIS_URL, start a Valkey as well.
 
     Without DATABASE_URL the data is in SQLite under ./var, where it is kept between runs. The database is migrated
     first. Ctrl-C stops the process.
     """
-    with _report_errors():
-        _processes().run_up(_announce)
+    with report_errors():
+        _processes().run_up(greet)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def api() -> None:
     """Run the API on HOST:PORT. It needs DATABASE_URL and REDIS_URL, and starts even if Redis does not answer."""
-    with _report_errors():
+    with report_errors():
         _processes().run_api()
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def worker() -> None:
     """Run one worker. On PostgreSQL you can start as many workers as you like: they share the work."""
-    with _report_errors():
+    with report_errors():
         _processes().run_worker()
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def migrate() -> None:
     """Migrate the database to the schema of this version. You can run this again, and several times at once."""
-    with _report_errors():
+    with report_errors():
         revision, is_known = _processes().run_migrate()
     note = "" if is_known else " That is newer than this code, and still serves it: there is nothing to do."
     print(f"The schema of the database is at revision {revision}.{note}")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def token(
-    user: Annotated[str, typer.Option(help="The id of the user, or the name of the service.")] = "1",
+    user: Annotated[str, typer.Option(metavar="ID", help="The id of the user, or the name of the service.")] = "1",
     role: Annotated[
-        str | None,
-        typer.Option(help="service, admin, payment_admin or super_admin. Without a role the token is a user's."),
+        TokenRole | None,
+        typer.Option(metavar="ROLE", help=f"One of {', '.join(TokenRole)}. Without it the token is a user's."),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=24 * 365, help="How long the token is valid, in hours.")] = 12,
+    hours: Annotated[
+        float, typer.Option(parser=number(0.01, 8760), metavar="HOURS", help="How long the token is valid.")
+    ] = 12,
 ) -> None:
     """Print an access token for trying things out. It is signed with JWT_SECRET_KEY."""
-    with _report_errors():
+    with report_errors():
         print(mint(load_settings(), user=user, role=role, hours=hours))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def health(
     *,
     worker: Annotated[
@@ -138,7 +115,7 @@ def health(
     ] = False,
 ) -> None:
     """Check whether the API, or the worker, on this host is healthy. The exit code is 1 if it is not."""
-    with _report_errors():
+    with report_errors():
         settings = load_settings()
     port = settings.metrics_port if worker else settings.port
     if not port:
@@ -154,36 +131,48 @@ def health(
         raise typer.Exit(1) from None
 
 
-@app.command()
-def demo() -> None:
+@app.command(cls=PlainCommand)
+def demo(
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the last screen of the terminal in this file, as SVG.")
+    ] = None,
+) -> None:
     """Start the service on free ports, show what it does with real requests and webhooks, and stop it."""
     _require_checkout("demo")
     from cli.demo.command import run_demo  # noqa: PLC0415
 
-    raise typer.Exit(run_demo())
+    raise typer.Exit(run_demo(picture))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def load(
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Payments per second. The default is 50, or with --workers the rate that keeps all slots busy."
+            parser=number(0),
+            metavar="NUMBER",
+            help="Payments per second. The default is 50, or with --workers the rate that keeps all slots busy.",
         ),
     ] = None,
-    duration: Annotated[float, typer.Option(help="The time in which payments arrive, in seconds.")] = 30,
+    duration: Annotated[
+        float, typer.Option(parser=number(0), metavar="SECONDS", help="The time in which payments arrive.")
+    ] = 30,
     shape: Annotated[
-        str, typer.Option(help="How arrivals are spread over the time: steady, ramp, burst or poisson.")
-    ] = "steady",
-    mix: Annotated[str, typer.Option(help="The weights of the payment methods.")] = "credit=6,debit=3,paypal=1",
-    seed: Annotated[str, typer.Option(help="The same seed gives the same load.")] = "1",
+        Shape,
+        typer.Option(metavar="SHAPE", help=f"How arrivals are spread over the time: one of {', '.join(Shape)}."),
+    ] = Shape.STEADY,
+    mix: Annotated[
+        str, typer.Option(metavar="WEIGHTS", help="The weights of the payment methods.")
+    ] = "credit=6,debit=3,paypal=1",
+    seed: Annotated[str, typer.Option(metavar="TEXT", help="The same seed gives the same load.")] = "1",
     target: Annotated[
-        str | None, typer.Option(help="The URL of a running deployment, such as http://127.0.0.1:8009.")
+        str | None, typer.Option(metavar="URL", help="The URL of a running deployment, such as http://127.0.0.1:8009.")
     ] = None,
     token: Annotated[
         str,
         typer.Option(
             envvar="PAYMENTS_TOKEN",
+            metavar="TOKEN",
             help="The access token for the --target. Make it with `payments token --user load --role admin` and the "
             "target's JWT_SECRET_KEY. An admin's token shows the live figures; a service's or a user's does not.",
         ),
@@ -193,16 +182,23 @@ def load(
     ] = False,
     workers: Annotated[
         str | None,
-        typer.Option(help="Run the same load with each number of workers in turn, such as 1,2,4,8, on PostgreSQL."),
+        typer.Option(
+            metavar="NUMBERS",
+            help="Run the same load with each number of workers in turn, such as 1,2,4,8, on PostgreSQL.",
+        ),
     ] = None,
     slots: Annotated[
         int | None,
-        typer.Option(help="How many payments one worker has in the gateway at once. The default with --workers is 50."),
+        typer.Option(
+            parser=whole_number(0),
+            metavar="NUMBER",
+            help="How many payments one worker has in the gateway at once. The default with --workers is 50.",
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all results to this file, as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the result in this file, as SVG.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results to this file, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result in this file, as SVG.")] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Save the last picture of the terminal in this file, as SVG.")
+        Path | None, typer.Option(metavar="FILE", help="Save the last picture of the terminal in this file, as SVG.")
     ] = None,
 ) -> None:
     """Send a service as many payments as you like, show live what it does with them, and check the result.
@@ -231,27 +227,36 @@ def load(
     raise typer.Exit(run_load(options))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def verify(
-    json: Annotated[Path | None, typer.Option(help="Also write the report to this file, as JSON.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the report to this file, as JSON.")
+    ] = None,
     due_max: Annotated[
         float,
         typer.Option(
-            min=0,
+            parser=number(0),
+            metavar="SECONDS",
             help="How long a payment or a delivery may be due, or wait for its first claim, before it counts as a "
-            "breach, in seconds.",
+            "breach.",
         ),
     ] = 60,
     orders_since: Annotated[
         datetime | None,
         typer.Option(
-            formats=["%Y-%m-%dT%H:%M:%S%z"],
+            parser=moment,
+            metavar="TIME",
             help="The time since which all workers have had ORDER_SERVICE_URL, such as 2026-11-24T15:00:00Z. "
             "The default is one minute after the first order update.",
         ),
     ] = None,
     show: Annotated[
-        int, typer.Option(min=1, max=10_000, help="How many breaches of each kind the report lists.")
+        int,
+        typer.Option(
+            parser=whole_number(1, 10_000),
+            metavar="NUMBER",
+            help="How many breaches of each kind the report lists.",
+        ),
     ] = 100,
 ) -> None:
     """Check every payment against its history, its events and deliveries, and the gateway's ledger.
@@ -265,38 +270,7 @@ def verify(
     raise typer.Exit(run_verify(Options(json=json, due_max_s=due_max, orders_since=orders_since, shown_max=show)))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def version() -> None:
     """Print the version."""
     print(VERSION)
-
-
-def _announce(settings: Settings) -> None:
-    """Print the service's URL, a token and a request to paste. This is for people, so it goes to standard error.
-
-    The standard error of a container is its log. So a token is shown only if it is signed with the public development
-    secret, with which every reader of the log could make one.
-    """
-    url = f"http://{settings.host}:{settings.port}"
-    is_public_secret = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
-    bearer = mint(settings, user="1", role=None, hours=12) if is_public_secret else "$(payments token --user 1)"
-    # A standard error that cannot be written must not end the service that is starting.
-    stream: Any = stream_of(sys.stderr)
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    out = Console(file=stream, force_terminal=is_terminal, highlight=False, soft_wrap=True)
-    out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={url}]{url}[/link]")
-    out.print(f"docs: {url}/docs\n")
-    if settings.environment == "development":
-        out.print(f"TOKEN={bearer}\n", markup=False)
-        out.print(
-            f"""METHOD=$(curl -s {url}/api/v1/payment-methods -H "Authorization: Bearer $TOKEN" \\
-  -H 'Content-Type: application/json' -d '{{"type": "CREDIT_CARD", "payment_details":
-  {{"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "cvv": "123"}}}}' \\
-  | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
-
-curl -i {url}/api/v1/payments -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=5' \\
-  -H 'Content-Type: application/json' \\
-  -d '{{"order_id": "'$RANDOM'", "amount": 1585, "payment_method_id": "'$METHOD'"}}'
-""",
-            markup=False,
-        )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -13,13 +14,17 @@ import structlog
 import uvloop
 
 from api.main import listen, serve
+from cli.errors import require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
+from shared import metrics
+from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import known_revisions, migrate, require_current
 from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, StatementFailed
 from shared.log_limits import report_left_out
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
+from shared.version import VERSION
 from worker.main import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -39,6 +44,7 @@ type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 def run_api() -> None:
     """Run `payments api` until SIGINT, SIGTERM or SIGHUP."""
     settings = _prepared(load_settings())
+    require_database_file(settings.sqlalchemy_url)
     listener = listen(settings.host, settings.port)
     _run(_with_runtime(settings, lambda runtime, stop: serve(runtime, listener, stop)))
 
@@ -46,12 +52,13 @@ def run_api() -> None:
 def run_worker() -> None:
     """Run `payments worker` until SIGINT, SIGTERM or SIGHUP."""
     settings = _prepared(load_settings())
+    require_database_file(settings.sqlalchemy_url)
     _run(_with_runtime(settings, lambda runtime, stop: WorkerProcess(runtime).run(stop)))
 
 
 def run_migrate() -> tuple[str, bool]:
     """Run `payments migrate`. Return the revision that the schema has now, and whether this code knows it."""
-    settings = _prepared(load_settings())
+    settings = _prepared(_for_people())
     revision = asyncio.run(_use_database(settings, migrate(settings)))
     return revision, revision in known_revisions()
 
@@ -61,10 +68,7 @@ def run_up(announce: Callable[[Settings], None]) -> None:
 
     `announce` is called when the database is ready.
     """
-    settings = load_settings()
-    if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
-        settings = load_settings(log_format="console")
-    settings = _prepared(settings)
+    settings = _prepared(_for_people())
     listener = listen(settings.host, settings.port)
     if settings.redis_url is not None:
         _run(_up(settings, listener, announce, None))
@@ -168,9 +172,19 @@ async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -
         raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
 
 
+def _for_people() -> Settings:
+    """Return the settings of a command that people start: on a terminal it logs for them, unless LOG_FORMAT is set."""
+    settings = load_settings()
+    if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
+        return load_settings(log_format="console")
+    return settings
+
+
 def _prepared(settings: Settings) -> Settings:
     configure_logs(level=settings.log_level, form=settings.log_format)
+    metrics.build.labels(VERSION).set(1)
     settings.warn()
+    warn_of_misspelt(os.environ, Settings.model_fields)
     return settings
 
 

@@ -6,10 +6,14 @@ import sys
 from rich.console import Console
 
 
-def standard_output(*, width_max: int) -> Console:
-    """Return a console that is at most `width_max` characters wide. Characters that its encoding lacks are replaced."""
+def standard_output(*, width_max: int | None = None) -> Console:
+    """Return a console as wide as the terminal, and at most `width_max` characters.
+
+    Characters that its encoding lacks are replaced.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False)
-    console.width = min(console.width, width_max)
+    if width_max is not None:
+        console.width = min(console.width, width_max)
     return console

@@ -1,12 +1,22 @@
 """Access tokens as the auth service makes them, for trying things out."""
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import jwt
 
 from shared.config.settings import Settings
 from shared.ids import new_id
+
+
+class TokenRole(StrEnum):
+    """The roles that a token may claim. A token of a user claims none."""
+
+    SERVICE = "service"
+    ADMIN = "admin"
+    PAYMENT_ADMIN = "payment_admin"
+    SUPER_ADMIN = "super_admin"
 
 
 def mint(settings: Settings, *, user: str, role: str | None, hours: float) -> str:

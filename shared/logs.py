@@ -5,7 +5,9 @@ are masked here, tracebacks carry no local variables, and errors of the database
 """
 
 import logging
+import os
 import re
+import shutil
 import sys
 from functools import lru_cache
 from typing import Any
@@ -14,6 +16,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.console_log import WIDTH, ConsoleRenderer
 from shared.log_limits import admits_record, limit_repeats
 from shared.log_stream import stream_of
 
@@ -43,7 +46,7 @@ def configure_logs(*, level: str, form: str) -> None:
         hide_secrets,
     ]
     structlog.configure(
-        processors=[structlog.processors.add_log_level, limit_repeats, *shared_chain, _renderer(form)],
+        processors=[structlog.processors.add_log_level, limit_repeats, *shared_chain, _renderer(form, level)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.BytesLoggerFactory(stream) if form == "json" else structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -52,7 +55,7 @@ def configure_logs(*, level: str, form: str) -> None:
     handler.addFilter(admits_record)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _text_renderer(form)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _text_renderer(form, level)],
             foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.processors.add_log_level, *shared_chain],
         )
     )
@@ -98,21 +101,25 @@ def _hidden_value(name: Any, value: Any) -> Any:
             return value
 
 
-def _renderer(form: str) -> Processor:
+def _renderer(form: str, level: str) -> Processor:
     if form == "json":
         return structlog.processors.JSONRenderer(serializer=_dumps)
-    return _console()
+    return _console(level)
 
 
-def _text_renderer(form: str) -> Processor:
+def _text_renderer(form: str, level: str) -> Processor:
     if form == "json":
         return structlog.processors.JSONRenderer(serializer=lambda line, **options: _dumps(line, **options).decode())
-    return _console()
+    return _console(level)
 
 
-def _console() -> Processor:
-    """Return the renderer for people, with plain tracebacks: its own form would show local variables."""
-    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+def _console(level: str) -> Processor:
+    is_terminal = sys.stdout.isatty()
+    return ConsoleRenderer(
+        is_coloured=is_terminal and "NO_COLOR" not in os.environ,
+        hides_polls=level != "DEBUG",
+        width=(lambda: shutil.get_terminal_size((WIDTH, 0)).columns) if is_terminal else (lambda: WIDTH),
+    )
 
 
 def _dumps(line: Any, **_options: Any) -> bytes:

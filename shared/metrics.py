@@ -1,12 +1,13 @@
 """The metrics of a process, with Prometheus names and units. Counting never raises and never waits."""
 
-from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 # Finest from 1 to 4 s, as the gateway takes 1 to 3 s by default.
 SETTLE_BUCKETS_S = (0.1, 0.25, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 7.5, 10, 30, 60, 300)
 
+build = Gauge("payments_build_info", "1; the version of the service that this process runs.", ["version"])
 http_requests = Counter("payments_http_requests_total", "Requests answered.", ["method", "route", "status"])
 http_request_seconds = Histogram(
     "payments_http_request_seconds", "From request to answer.", ["method", "route"], buckets=LATENCY_BUCKETS_S
@@ -38,15 +39,25 @@ database_ready = Gauge(
     "payments_database_ready", "1 if the last look found that this process can read, write and commit, else 0."
 )
 relayed = Counter("payments_relayed_total", "Due rows that the relay published.", ["queue"])
-queue_depth = Gauge("payments_pending", "Payments that no worker has claimed, in the whole installation.")
-in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.")
-oldest_pending_seconds = Gauge(
-    "payments_oldest_pending_seconds", "Age of the oldest payment that no worker has claimed."
+# Figures of the whole installation. The API counts them when it is asked; a worker would only know zeros.
+INSTALLATION = CollectorRegistry()
+queue_depth = Gauge(
+    "payments_pending", "Payments that no worker has claimed, in the whole installation.", registry=INSTALLATION
 )
-webhook_backlog = Gauge("payments_webhook_backlog", "Deliveries that are still to be made, in the whole installation.")
-workers_alive = Gauge("payments_workers", "Workers whose heartbeat has not expired.")
-worker_slots = Gauge("payments_worker_slots", "Slots of all workers.")
-worker_slots_taken = Gauge("payments_worker_slots_taken", "Slots of all workers that a payment has taken.")
+in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.", registry=INSTALLATION)
+oldest_pending_seconds = Gauge(
+    "payments_oldest_pending_seconds", "Age of the oldest payment that no worker has claimed.", registry=INSTALLATION
+)
+webhook_backlog = Gauge(
+    "payments_webhook_backlog",
+    "Deliveries that are still to be made, in the whole installation.",
+    registry=INSTALLATION,
+)
+workers_alive = Gauge("payments_workers", "Workers whose heartbeat has not expired.", registry=INSTALLATION)
+worker_slots = Gauge("payments_worker_slots", "Slots of all workers.", registry=INSTALLATION)
+worker_slots_taken = Gauge(
+    "payments_worker_slots_taken", "Slots of all workers that a payment has taken.", registry=INSTALLATION
+)
 
 keys_purged = Counter("payments_idempotency_keys_purged_total", "Idempotency keys that this worker has removed.")
 can_publish = Gauge(
@@ -64,3 +75,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 def exposition() -> bytes:
     """Return the metrics of this process in the text format of Prometheus."""
     return generate_latest()
+
+
+def installation_exposition() -> bytes:
+    """Return the metrics of this process and of the whole installation, whose gauges the caller has set."""
+    return generate_latest() + generate_latest(INSTALLATION)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.config.misspelt import misspelt
 from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import Settings, load_settings
 from shared.errors import ConfigurationError
@@ -288,6 +289,66 @@ def test_short_secrets_are_warned_of(
     found = re.findall(r"settings\.(\w+_secret).*variable=(\w+)", said)
     assert [f"{event} {name}" for event, name in found] == warned
     assert not any(value in said for value in variables.values())
+
+
+def test_people_are_told_of_development_in_one_sentence(
+    environment: Environment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment(LOG_FORMAT="console").warn()
+    [line] = capfd.readouterr().out.splitlines()
+    assert "Built-in secrets are in use and webhooks may reach loopback: for development only." in line
+    environment(LOG_FORMAT="console", WEBHOOK_ALLOWED_NETWORKS=",").warn()
+    assert "webhooks" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET_KEY", "DATA_KEY", "WEBHOOK_SIGNING_SECRET"])
+def test_production_refuses_a_key_that_can_be_guessed(environment: Environment, name: str) -> None:
+    secrets = {"JWT_SECRET_KEY": SECRET, "DATA_KEY": SECRET, "WEBHOOK_SIGNING_SECRET": SECRET}
+    for long_enough in ("x" * 16, "ü" * 8):
+        environment(ENVIRONMENT="production", **secrets | {name: long_enough})
+    for short in ("x" * 15, "ü" * 7):
+        reason = stopped(environment, ENVIRONMENT="production", **secrets | {name: short})
+        assert reason == f"{name}: must have at least 16 bytes in production; 32 are better"
+        environment(ENVIRONMENT="development", **secrets | {name: short})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABASEURL", "DATABASE_URL"),
+        ("database_uri", "DATABASE_URL"),
+        ("JWT_SECRET", "JWT_SECRET_KEY"),
+        ("WORKERS_CONCURRENCY", "WORKER_CONCURRENCY"),
+        ("PAYMENT_SUCESS_RATE", "PAYMENT_SUCCESS_RATE"),
+        ("WEBHOOK_TIMEOUT_S", "WEBHOOK_TIMEOUT"),
+        ("ENVIROMENT", "ENVIRONMENT"),
+        ("ORDER_SERVICE", "ORDER_SERVICE_URL"),
+    ],
+)
+def test_a_misspelt_setting_is_noticed(variable: str, meant: str) -> None:
+    assert misspelt({variable: "x"}, Settings.model_fields) == {variable: meant}
+
+
+def test_a_variable_of_another_program_is_not_taken_for_a_setting() -> None:
+    kubernetes = [
+        f"{service}_{what}"
+        for service in ("AUTH_SERVICE", "ORDER_SERVICE", "REDIS", "POSTGRES", "PAYMENT_SERVICE")
+        for what in ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8001_TCP", "PORT_8001_TCP_ADDR")
+    ]
+    usual = [
+        "HOSTNAME",
+        "PATH",
+        "HOME",
+        "LANG",
+        "PGHOST",
+        "PGPORT",
+        "REDIS_HOST",
+        "POSTGRES_PASSWORD",
+        "PAYMENTS_TOKEN",
+    ]
+    assert misspelt([*kubernetes, *usual, *PLATFORM, "PAYMENTS_TOKEN"], Settings.model_fields) == {}
+    assert misspelt([name.upper() for name in Settings.model_fields], Settings.model_fields) == {}
 
 
 def test_the_data_key_is_the_jwt_secret_unless_it_is_set(environment: Environment) -> None:

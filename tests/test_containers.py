@@ -15,6 +15,7 @@ from api.main import DRAIN_S
 from shared.config.security import SECRET_BYTES_MIN
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import MIGRATIONS
+from tests.test_repository import PROJECT
 from worker.main import DRAIN_MARGIN_S
 from worker.slots import SHUTDOWN_FLUSH_S
 
@@ -24,6 +25,7 @@ SERVERS = ("postgres", "redis")
 OURS = ("migrate", "api", "worker")
 # Beyond the longest payment or delivery: the margin of the grace, and the records after it.
 STOP_MARGIN_S = DRAIN_MARGIN_S + SHUTDOWN_FLUSH_S
+OF_THE_IMAGES = {"host", "port", "metrics_port"}
 
 
 def with_defaults(text: str) -> str:
@@ -112,10 +114,21 @@ def test_a_stop_leaves_time_to_drain(name: str) -> None:
 def test_every_variable_is_a_setting_and_together_they_are_accepted(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert {variable.lower() for variable in environment} <= Settings.model_fields.keys()
-    values = {variable.lower(): value for variable, value in environment.items() if value is not None}
+    # A process reads an empty variable as one that is not set.
+    values = {variable.lower(): value for variable, value in environment.items() if value not in {None, ""}}
     settings = load_settings(host="0.0.0.0", **values)  # noqa: S104 - as in the image
     assert settings.database_url.startswith("postgresql+asyncpg://payments:")
     assert settings.redis_url == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_can_be_given_to_the_compose_file(name: str) -> None:
+    """The images set the ports that the health checks expect, and two settings are the servers of this file."""
+    environment = SERVICES[name]["environment"]
+    assert {variable.lower() for variable in environment} == Settings.model_fields.keys() - OF_THE_IMAGES
+    text = (ROOT / "docker-compose.yml").read_text()
+    fixed = {variable for variable in environment if f"  {variable}: ${{{variable}:-" not in text}
+    assert fixed == {"DATABASE_URL", "REDIS_URL"}
 
 
 def test_the_api_is_limited_and_trusts_no_proxy_by_default() -> None:
@@ -186,7 +199,7 @@ def test_an_image_is_built_in_two_stages_from_locked_packages(name: str) -> None
     ]
     assert installs == [
         "pip install --require-hashes --only-binary=:all: -r requirements.txt",
-        "pip install --no-deps --no-build-isolation --editable .",
+        "pip install --no-deps --no-build-isolation .",
     ]
     assert not any(
         re.search(r"pip|gcc|build-essential|-dev\b", arguments) for word, arguments in final if word == "RUN"
@@ -208,6 +221,23 @@ def test_an_image_knows_its_command_and_its_health(name: str) -> None:
     final = dict(stages(name)[-1])
     assert json.loads(final["CMD"]) == ["payments", name.removeprefix("Dockerfile.")]
     assert "health" in final["HEALTHCHECK"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_says_what_it_is(name: str) -> None:
+    """The annotations of the OCI image specification; what only the build knows is an argument of it."""
+    final = stages(name)[-1]
+    labels = dict(part.split("=", 1) for word, words in final if word == "LABEL" for part in shlex.split(words))
+    prefix = "org.opencontainers.image."
+    assert labels.keys() == {
+        prefix + key
+        for key in ("title", "description", "licenses", "version", "revision", "source", "created")
+    }  # fmt: skip
+    assert labels[f"{prefix}licenses"] == PROJECT["project"]["license"] == "MIT"
+    arguments = {words.split("=")[0] for word, words in final if word == "ARG"}
+    assert {value.removeprefix("$") for value in labels.values() if value.startswith("$")} == arguments
+    command = (ROOT / "docs" / "releasing.md").read_text()
+    assert all(f"--build-arg {argument}=" in command for argument in arguments)
 
 
 @pytest.mark.parametrize(("name", "port"), [("Dockerfile.api", "8009"), ("Dockerfile.worker", "9100")])
@@ -238,5 +268,5 @@ def test_an_image_holds_every_package_and_the_migrations() -> None:
     copied = {
         part for word, arguments in stages("Dockerfile.api")[0] if word == "COPY" for part in arguments.split()[:-1]
     }
-    assert {"api", "worker", "shared", "cli"} <= copied
+    assert {"payment_service", "api", "worker", "shared", "cli"} <= copied
     assert MIGRATIONS.relative_to(ROOT).as_posix() in copied

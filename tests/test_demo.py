@@ -21,6 +21,7 @@ from cli.local.service import LOG_TAIL_LINES, clean_environment, telling_lines
 from cli.percentiles import percentile
 from shared.keyring import new_webhook_secret
 from tests.support.commands import CONTROL, ENDS_MAX_S, Command, command
+from tests.support.loads import parsed
 
 # None of them may reach the demo.
 SETTINGS_OF_THE_SHELL = {
@@ -33,21 +34,32 @@ SETTINGS_OF_THE_SHELL = {
 DEMO_MAX_S = 90
 
 
-def demo(printed: Path) -> AbstractContextManager[Command]:
-    return command(printed, "demo", settings=SETTINGS_OF_THE_SHELL)
+def demo(printed: Path, *arguments: str) -> AbstractContextManager[Command]:
+    return command(printed, "demo", *arguments, settings=SETTINGS_OF_THE_SHELL)
 
 
 @pytest.mark.slow
 def test_the_demo_succeeds_whatever_the_shell_says_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    began = time.monotonic()
-    with demo(tmp_path / "printed") as running:
+    began, picture = time.monotonic(), tmp_path / "demo.svg"
+    with demo(tmp_path / "printed", "--picture", str(picture)) as running:
         assert running.ends_clean(DEMO_MAX_S) == 0, running.output
         assert time.monotonic() - began < DEMO_MAX_S
         assert len(running.family) >= 2, "the service and its Valkey"
     assert "Everything happened as expected" in running.output
     assert "Webhooks received and verified: 100 of 100" in running.output
     assert CONTROL.search(running.output) is None
-    assert all(len(line) <= 80 for line in running.output.splitlines())
+    # The name of the picture is as long as the test's folder.
+    assert all(len(line) <= 80 for line in running.output.splitlines() if not line.startswith("Written: "))
+    drawn = picture.read_text()
+    assert parsed(drawn).tag.endswith("svg")
+    assert "Everything happened as expected:" in drawn
+    assert "A card that is declined" in drawn
+
+
+def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    with demo(tmp_path / "printed", "--picture", str(tmp_path / "nowhere" / "demo.svg")) as running:
+        assert running.ends_clean() == 2
+    assert "there is no folder" in running.output
 
 
 @pytest.mark.slow

@@ -76,6 +76,21 @@ def test_a_documented_default_is_the_default(name: str) -> None:
     assert float(default) == float(Settings.model_fields[name.lower()].default)
 
 
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_has_sizes_that_browsers_read(picture: Path) -> None:
+    """A size in a style needs a unit. Without one a browser takes the size of the parent, and text leaves its box."""
+    assert re.findall(r"font-size:\s*[\d.]+(?![\d.]|px)", picture.read_text()) == []
+
+
+def test_the_outline_of_the_readme_is_its_index() -> None:
+    readme = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert re.findall(r"^## (.+)$", readme, flags=re.MULTILINE) == [
+        "Demo", "Audience", "Load", "Integration", "Operation", "Architecture", "Development", "Licence",
+    ]  # fmt: skip
+    pictures = re.findall(r"\]\((docs/images/[^)]+)\)", readme)
+    assert pictures == [f"docs/images/{name}.svg" for name in ("demo", "load", "flow", "lifecycle")]
+
+
 def test_every_error_code_is_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     assert [code for code in Code if f"`{code}`" not in page and code != Code.INTERNAL_ERROR] == []
@@ -104,6 +119,6 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"payments ([a-z]+)(?=[ `,])", readme.split("## Operate it")[1]))
+    commands = set(re.findall(r"payments ([a-z]+)(?=[ `,])", readme.split("## Operation")[1]))
     known = set(get_command(app).commands)  # type: ignore[attr-defined]  # Typer answers a group
     assert commands & known >= {"up", "api", "worker", "migrate", "token", "health"}

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert
 
-from cli.load.checks import HISTORIES_MAX, LoadVerdict, choose_histories, judge_ledger, tells_one_end
+from cli.load.checks import HISTORIES_MAX, LoadVerdict, choose_histories, judge_histories, judge_ledger, tells_one_end
 from cli.load.client import open_api
 from cli.load.command import Options, run_load
 from cli.load.payment_tally import PaymentTally, settled_per_s
@@ -28,17 +28,17 @@ from cli.load.plan import (
     RATE_MAX,
     Plan,
     Refused,
-    Shape,
     parse_mix,
-    parse_shape,
     refuse_absurd,
 )
 from cli.load.progress import Progress
-from cli.load.report import document, exit_code, settled_by_second
+from cli.load.report import document, exit_code, settled_by_second, verdict_lines
 from cli.load.request_counts import RequestCounts, Spread, spread
 from cli.load.run import Bounds, Run
 from cli.load.sender import prepare
 from cli.load.targets import Target, remote_target
+from cli.local.service import free_port
+from cli.options import Shape
 from cli.verify.breaches import KINDS, BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
@@ -137,12 +137,6 @@ def test_a_mix_that_makes_no_sense_is_refused(text: str) -> None:
         parse_mix(text)
 
 
-def test_only_the_four_shapes_are_known() -> None:
-    assert {parse_shape(str(shape).upper()) for shape in Shape} == set(Shape)
-    with pytest.raises(Refused, match="steady, ramp, burst, poisson"):
-        parse_shape("square")
-
-
 # -- refusals before anything starts
 
 
@@ -151,7 +145,6 @@ def test_only_the_four_shapes_are_known() -> None:
     [
         (Options(rate=6000), "--rate 6000"),
         (Options(mix="gold=1"), "--mix"),
-        (Options(shape="square"), "--shape"),
         (Options(workers="0"), "--workers"),
         (Options(workers="1,2", slots=0), "--slots"),
         (Options(plot=Path("plot.png")), "SVG"),
@@ -372,6 +365,30 @@ async def test_a_clean_run_is_counted_and_judged() -> None:
     assert report["requests"]["accepted"] == 60
     assert report["outcomes"] == [{"status": "COMPLETED", "failure_code": None, "payments": 60}]
     assert json.loads(json.dumps(report)) == report
+
+
+async def test_the_verdict_about_a_target_says_what_was_not_looked_at() -> None:
+    async with loaded(Misbehaving(), SHORT, QUICK) as progress:
+        hidden = progress.verdict.not_looked_at
+    assert len(hidden) == 2
+    assert hidden[0].startswith("the gateway's ledger")
+    assert hidden[1].startswith("the webhooks")
+    assert document(progress)["verdict"]["not_looked_at"] == hidden
+    words = [words for words, _style in verdict_lines(progress)]
+    assert words[0] == "No payment was lost, and none was charged twice, as far as was looked."
+    assert [line for line in words if "Not looked at" in line] == [f"  Not looked at: {each}." for each in hidden]
+    progress.verdict.not_looked_at = []
+    assert verdict_lines(progress)[0][0] == "No payment was lost, and none was charged twice."
+
+
+async def test_a_history_that_was_not_answered_is_not_counted_as_sound() -> None:
+    service, verdict = Misbehaving(), LoadVerdict()
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with loaded(service, SHORT, QUICK) as progress, open_api(nowhere, connections_max=10) as nobody:
+        await judge_histories(nobody, "t", progress.payment_tally, verdict)
+    assert verdict.compared == ["0 of their histories: each has no gaps and one end"]
+    assert verdict.not_looked_at == ["60 histories that were asked for and not answered"]
+    assert verdict.is_clean
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key_and_nothing_is_paid_twice() -> None:

@@ -18,9 +18,10 @@ from cli.load.request_counts import Second, Spread
 from cli.load.scaling import measured, parse_workers, possible_per_s, saturating_rate
 from cli.load.scaling import plot as scaling_plot
 from cli.load.scaling import table as scaling_table
-from cli.load.screenshot import screenshot
 from cli.load.targets import Target
-from cli.load.view import plain_line
+from cli.load.view import View, plain_line
+from cli.screenshot import screenshot
+from cli.terminal import standard_output
 from shared.lifecycle import PaymentStatus
 from tests.support.commands import CONTROL
 from tests.support.loads import a_plan, parsed, shown
@@ -71,12 +72,13 @@ def test_a_pipe_gets_one_plain_line_per_second() -> None:
     assert "settled" not in plain_line(a_sample(3, None), "")
 
 
-@pytest.mark.parametrize("width", [80, 104])
+@pytest.mark.parametrize("width", [80, 104, 180])
 @pytest.mark.parametrize("count", [0, 1, 4, 9])
 def test_the_live_view_fits_the_terminal_and_has_a_bar_for_each_worker(width: int, count: int) -> None:
     look = Look(width=width, height=40, ascii_only=True)
     lines = seen(a_progress(some_figures(tuple(a_worker(number) for number in range(count)))), look)
     assert all(len(line.rstrip()) <= width for line in lines)
+    assert max(len(line.rstrip()) for line in lines) == width, "it uses the whole of it"
     assert sum(line.count("40/50") for line in lines) == count
     text = "\n".join(lines)
     assert ("No worker is alive." in text) == (count == 0)
@@ -105,11 +107,21 @@ def test_a_small_terminal_shows_as_many_workers_as_fit_and_says_so() -> None:
 
 
 def test_without_an_admins_token_the_live_view_says_why_it_knows_less() -> None:
-    assert "admin" in "\n".join(seen(a_progress(None), Look()))
+    lines = seen(a_progress(None), Look())
+    assert "admin" in "\n".join(lines)
+    [settled] = [line for line in lines if "settled" in line]
+    assert re.search(r"settled +\? ", settled), "what is not known is not 0"
+
+
+def test_the_live_view_has_no_width_of_its_own() -> None:
+    wide = Console(file=io.StringIO(), width=180)
+    assert View(wide).console.width == 180
+    assert standard_output().width == Console().width
+    assert standard_output(width_max=20).width == 20
 
 
 def test_a_screenshot_is_an_svg_that_fetches_nothing() -> None:
-    picture = screenshot(frame(a_progress(some_figures((a_worker(1),))), Look()), width=104)
+    picture = screenshot(frame(a_progress(some_figures((a_worker(1),))), Look()), width=104, title="payments load")
     assert parsed(picture).tag.endswith("svg")
     assert "http" not in picture.replace("http://www.w3.org/2000/svg", "").replace(
         "https://www.textualize.io", ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import _announce
+from cli.greeting import greet
 from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import load_settings
 from shared.logs import MASK, hide_secrets, redact
@@ -229,7 +229,7 @@ def test_up_shows_a_token_only_if_its_secret_is_public(
     secret: str, is_shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What it says to people is in a container's log, and the platform runs us with ENVIRONMENT=development."""
-    _announce(load_settings(jwt_secret_key=secret, environment="development"))
+    greet(load_settings(jwt_secret_key=secret, environment="development"))
     said = capsys.readouterr().err
     assert ("TOKEN=eyJ" in said) is is_shown
     assert ("TOKEN=$(payments token" in said) is not is_shown

@@ -105,7 +105,14 @@ def test_every_package_is_packaged() -> None:
     written = {".".join(path.parent.relative_to(ROOT).parts) for room in rooms for path in (ROOT / room).rglob("*.py")}
     [(how, options)] = PROJECT["tool"]["setuptools"]["packages"].items()
     assert how == "find"
-    assert set(find_packages(str(ROOT), **options)) == written
+    assert set(find_packages(str(ROOT), **options)) == {*written, "payment_service"}
+
+
+def test_the_licence_is_named_wherever_one_looks_for_it() -> None:
+    assert PROJECT["project"]["license"] == "MIT"
+    assert PROJECT["project"]["license-files"] == ["LICENSE"]
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n")
+    assert "[MIT](LICENSE)" in (ROOT / "README.md").read_text()
 
 
 def test_make_help_lists_every_target() -> None:

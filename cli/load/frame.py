@@ -13,7 +13,8 @@ from cli.load.client import WorkerFigures
 from cli.load.progress import Progress
 from shared.lifecycle import PaymentStatus
 
-WIDTH_MAX = 104
+# The width of a picture that is written to a file; a terminal shows as many characters as it has.
+PICTURE_WIDTH = 104
 # The share of the width that the left panels take.
 LEFT_SHARE = 0.58
 OUTCOMES_SHOWN = 6
@@ -35,7 +36,7 @@ STATUS_STYLES = {PaymentStatus.COMPLETED: "green", PaymentStatus.FAILED: "red", 
 class Look:
     """The size of the terminal, in characters, and whether it can show ASCII only."""
 
-    width: int = WIDTH_MAX
+    width: int = PICTURE_WIDTH
     height: int = 40
     ascii_only: bool = False
 
@@ -94,18 +95,20 @@ def _rates(progress: Progress, terminal: Look) -> Panel:
     samples = progress.samples
     offered = [float(sample.second.offered) for sample in samples]
     accepted = [float(sample.second.accepted) for sample in samples]
-    settled = [(sample.figures.settled_per_s or 0.0) if sample.figures else 0.0 for sample in samples]
+    # The service counts these; without its figures they are unknown, which is not 0.
+    settled = [sample.figures.settled_per_s if sample.figures else None for sample in samples]
     others = [float(sample.second.refused + sample.second.not_sent) for sample in samples]
-    top = max([*offered, *accepted, *settled, 1.0])
+    top = max([*offered, *accepted, *(value for value in settled if value is not None), 1.0])
     table = _lines()
-    for name, values, style in (
+    rows: tuple[tuple[str, Sequence[float | None], str], ...] = (
         ("offered", offered, OFFERED),
         ("accepted", accepted, ACCEPTED),
         ("settled", settled, SETTLED),
         ("not accepted", others, ERROR),
-    ):
+    )
+    for name, values, style in rows:
         is_quiet = values is others and not any(others)
-        current = f"{values[-1]:,.0f}" if values else "-"
+        current = _rate(values[-1]) if values else "-"
         table.add_row(
             Text(name, "dim" if is_quiet else ""),
             Text(current, "dim" if is_quiet else f"bold {style}"),
@@ -258,11 +261,15 @@ def _panel(title: str, content: RenderableType) -> Panel:
     )
 
 
-def _spark(values: Sequence[float], top: float, terminal: Look) -> str:
-    """Return the last values as a sparkline; a zero is a blank."""
+def _rate(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.0f}"
+
+
+def _spark(values: Sequence[float | None], top: float, terminal: Look) -> str:
+    """Return the last values as a sparkline; a zero, and what is not known, is a blank."""
     levels = ASCII_LEVELS if terminal.ascii_only else LEVELS
     marks = []
     for value in values[-terminal.spark :]:
-        level = round(value / top * len(levels)) if top else 0
+        level = round(value / top * len(levels)) if value and top else 0
         marks.append(levels[min(len(levels), max(1, level)) - 1] if value else " ")
     return "".join(marks)

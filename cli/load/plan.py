@@ -6,11 +6,11 @@ A plan must know nothing of the server, so that nothing that the server does can
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from random import Random
 from typing import assert_never
 
+from cli.options import Shape
 from shared.lifecycle import MethodType
 
 # Payments per second, also within a burst. One process cannot send many more.
@@ -30,19 +30,6 @@ METHODS = {"credit": MethodType.CREDIT_CARD, "debit": MethodType.DEBIT_CARD, "pa
 
 class Refused(Exception):
     """The options make no sense or would do harm. The text is for the person who gave them."""
-
-
-class Shape(StrEnum):
-    """How arrivals are spread over the time."""
-
-    STEADY = "steady"
-    """At equal distances."""
-    RAMP = "ramp"
-    """At a rate that grows from zero."""
-    BURST = "burst"
-    """The arrivals of five seconds in the first of them."""
-    POISSON = "poisson"
-    """At random distances, as from independent customers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +116,6 @@ def refuse_absurd(plan: Plan) -> Plan:
     if wrong:
         raise Refused("\n".join(wrong))
     return plan
-
-
-def parse_shape(text: str) -> Shape:
-    """Return the shape with this name, in upper or lower case. Raises Refused."""
-    try:
-        return Shape(text.strip().lower())
-    except ValueError:
-        raise Refused(f"--shape {text}: the shape must be one of {', '.join(Shape)}.") from None
 
 
 def parse_mix(text: str) -> dict[MethodType, int]:

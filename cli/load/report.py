@@ -99,6 +99,7 @@ def document(progress: Progress) -> Document:
         "verdict": {
             "clean": verdict.is_clean,
             "compared": verdict.compared,
+            "not_looked_at": verdict.not_looked_at,
             "broken": [asdict(broken) for broken in verdict.broken],
         },
         "seconds": [_second(sample) for sample in progress.samples],
@@ -144,13 +145,18 @@ def verdict_lines(progress: Progress) -> list[tuple[str, str]]:
     if not progress.payment_tally.known:
         return [("No payment was accepted, so nothing could be checked.", "bold red")]
     if verdict.is_clean:
-        lines = [("No payment was lost, and none was charged twice.", "bold green")]
+        as_far = ", as far as was looked" if verdict.not_looked_at else ""
+        lines = [(f"No payment was lost, and none was charged twice{as_far}.", "bold green")]
     else:
         lines = [
             ("These promises were broken:", "bold red"),
             *((f"  {broken.text}", "red") for broken in verdict.broken),
         ]
-    return [*lines, *((f"  Compared: {label}.", "dim") for label in verdict.compared)]
+    return [
+        *lines,
+        *((f"  Compared: {label}.", "dim") for label in verdict.compared),
+        *((f"  Not looked at: {label}.", "yellow") for label in verdict.not_looked_at),
+    ]
 
 
 def _table(*headings: str) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
 
-from cli.load.checks import judge_histories, judge_ledger, judge_payments
+from cli.load.checks import judge_histories, judge_ledger, judge_payments, note_what_a_target_hides
 from cli.load.client import Api, NoAnswer, Unusable
 from cli.load.drain import Drain
 from cli.load.follower import Follower
@@ -160,6 +160,8 @@ class Run:
         await judge_histories(self._api, self._target.watcher, progress.payment_tally, progress.verdict)
         if self._target.settings is not None:
             await judge_ledger(self._target.settings, progress.verdict)
+        else:
+            note_what_a_target_hides(progress.verdict)
         if self._received_count is not None:
             deadline = monotonic() + self._bounds.webhooks_max_s
             while self._received_count() < progress.payment_tally.settled and monotonic() < deadline:  # noqa: ASYNC110 - bounded

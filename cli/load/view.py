@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from cli.load.frame import WIDTH_MAX, Look, frame
+from cli.load.frame import Look, frame
 from cli.load.progress import Progress, Sample
 from cli.terminal import standard_output
 
@@ -23,7 +23,7 @@ class View:
     """Shows the progress of runs, one run after the other."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or standard_output(width_max=WIDTH_MAX)
+        self.console = console or standard_output()
         # The last picture that was drawn while payments arrived.
         self.last_frame: RenderableType | None = None
 
@@ -47,10 +47,10 @@ class View:
         with Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
             while True:
                 size = self.console.size
-                terminal = Look(min(size.width, WIDTH_MAX), size.height, self.console.options.ascii_only)
+                terminal = Look(size.width, size.height, self.console.options.ascii_only)
                 picture = frame(progress, terminal)
                 if progress.phase == "sending" and progress.samples:
-                    self.last_frame = picture
+                    self.last_frame = frame(progress, Look())
                 # The empty line is for the ^C that a terminal prints.
                 live.update(Group(picture, Text()), refresh=True)
                 await asyncio.sleep(1 / FRAMES_PER_S)

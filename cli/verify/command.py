@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from cli.errors import require_database_file, unavailable
 from cli.verify.report import document, lines
 from cli.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, SHOWN_MAX, Found, Scan
 from shared.config.settings import Settings, load_settings
@@ -53,13 +54,16 @@ def run_verify(options: Options, console: Console | None = None) -> int:
     """
     view = console or Console(highlight=False)
     try:
+        settings = load_settings()
+        _check_file(options.json)
+        require_database_file(settings.sqlalchemy_url)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = runner.run(_run(load_settings(), options, view))
+            found = runner.run(_run(settings, options, view))
     except ConfigurationError as error:
         for line in str(error).splitlines():
             _print_line(view, line, "red")
     except (DatabaseUnavailable, CommitUnknown) as error:
-        _print_line(view, f"The database does not answer: {error}", "red")
+        _print_line(view, unavailable(error), "red")
     except (SchemaOutdated, OSError) as error:
         _print_line(view, str(error), "red")
     except KeyboardInterrupt:
@@ -68,6 +72,12 @@ def run_verify(options: Options, console: Console | None = None) -> int:
     else:
         return 0 if found.is_sound else EXIT_BROKEN
     return EXIT_CANNOT_RUN
+
+
+def _check_file(path: Path | None) -> None:
+    """Raise ConfigurationError if the report cannot be written to this file: a scan may take minutes."""
+    if path is not None and not path.parent.is_dir():
+        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}. Create it first.")
 
 
 async def _run(settings: Settings, options: Options, view: Console) -> Found:

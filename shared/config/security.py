@@ -10,6 +10,8 @@ from shared.config.values import EMPTY_IS_UNSET, LOWER_CASE, HttpUrl
 DEVELOPMENT_SECRET = "development-only-secret-of-the-payment-service"  # noqa: S105 - refused outside loopback
 # RFC 7518, 3.2: a key of HS256 is at least as long as the hash.
 SECRET_BYTES_MIN = 32
+# Production refuses what is shorter: 128 bits are the least that nobody can search through.
+SECRET_BYTES_REQUIRED = 16
 
 type AuthMode = Literal["local", "local_then_remote", "remote"]
 

@@ -30,15 +30,16 @@ class ServerSettings(BaseSettings):
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
-        description="`production` refuses the built-in secrets and lets no delivery reach loopback.",
+        description="`production` refuses the built-in secrets and keys under 16 bytes, and lets no delivery reach "
+        "loopback.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = Field(
         default="INFO", description="The least severe level that is logged."
     )
     log_format: Annotated[Literal["json", "console"], LOWER_CASE] = Field(
         default="json",
-        description="`json` writes one object per line, `console` is for people. "
-        "`payments up` uses `console` on a terminal.",
+        description="`json` writes one object per line. `console` is for people, and leaves out polls unless "
+        "`LOG_LEVEL` is DEBUG. `payments up` and `migrate` use `console` on a terminal.",
     )
 
 

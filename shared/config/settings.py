@@ -15,7 +15,14 @@ from sqlalchemy.engine import URL, make_url
 from shared.config.database_url import DEFAULT_PORT, PostgresTarget, postgres_target
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
 from shared.config.redis_url import parse_redis_url
-from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
+from shared.config.security import (
+    DEVELOPMENT_SECRET,
+    SECRET_BYTES_MIN,
+    SECRET_BYTES_REQUIRED,
+    AuthMode,
+    AuthSettings,
+    KeySettings,
+)
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
 from shared.config.services import database_services, service_of
 from shared.config.upstreams import OrderServiceSettings, UpstreamSettings
@@ -71,6 +78,12 @@ class Settings(
             )
         if self._is_reachable_from_outside and self.data_key_text == DEVELOPMENT_SECRET:
             problems.append("DATA_KEY: must be set: the built-in one works on loopback in development only")
+        if self.environment == "production":
+            problems += [
+                f"{name}: must have at least {SECRET_BYTES_REQUIRED} bytes in production; {SECRET_BYTES_MIN} are better"
+                for name, secret in self._secrets
+                if len(secret.encode()) < SECRET_BYTES_REQUIRED
+            ]
         if problems:
             raise ConfigurationError("\n".join(problems))
         return self
@@ -97,6 +110,14 @@ class Settings(
     def data_key_text(self) -> str:
         """The secret from which the keys of the keyring are derived: DATA_KEY, or JWT_SECRET_KEY without it."""
         return (self.data_key or self.jwt_secret_key).get_secret_value()
+
+    @property
+    def _secrets(self) -> list[tuple[str, str]]:
+        """The secrets in use, by the name of their variable."""
+        secrets = [("JWT_SECRET_KEY", self.jwt_secret_key.get_secret_value()), ("DATA_KEY", self.data_key_text)]
+        if self.webhook_signing_secret is not None:
+            secrets.append(("WEBHOOK_SIGNING_SECRET", self.webhook_signing_secret.get_secret_value()))
+        return secrets
 
     @property
     def is_sqlite(self) -> bool:
@@ -164,16 +185,19 @@ class Settings(
         return str(self.postgres or f"sqlite:///{self.sqlalchemy_url.database}")
 
     def warn(self) -> None:
-        """Log each setting that works but is not safe enough to stay as it is."""
-        for name, secret in (
-            ("JWT_SECRET_KEY", self.jwt_secret_key.get_secret_value()),
-            ("DATA_KEY", self.data_key_text),
-        ):
+        """Log each setting that works but is not safe enough to stay as it is; to people, development in one line."""
+        reaches_loopback = self.webhook_allowed_networks is None and bool(self.delivery_networks)
+        are_told = self.log_format == "console" and any(secret == DEVELOPMENT_SECRET for _name, secret in self._secrets)
+        if are_told:
+            what = "Built-in secrets are in use" + (" and webhooks may reach loopback" if reaches_loopback else "")
+            log.warning("%s: for development only.", what)
+        for name, secret in self._secrets:
             if secret == DEVELOPMENT_SECRET:
-                log.warning("settings.development_secret", variable=name)
+                if not are_told:
+                    log.warning("settings.development_secret", variable=name)
             elif len(secret.encode()) < SECRET_BYTES_MIN:
                 log.warning("settings.short_secret", variable=name, bytes_min=SECRET_BYTES_MIN)
-        if self.webhook_allowed_networks is None and self.delivery_networks:
+        if reaches_loopback and not are_told:
             log.warning("settings.webhooks_may_reach_loopback", networks=[str(n) for n in self.delivery_networks])
 
 

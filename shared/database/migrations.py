@@ -26,7 +26,9 @@ from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailab
 log = structlog.get_logger(__name__)
 
 VERSION_TABLE = "payments_alembic_version"
-MIGRATIONS = Path(__file__).resolve().parents[2] / "alembic"
+CODE = Path(__file__).resolve().parents[2]
+# The wheel calls the folder `migrations`, for beside installed packages `alembic` is the library's name.
+MIGRATIONS = next((folder for name in ("migrations", "alembic") if (folder := CODE / name).is_dir()), CODE / "alembic")
 # The key of the advisory lock that lets one migration at a time run in a database: any number that only we use.
 ADVISORY_LOCK = 8009_2022
 # Seconds that a statement of a migration waits for a lock: everything else that wants the table waits behind it. Then

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from cli.load.plan import Plan, Shape
+from cli.load.plan import Plan
+from cli.options import Shape
 from shared.lifecycle import MethodType
 
 MIX = {MethodType.CREDIT_CARD: 6, MethodType.DEBIT_CARD: 3, MethodType.PAYPAL: 1}

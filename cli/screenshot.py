@@ -14,11 +14,11 @@ RUNS = re.compile(r'<text class="(?P<kind>[^"]*)" x="(?P<x>[\d.]+)" y="(?P<y>[\d
 WORDS = re.compile(r"\S+(?: \S+)*")
 
 
-def screenshot(content: RenderableType, *, width: int) -> str:
-    """Return an SVG of `content` as a terminal of this width shows it."""
+def screenshot(content: RenderableType, *, width: int, title: str) -> str:
+    """Return an SVG of `content` as a terminal of this width shows it; `title` is the command."""
     console = Console(record=True, width=width, force_terminal=True, file=io.StringIO(), highlight=False)
     console.print(content)
-    svg = console.export_svg(title="payments load", unique_id="load")
+    svg = console.export_svg(title=title, unique_id=title.replace(" ", "-"))
     return RUNS.sub(_placed, FONT_FACES.sub("", svg).replace("Fira Code, monospace", FONTS)) + "\n"
 
 
