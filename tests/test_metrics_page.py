@@ -31,8 +31,10 @@ PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel[
 OF_PROMETHEUS = {"up"}
 TARGET_LABELS = {"job", "instance"}
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [target["expr"] for panel in PANELS for target in panel["targets"]]
-UNITS = {"requests", "payments", "seconds", "deliveries", "workers", "slots", "claims", "attempts", "calls", "errors", "keys", "lines", "rows", "bytes",
-         "files", "objects", "collections", "1"}  # fmt: skip
+UNITS = {
+    "requests", "payments", "seconds", "deliveries", "workers", "slots", "claims", "attempts", "calls", "errors", "keys",
+    "lines", "rows", "bytes", "files", "objects", "collections", "0 or 1", "1",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
