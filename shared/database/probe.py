@@ -30,7 +30,9 @@ MISSING_RIGHTS = text(
     """
     SELECT name || ': ' || CASE WHEN found IS NULL THEN 'missing' ELSE right_ END
     FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, right_),
-         LATERAL (SELECT to_regclass(format('%I.%I', COALESCE(CAST(:schema AS text), current_schema()), name)) AS found) AS tables
+         LATERAL (
+             SELECT to_regclass(format('%I.%I', COALESCE(CAST(:schema AS text), current_schema()), name)) AS found
+         ) AS tables
     WHERE found IS NULL OR NOT has_table_privilege(found, right_)
     ORDER BY 1 LIMIT 1
     """
