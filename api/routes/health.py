@@ -75,7 +75,6 @@ async def get_metrics(api: ApiState) -> Response:
         # Safe: the metrics of the process itself are still useful.
         log.warning("metrics.database_failed", error=type(error).__name__)
         figures = {}
-    await api.database_health.get()
     _set_gauges(figures)
     return Response(metrics.installation_exposition(), media_type=metrics.CONTENT_TYPE)
 

@@ -37,6 +37,9 @@ USED_AT = "payments.used_at"
 class Database:
     """One database with a pool of connections. Every transaction of the process begins here."""
 
+    # None on SQLite, and for a database that stands in front of another one.
+    _connector: Connector | None = None
+
     def __init__(
         self, engine: AsyncEngine, *, clock: Clock, timeout_s: float, connector: Connector | None = None
     ) -> None:

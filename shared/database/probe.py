@@ -30,7 +30,9 @@ MISSING_RIGHTS = text(
     """
     SELECT name || ': ' || CASE WHEN found IS NULL THEN 'missing' ELSE right_ END
     FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, right_),
-         LATERAL (SELECT to_regclass(format('%I.%I', CAST(:schema AS text), name)) AS found) AS tables
+         LATERAL (
+             SELECT to_regclass(format('%I.%I', COALESCE(CAST(:schema AS text), current_schema()), name)) AS found
+         ) AS tables
     WHERE found IS NULL OR NOT has_table_privilege(found, right_)
     ORDER BY 1 LIMIT 1
     """
@@ -64,7 +66,7 @@ async def _problem(database: Database) -> str | None:
     """Return what is wrong; None if nothing is."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S), database.transaction() as connection:
-            await (_write_sqlite(connection) if database.is_sqlite else _write(connection, database.schema or ""))
+            await (_write_sqlite(connection) if database.is_sqlite else _write(connection, database.schema))
     except DatabaseRefused as error:
         return str(error)
     except (PaymentsError, TimeoutError) as error:
@@ -72,7 +74,7 @@ async def _problem(database: Database) -> str | None:
     return None
 
 
-async def _write(connection: AsyncConnection, schema: str) -> None:
+async def _write(connection: AsyncConnection, schema: str | None) -> None:
     """Look for everything that is needed, and write nothing but a message. Raises DatabaseUnavailable."""
     if (await connection.execute(READS_ONLY)).scalar_one():
         raise DatabaseUnavailable("the database reads only")
