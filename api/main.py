@@ -28,6 +28,7 @@ from api.routes import (
     payment_intents,
     payment_methods,
     payments,
+    ready_made,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -73,10 +74,19 @@ def create_app(api: Api) -> FastAPI:
     app.state.api = api
     app.include_router(health.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    for module in (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, operations):
+    for module in (
+        ready_made,
+        payment_intents,
+        payments,
+        webhook_endpoints,
+        webhook_deliveries,
+        callback_secret,
+        operations,
+    ):
         app.include_router(module.router, prefix=PREFIX)
     # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
     # "methods" would be taken for the id of a payment. The description has each operation once.
+    app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     for module in (payment_intents, payments):
         app.include_router(module.router, prefix=PLATFORM_PREFIX, include_in_schema=False)

@@ -30,6 +30,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
     errors.OrderAlreadyPaid: Code.ORDER_ALREADY_PAID,
     errors.PaymentMethodUnusable: Code.PAYMENT_METHOD_UNUSABLE,
+    errors.OlderWorkers: Code.UNAVAILABLE,
     errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
     errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,

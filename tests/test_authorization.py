@@ -48,6 +48,7 @@ POST   /payments/{payment_id}/cancel         payment           401  200  404   4
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     404     200
 
 POST   /payment-methods                      -                 401  201  201   201     201     201
+GET    /test-methods                         -                 401  200  200   200     200     200
 GET    /payment-methods                      method            401  sees not   not     not     not
 GET    /payment-methods/{method_id}          method            401  200  404   404     404     200
 PATCH  /payment-methods/{method_id}          method            401  200  404   404     404     200
@@ -68,7 +69,11 @@ GET    /verify/last                          -                 401  403  403   4
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
-ON_THE_PLATFORM = {"/payments": "/payments", "/payment-methods": "/payments/methods"}
+ON_THE_PLATFORM = {
+    "/payments": "/payments",
+    "/payment-methods": "/payments/methods",
+    "/test-methods": "/payments/test-methods",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,10 @@ pytest_plugins = ["tests.support.api_fixtures"]
 # Under /api/v1: the statuses of successes, and the codes of errors beside those of every operation.
 BODY = "malformed_request body_too_large unsupported_media_type"
 KEYED = "idempotency_key_reused outcome_unknown"
-INTENT = "forbidden payment_in_progress order_already_paid payment_method_unusable callback_url_refused overloaded"
+INTENT = (
+    "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused "
+    "overloaded"
+)
 OPERATIONS = {
     "post /payments": (
         "201 202",
@@ -43,6 +46,7 @@ OPERATIONS = {
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200", f"{KEYED} not_found payment_not_cancellable"),
     "post /payment-methods": ("200 201", f"{BODY} {KEYED} not_found payment_method_limit"),
+    "get /test-methods": ("200", "simulation_disabled"),
     "get /payment-methods": ("200", ""),
     "get /payment-methods/{method_id}": ("200", "not_found"),
     "patch /payment-methods/{method_id}": ("200", f"{BODY} not_found outcome_unknown"),

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringCo
 
 from api.paypal_addresses import read_address
 from api.schemas.fields import ChangeModel, Name, RequestModel, clean_text, require_boolean
-from shared.lifecycle import MethodType
+from shared.lifecycle import FailureCode, MethodType
 
 IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
 
@@ -94,6 +94,27 @@ class Method(BaseModel):
         description="The first moment at which the card is no longer valid; null for PayPal."
     )
     created_at: datetime
+
+
+class ReadyMadeMethod(BaseModel):
+    """A ready-made payment method."""
+
+    id: str = Field(description="Its name, which a payment takes as its `payment_method_id`.")
+    type: MethodType
+    display_name: str
+    masked_details: dict[str, Any] = Field(
+        description="Of a card `brand`, `last4`, `exp_month` and `exp_year`; of a PayPal account the masked `email`."
+    )
+    outcome: Literal["succeeds", "fails", "random"] = Field(
+        description="How every payment with it ends; `random` follows PAYMENT_SUCCESS_RATE."
+    )
+    failure_code: FailureCode | None = Field(description="Why every payment fails; null unless it `fails`.")
+
+
+class ReadyMadeMethodList(BaseModel):
+    """All ready-made payment methods."""
+
+    test_methods: list[ReadyMadeMethod]
 
 
 class MethodList(BaseModel):

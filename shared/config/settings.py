@@ -81,6 +81,11 @@ class Settings(
         return self.environment == "production" or not is_loopback(self.host)
 
     @property
+    def is_simulation_on(self) -> bool:
+        """SIMULATION as set; if it is not, on in development only."""
+        return self.simulation == "on" if self.simulation else self.environment == "development"
+
+    @property
     def effective_auth_mode(self) -> AuthMode:
         """AUTH_MODE as set; if it is not, `local_then_remote` with an auth service and `local` without one."""
         return self.auth_mode or ("local_then_remote" if self.auth_service_url else "local")

@@ -69,7 +69,8 @@ class Payment:
             "id": str(self.id),
             "order_id": self.order_id,
             "user_id": self.user_id,
-            "payment_method_id": str(self.payment_method_id),
+            # A ready-made method is shown by its name.
+            "payment_method_id": self.method.get("name") or str(self.payment_method_id),
             "amount": self.amount,
             "currency": self.currency,
             "description": self.description,
