@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from api import problem_handlers
 from api.edge.arrival import ArrivalMemory
+from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
@@ -23,6 +24,7 @@ from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
     callback_secret,
+    docs,
     health,
     operations,
     payment_intents,
@@ -61,18 +63,22 @@ that is repeated with the same key is done only once.
 
 def create_app(api: Api) -> FastAPI:
     """Build the ASGI application over the parts in `api`, which must be running before the first request."""
+    settings = api.runtime.settings
     app = FastAPI(
         title="Payment service",
         version=VERSION,
         description=DESCRIPTION,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.public_url or settings.root_path or settings.link_base or "/"}],
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.api = api
     app.include_router(health.router)
+    app.include_router(docs.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
     for module in (
         ready_made,
@@ -95,7 +101,12 @@ def create_app(api: Api) -> FastAPI:
     app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
-    app.add_middleware(RequestContextMiddleware, admission=api.admission)
+    origins = frozenset(settings.cors_origins)
+    if origins:
+        app.add_middleware(PreflightMiddleware, origins=origins)
+    app.add_middleware(RequestContextMiddleware, admission=api.admission, root_path=settings.root_path or "")
+    if origins:
+        app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
 
+from api.paths import shown_path
 from api.problems import Code, Problem, render
 from shared import errors
 from shared.config.values import reason_of
@@ -80,7 +81,7 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return render(problem, path=request.scope["path"], correlation_id=request.scope["correlation_id"])
+    return render(problem, path=shown_path(request.scope), correlation_id=request.scope["correlation_id"])
 
 
 async def _on_problem(request: Request, problem: Problem) -> Response:

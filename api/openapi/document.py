@@ -65,6 +65,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             summary=app.summary,
             description=app.description,
             routes=app.routes,
+            servers=app.servers,
             license_info=app.license_info,
         )
         for operation in _operations(document):

@@ -58,19 +58,19 @@ def _with_driver(text: str) -> str:
 def _redis_url(text: str) -> str:
     if not text.startswith(REDIS_SCHEMES):
         raise ValueError("must start with redis://, rediss:// or unix://")
-    _split(text)
+    split_url(text)
     return text
 
 
 def _http_url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
-    if not _split(text).hostname:
+    if not split_url(text).hostname:
         raise ValueError("names no host")
     return text.rstrip("/")
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
     """Split a URL whose port is valid. Raises ValueError, whose text does not repeat the URL."""
     try:
         parts = urlsplit(url)
