@@ -60,6 +60,14 @@ Every error is a problem document (RFC 9457) with a stable `code`. Every POST ma
 that is repeated with the same key is done only once.
 """
 
+# In the order in which a newcomer reads them.
+TAGS = [
+    {"name": "payments", "description": "Pay for an order, and learn how the payment ends."},
+    {"name": "payment methods", "description": "Cards and PayPal accounts of a user, and ready-made ones for tests."},
+    {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
+    {"name": "operation", "description": "For those who run the service."},
+]
+
 
 def create_app(api: Api) -> FastAPI:
     """Build the ASGI application over the parts in `api`, which must be running before the first request."""
@@ -70,6 +78,7 @@ def create_app(api: Api) -> FastAPI:
         description=DESCRIPTION,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
+        openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
         servers=[{"url": settings.public_url or settings.root_path or settings.link_base or "/"}],

@@ -108,8 +108,10 @@ async def test_the_page_shows_every_operation_and_asks_no_other_host(browser: Br
         assert {href.removeprefix("#") for href in listed} == expected
         await found.page.evaluate(OPENED)
         await found.page.wait_for_function("() => document.querySelectorAll('.inside').length > 20")
+        # The responses, which are inside of the operations.
+        await found.page.evaluate(OPENED)
         text = await found.page.inner_text("#create_payment")
-        for words in ("pm_test_visa", "Idempotency-Key", "payment_in_progress", "Location", "at most 255 characters"):
+        for words in ("pm_test_visa", "Idempotency-Key", "payment_in_progress", "Location", "1 to 64 characters"):
             assert words in text, words
         assert "[object Object]" not in await found.page.inner_text("body")
         assert "undefined" not in await found.page.inner_text("body")

@@ -234,6 +234,13 @@ def test_generators_of_clients_can_read_the_document(document: dict[str, Any]) -
     assert not {f"New{name}" for name in schemas} & set(schemas)
 
 
+def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
+    used = {tag for operation in operations(document).values() for tag in operation["tags"]}
+    assert [tag["name"] for tag in document["tags"]] == ["payments", "payment methods", "webhooks", "operation"]
+    assert used == {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"].endswith(".") for tag in document["tags"])
+
+
 async def test_the_document_is_served_and_valid(running_api: RunningApi) -> None:
     anybody = running_api.client(base="")
     served = (await anybody.get("/openapi.json")).json()

@@ -66,6 +66,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
             servers=app.servers,
+            tags=app.openapi_tags,
             license_info=app.license_info,
         )
         for operation in _operations(document):

@@ -24,6 +24,14 @@ export function json(value) {
   return element("pre", { tabindex: "0" }, element("code", {}, JSON.stringify(value, null, 2)));
 }
 
+// A number above 2^53 is not exact here, and the format of its type says the same.
+function range(least, most, unit) {
+  const isKnown = most !== undefined && Number.isSafeInteger(Math.ceil(most));
+  if (least !== undefined && isKnown) return (least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`).trim();
+  if (isKnown) return `at most ${most} ${unit}`.trim();
+  return least === undefined ? "" : `at least ${least} ${unit}`.trim();
+}
+
 export class Schemas {
   constructor(description) {
     this.description = description;
@@ -53,16 +61,15 @@ export class Schemas {
   }
 
   limits(schema) {
-    const named = [
-      ["minLength", "at least", "characters"], ["maxLength", "at most", "characters"],
-      ["minimum", "from", ""], ["maximum", "to", ""], ["maxProperties", "at most", "members"],
-    ];
-    const found = named
-      .filter(([key]) => schema[key] !== undefined)
-      .map(([key, before, after]) => `${before} ${schema[key]} ${after}`.trim());
+    const found = [
+      range(schema.minLength, schema.maxLength, "characters"),
+      range(schema.minimum, schema.maximum, ""),
+      range(schema.minItems, schema.maxItems, "items"),
+      range(schema.minProperties, schema.maxProperties, "members"),
+    ].filter(Boolean);
     if (schema.pattern) found.push(`pattern ${schema.pattern}`);
     if (schema.default !== undefined && schema.default !== null) found.push(`default ${JSON.stringify(schema.default)}`);
-    return found.length ? [`, ${found.join(", ")}`.replace(/^, /, "· ")] : [];
+    return found.length ? [`· ${found.join(", ")}`] : [];
   }
 
   // The objects that are inside a schema, each with the name by which it is chosen.

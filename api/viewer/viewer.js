@@ -31,17 +31,18 @@ function show(description) {
   top.querySelector(".meta").prepend(`Version ${description.info.version} · `);
   top.append(...paragraphs(description.info.description), tokenField());
   const groups = grouped(description);
+  const about = new Map((description.tags || []).map((tag) => [tag.name, paragraphs(tag.description)]));
   document.getElementById("nav").append(navigation(groups));
   for (const [tag, operations] of groups) {
     document
       .getElementById("main")
-      .append(element("section", {}, element("h2", {}, tag), operations.map((one) => operation(one, schemas))));
+      .append(element("section", {}, element("h2", {}, tag), about.get(tag), operations.map((one) => operation(one, schemas))));
   }
 }
 
 // Operations by their tag, and the events at the end.
 function grouped(description) {
-  const groups = new Map();
+  const groups = new Map((description.tags || []).map((tag) => [tag.name, []]));
   const add = (tag, one) => groups.set(tag, [...(groups.get(tag) || []), one]);
   for (const [path, item] of Object.entries(description.paths)) {
     for (const method of METHODS.filter((name) => item[name])) {
@@ -73,7 +74,8 @@ function navigation(groups) {
       element("h2", {}, tag),
       element("ul", {}, operations.map((one) =>
         element("li", { "data-words": `${one.method} ${one.path} ${one.summary}`.toLowerCase() },
-          element("a", { href: `#${one.id}` }, element("span", { class: `method ${one.method}` }, one.method), one.summary)),
+          element("a", { href: `#${one.id}` }, element("span", { class: `method ${one.method}` }, one.method),
+            element("span", {}, inline(one.summary || "")))),
       )),
     ),
   );
