@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
+from api.auth.principal import Role
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.runtime import open_runtime
@@ -69,13 +71,13 @@ async def service(settings: Settings) -> AsyncIterator[RunningApi]:
         await runtime.close()
 
 
-async def examine(running_api: RunningApi, folder: Path, *options: str) -> None:
-    """Let schemathesis ask whatever it comes up with, as an admin: of one address it uses objects that exist."""
-    (folder / "schemathesis.toml").write_text(REAL_IDS.format(**await objects(running_api)))
-    admin = running_api.admin()
+async def examine(running_api: RunningApi, folder: Path, *options: str, role: str = Role.ADMIN) -> None:
+    """Let schemathesis ask whatever it comes up with, in one role: of one address it uses objects that exist."""
+    client = running_api.user(role=role)
+    (folder / "schemathesis.toml").write_text(REAL_IDS.format(**await objects(running_api, client)))
     command = [
         sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{running_api.url}/openapi.json",
-        "--header", f"Authorization: {admin.headers['authorization']}",
+        "--header", f"Authorization: {client.headers['authorization']}",
         "--checks", CHECKS, "--continue-on-failure", "--generation-database", "none", "--workers", "2",
         "--warnings", "off", "--request-timeout", "30", "--no-shrink", *options,
     ]  # fmt: skip
@@ -93,15 +95,16 @@ async def examine(running_api: RunningApi, folder: Path, *options: str) -> None:
     await everything_ends(running_api.database)
 
 
-async def objects(running_api: RunningApi) -> dict[str, str]:
-    """A payment that has ended, a method, an endpoint and a delivery to it."""
-    admin = running_api.admin()
-    endpoint = await admin.post("/webhook-endpoints", json={"name": "shop", "url": "http://127.0.0.1:9/hook"})
-    method_id = await added(admin)
-    payment = (await admin.post("/payments", json=order(method_id))).json()
+async def objects(running_api: RunningApi, client: httpx.AsyncClient) -> dict[str, str]:
+    """A payment of the client that has ended, its method, a delivery of it and the endpoint that got it."""
+    endpoint = await running_api.admin().post(
+        "/webhook-endpoints", json={"name": "shop", "url": "http://127.0.0.1:9/hook"}
+    )
+    method_id = await added(client)
+    payment = (await client.post("/payments", json=order(method_id))).json()
 
     async def delivery_id() -> str | None:
-        shown = (await admin.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
+        shown = (await client.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
         return shown[0]["id"] if shown else None
 
     found = await eventually(delivery_id)
@@ -137,6 +140,13 @@ async def test_answers_at_the_edges_are_as_described(running_api: RunningApi, tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(END_S)
-async def test_every_answer_is_as_described_however_long_one_looks(running_api: RunningApi, tmp_path: Path) -> None:
-    """The quick ones ask one database each; this one both, with every phase."""
-    await examine(running_api, tmp_path, "--max-examples", "100", "--max-time", "120")
+@pytest.mark.parametrize(
+    ("role", "backend"),
+    [(Role.USER, "postgresql"), (Role.SERVICE, "postgresql"), (Role.ADMIN, "sqlite")],
+    indirect=["backend"],
+)
+async def test_every_answer_is_as_described_in_every_role_however_long_one_looks(
+    running_api: RunningApi, tmp_path: Path, role: Role
+) -> None:
+    """The quick ones have one role and few requests; these have every phase and thousands of requests each."""
+    await examine(running_api, tmp_path, "--max-examples", "250", "--max-time", "120", role=role)
