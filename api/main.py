@@ -8,6 +8,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import structlog
 import uvicorn
@@ -35,6 +36,7 @@ from api.routes import (
     webhook_endpoints,
 )
 from api.state import Api
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.runtime import Runtime
 from shared.version import VERSION
@@ -81,7 +83,7 @@ def create_app(api: Api) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
-        servers=[{"url": settings.public_url or settings.root_path or settings.link_base or "/"}],
+        servers=_servers(settings),
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -118,6 +120,15 @@ def create_app(api: Api) -> FastAPI:
         app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _servers(settings: Settings) -> list[dict[str, Any]]:
+    """Return where clients reach the API. A path alone is below the host from which the document came."""
+    if settings.public_url:
+        return [{"url": settings.public_url}]
+    servers = [{"url": settings.root_path or "/"}]
+    # For clients that are generated from a copy of the document.
+    return [*servers, {"url": settings.link_base}] if settings.link_base and not settings.root_path else servers
 
 
 def listen(host: str, port: int) -> socket.socket:

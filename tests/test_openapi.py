@@ -22,7 +22,7 @@ from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from shared.config.settings import load_settings
 from shared.ids import ORDER_ID, USER_ID
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi
+from tests.support.api_client import RunningApi, added
 from tests.support.models import strict
 
 pytest_plugins = ["tests.support.api_fixtures"]
@@ -148,13 +148,37 @@ def test_every_success_has_a_schema_of_its_own(document: dict[str, Any]) -> None
 
 
 def test_every_body_has_an_example_that_its_own_model_takes(document: dict[str, Any]) -> None:
-    request = document["components"]["schemas"]["PaymentRequest"]
-    for example in request["examples"]:
-        payment_models.PaymentRequest.model_validate(example)
     for operation in operations(document).values():
         if "requestBody" in operation:
             assert list(operation["requestBody"]["content"]) == ["application/json"]
             assert operation["requestBody"]["required"]
+            assert request_examples(document, operation)
+
+
+async def test_every_request_example_succeeds(running_api: RunningApi, document: dict[str, Any]) -> None:
+    """Each one with objects of its own, as a service, which may do everything that has a body."""
+    executed = 0
+    for number, (key, operation) in enumerate(operations(document).items()):
+        method, path = key.split()
+        for example in request_examples(document, operation):
+            service = running_api.service(f"shop-{number}-{executed}")
+            endpoint = await service.post("/webhook-endpoints", json={"name": "o", "url": "https://o.example"})
+            ids = {"method_id": await added(service), "endpoint_id": endpoint.json()["id"]}
+            answer = await service.request(method, path.format(**ids), json=example)
+            assert answer.is_success, (key, example, answer.text)
+            assert str(answer.status_code) in operation["responses"]
+            executed += 1
+    assert executed > len([key for key in OPERATIONS if key.startswith("patch")])
+
+
+def request_examples(document: dict[str, Any], operation: dict[str, Any]) -> list[Any]:
+    """Return the examples of bodies of an operation, for each of the kinds of its body."""
+    if "requestBody" not in operation:
+        return []
+    schema = resolved(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    kinds = [resolved(document, kind) for kind in schema.get("oneOf", [schema])]
+    assert all(kind["examples"] for kind in kinds)
+    return [example for kind in kinds for example in kind["examples"]]
 
 
 def test_the_example_of_a_report_is_what_payments_verify_says() -> None:

@@ -106,17 +106,30 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def change_config(example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a change with an example of it.
+
+    It describes the members as they must be if they are there: None is only how their absence is read.
+    """
+
+    def describe(schema: dict[str, Any]) -> None:
+        _without_null(schema)
+        schema["examples"] = [example]
+
+    return ConfigDict(json_schema_extra=describe)
+
+
 def _without_null(schema: dict[str, Any]) -> None:
-    """Describe the members of a change as they must be if they are there: None is only how their absence is read."""
     for member in schema["properties"].values():
         del member["default"]
         member.update(next(kind for kind in member.pop("anyOf") if kind != {"type": "null"}))
 
 
 class ChangeModel(RequestModel):
-    """The base of every body of a PATCH. A member that is absent changes nothing, and null is an error."""
+    """The base of every body of a PATCH, which has `change_config`.
 
-    model_config = ConfigDict(json_schema_extra=_without_null)
+    A member that is absent changes nothing, and null is an error.
+    """
 
     @field_validator("*", mode="before")
     @classmethod

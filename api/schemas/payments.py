@@ -28,7 +28,7 @@ class PaymentRequest(RequestModel):
                     "amount": 1585,
                     "currency": "USD",
                     "description": "Two mugs",
-                    "callback_url": "https://shop.example/hooks/payments",
+                    "metadata": {"basket": "7"},
                 }
             ]
         }

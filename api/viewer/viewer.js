@@ -127,7 +127,8 @@ function inside(one, schemas) {
 function examplesOf(content, schemas) {
   if (content.examples) return Object.values(content.examples).map((example) => example.value);
   if (content.example !== undefined) return [content.example];
-  return schemas.resolve(content.schema).examples || [];
+  const schema = schemas.resolve(content.schema);
+  return schema.examples || (schema.oneOf || []).flatMap((choice) => schemas.resolve(choice).examples || []);
 }
 
 function parameters(given, schemas) {
