@@ -170,7 +170,7 @@ async def test_both_versions_work_side_by_side_under_load_and_kills(
 async def older_worker_is_spared(found: Installation) -> None:
     """While it lives, our API refuses what it would do wrong, and nothing else."""
     async with found.shop(found.api, user="90") as shop:
-        good = await shop.add_card()
+        good = await shop.add_card("4242424242424242")
         for method_id in ("pm_test_visa", "pm_test_lost_card", good):
             problem(await shop.pay(payment_method_id=method_id), 503, "unavailable")
     async with found.shop(found.api, user="root", role="admin") as admin:
