@@ -155,8 +155,8 @@ def filled(table: Table, column: Any, known: dict[str, str], row_id: Any) -> Any
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 async def test_the_limits_in_the_database_are_those_of_the_tables(database: Database) -> None:
     columns = (
-        "SELECT table_name || '.' || column_name AS name, character_maximum_length AS length FROM information_schema.columns "
-        "WHERE table_schema = 'payments' AND character_maximum_length IS NOT NULL"
+        "SELECT table_name || '.' || column_name AS name, character_maximum_length AS length "
+        "FROM information_schema.columns WHERE table_schema = 'payments' AND character_maximum_length IS NOT NULL"
     )
     async with database.read() as connection:
         found = {row.name: row.length for row in await connection.exec_driver_sql(columns)}
