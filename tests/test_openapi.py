@@ -214,6 +214,8 @@ def test_the_limits_of_what_clients_send_are_described_as_they_are(document: dic
     assert request["currency"]["pattern"] == "^[A-Z]{3}$"
     order_id, order_number = resolved(document, request["order_id"])["anyOf"]
     assert (order_id["pattern"], order_number["type"]) == (ORDER_ID, "integer")
+    # A negative number in decimal form is an id like every other one.
+    assert (order_number["minimum"], order_number["maximum"]) == (-(2**63) + 1, 2**63 - 1)
     assert resolved(document, request["user_id"]["anyOf"][0])["pattern"] == USER_ID
     pairs = resolved(document, request["metadata"])
     assert pairs["maxProperties"] == METADATA_PAIRS_MAX
