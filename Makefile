@@ -1,13 +1,13 @@
 # Every target sets up what it needs by itself: `make demo` on a fresh machine is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-slow check audit bench chaos lock clean
+.PHONY: help setup demo run test test-slow test-browser check audit bench chaos lock clean
 
 BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything locked in requirements-dev.txt; at once when nothing changed
 	@.ci/setup
@@ -19,10 +19,13 @@ run: setup ## Run API and worker on port 8009 with SQLite and an own Valkey, dat
 	@$(BIN)/payments up $(ARGS)
 
 test: setup ## Run the tests, on SQLite and on a real PostgreSQL and Valkey that they start themselves
-	@cat MESSAGE_FROM_INTEGRATOR.txt; exit 1
+	@$(BIN)/python -m pytest -m "not slow and not browser" -q -n logical --maxprocesses 4 $(ARGS)
 
 test-slow: setup ## Run the slow tests: kills, restarts and floods
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -m "slow and not browser" $(ARGS)
+
+test-browser: setup ## Open the pages of the service in a real Chromium; needs Debian's chromium or CHROMIUM=/path
+	@chromium=$$(.ci/browser) && CHROMIUM=$$chromium $(BIN)/python -m pytest -m browser $(ARGS)
 
 check: setup ## Check format, lint, types, which room imports which, the Dockerfiles, and that no secret is in a file
 	@$(BIN)/ruff format --check

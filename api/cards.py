@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from shared.lifecycle import FailureCode
+from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
 
 type CardField = Literal["card_number", "cvv"]
 
@@ -45,8 +46,8 @@ class InspectedCard:
 
     brand: Brand
     last4: str
-    # The failure that a test number stands for.
-    scenario: FailureCode | None
+    # What a test number makes of every charge.
+    scenario: Scenario | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,17 @@ BRAND_RULES = (
 )
 
 CARD_SCENARIOS = {
-    "4000000000000002": FailureCode.CARD_DECLINED,
-    "4000000000009995": FailureCode.INSUFFICIENT_FUNDS,
-    "4000000000009987": FailureCode.LOST_CARD,
-    "4000000000009979": FailureCode.STOLEN_CARD,
-    "4000000000000069": FailureCode.EXPIRED_CARD,
-    "4000000000000127": FailureCode.INCORRECT_CVC,
-    "4000000000000119": FailureCode.PROCESSING_ERROR,
-    "4000000000006975": FailureCode.CARD_VELOCITY_EXCEEDED,
-    "4100000000000019": FailureCode.FRAUD_SUSPECTED,
+    "4242424242424242": ALWAYS_APPROVED,
+    "4000000000000002": Scenario(FailureCode.CARD_DECLINED),
+    "4000000000000341": Scenario(FailureCode.CARD_DECLINED),
+    "4000000000009995": Scenario(FailureCode.INSUFFICIENT_FUNDS),
+    "4000000000009987": Scenario(FailureCode.LOST_CARD),
+    "4000000000009979": Scenario(FailureCode.STOLEN_CARD),
+    "4000000000000069": Scenario(FailureCode.EXPIRED_CARD),
+    "4000000000000127": Scenario(FailureCode.INCORRECT_CVC),
+    "4000000000000119": Scenario(FailureCode.PROCESSING_ERROR),
+    "4000000000006975": Scenario(FailureCode.CARD_VELOCITY_EXCEEDED),
+    "4100000000000019": Scenario(FailureCode.FRAUD_SUSPECTED),
 }
 
 

@@ -8,6 +8,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import structlog
 import uvicorn
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from api import problem_handlers
 from api.edge.arrival import ArrivalMemory
+from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
@@ -23,15 +25,18 @@ from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
     callback_secret,
+    docs,
     health,
     operations,
     payment_intents,
     payment_methods,
     payments,
+    ready_made,
     webhook_deliveries,
     webhook_endpoints,
 )
 from api.state import Api
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.runtime import Runtime
 from shared.version import VERSION
@@ -57,26 +62,48 @@ Every error is a problem document (RFC 9457) with a stable `code`. Every POST ma
 that is repeated with the same key is done only once.
 """
 
+# In the order in which a newcomer reads them.
+TAGS = [
+    {"name": "payments", "description": "Pay for an order, and learn how the payment ends."},
+    {"name": "payment methods", "description": "Cards and PayPal accounts of a user, and ready-made ones for tests."},
+    {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
+    {"name": "operation", "description": "For those who run the service."},
+]
+
 
 def create_app(api: Api) -> FastAPI:
     """Build the ASGI application over the parts in `api`, which must be running before the first request."""
+    settings = api.runtime.settings
     app = FastAPI(
         title="Payment service",
         version=VERSION,
         description=DESCRIPTION,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
+        openapi_tags=TAGS,
+        docs_url=None,
         redoc_url=None,
+        servers=_servers(settings),
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.api = api
     app.include_router(health.router)
+    app.include_router(docs.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    for module in (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, operations):
+    for module in (
+        ready_made,
+        payment_intents,
+        payments,
+        webhook_endpoints,
+        webhook_deliveries,
+        callback_secret,
+        operations,
+    ):
         app.include_router(module.router, prefix=PREFIX)
     # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
     # "methods" would be taken for the id of a payment. The description has each operation once.
+    app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     for module in (payment_intents, payments):
         app.include_router(module.router, prefix=PLATFORM_PREFIX, include_in_schema=False)
@@ -85,9 +112,28 @@ def create_app(api: Api) -> FastAPI:
     app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
-    app.add_middleware(RequestContextMiddleware, admission=api.admission, is_stopping=lambda: api.is_stopping)
+    origins = frozenset(settings.cors_origins)
+    if origins:
+        app.add_middleware(PreflightMiddleware, origins=origins)
+    app.add_middleware(
+        RequestContextMiddleware,
+        admission=api.admission,
+        is_stopping=lambda: api.is_stopping,
+        root_path=settings.root_path or "",
+    )
+    if origins:
+        app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _servers(settings: Settings) -> list[dict[str, Any]]:
+    """Return where clients reach the API. A path alone is below the host from which the document came."""
+    if settings.public_url:
+        return [{"url": settings.public_url}]
+    servers = [{"url": settings.root_path or "/"}]
+    # For clients that are generated from a copy of the document.
+    return [*servers, {"url": settings.link_base}] if settings.link_base and not settings.root_path else servers
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,7 @@
 """Where the operations are mounted. No other module spells these prefixes."""
 
+from starlette.types import Scope
+
 PREFIX = "/api/v1"
 # The platform's gateway forwards /api/payments/* without changing the path.
 PLATFORM_PREFIX = "/api"
@@ -10,3 +12,11 @@ INTENT_PATHS = frozenset({PREFIX + PAYMENTS, PLATFORM_PREFIX + PAYMENTS})
 API_PATHS = "/api/"
 # Monitoring asks for these every few seconds, so they are neither logged nor rate-limited.
 QUIET_PATHS = frozenset({"/health", "/health/ready", "/metrics"})
+# The member of the ASGI scope with ROOT_PATH, where it is set.
+ROOT_PATH = "payments.root_path"
+
+
+def shown_path(scope: Scope) -> str:
+    """Return the path of a request as its client wrote it: with the prefix that a gateway stripped."""
+    path: str = scope.get(ROOT_PATH, "") + scope["path"]
+    return path

@@ -1,4 +1,4 @@
-"""The addresses of PayPal accounts: which are valid, when two are the same, and the failures of test addresses.
+"""The addresses of PayPal accounts: which are valid, when two are the same, and the scenarios of test addresses.
 
 An address is read once, while its payment method is added. Only its masked form and a keyed hash are stored.
 """
@@ -6,11 +6,13 @@ An address is read once, while its payment method is added. Only its masked form
 from email_validator import EmailNotValidError, validate_email
 
 from shared.lifecycle import FailureCode
+from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
 
 ADDRESS_SCENARIOS = {
-    "declined@paypal.test": FailureCode.INSTRUMENT_DECLINED,
-    "restricted@paypal.test": FailureCode.PAYER_ACCOUNT_RESTRICTED,
-    "funds@paypal.test": FailureCode.INSUFFICIENT_FUNDS,
+    "success@paypal.test": ALWAYS_APPROVED,
+    "declined@paypal.test": Scenario(FailureCode.INSTRUMENT_DECLINED),
+    "restricted@paypal.test": Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
+    "funds@paypal.test": Scenario(FailureCode.INSUFFICIENT_FUNDS),
 }
 
 
@@ -28,8 +30,8 @@ def read_address(text: str) -> str:
     return f"{found.local_part}@{found.ascii_domain}".lower()
 
 
-def scenario_of_address(address: str) -> FailureCode | None:
-    """Return the failure that a PayPal test address stands for; None for every other address."""
+def scenario_of_address(address: str) -> Scenario | None:
+    """Return what a PayPal test address makes of every charge; None for every other address."""
     return ADDRESS_SCENARIOS.get(address)
 
 

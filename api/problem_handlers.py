@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
 
+from api.paths import shown_path
 from api.problems import Code, Problem, render
 from shared import errors
 from shared.config.values import reason_of
@@ -30,6 +31,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
     errors.OrderAlreadyPaid: Code.ORDER_ALREADY_PAID,
     errors.PaymentMethodUnusable: Code.PAYMENT_METHOD_UNUSABLE,
+    errors.OlderWorkers: Code.UNAVAILABLE,
     errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
     errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
@@ -82,7 +84,7 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return render(problem, path=request.scope["path"], correlation_id=request.scope["correlation_id"])
+    return render(problem, path=shown_path(request.scope), correlation_id=request.scope["correlation_id"])
 
 
 async def _on_problem(request: Request, problem: Problem) -> Response:

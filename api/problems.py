@@ -24,6 +24,7 @@ class Code(StrEnum):
     MALFORMED_REQUEST = "malformed_request"
     INVALID_TOKEN = "invalid_token"  # noqa: S105 - the name of an error
     FORBIDDEN = "forbidden"
+    SIMULATION_DISABLED = "simulation_disabled"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -57,6 +58,7 @@ KINDS: dict[Code, Kind] = {
     Code.MALFORMED_REQUEST: Kind(400, "The request cannot be read"),
     Code.INVALID_TOKEN: Kind(401, "The bearer token is missing or not valid"),
     Code.FORBIDDEN: Kind(403, "The role of this token may not do this"),
+    Code.SIMULATION_DISABLED: Kind(403, "Simulation is off in this installation"),
     Code.NOT_FOUND: Kind(404, "There is no such resource, or you may not see it"),
     Code.METHOD_NOT_ALLOWED: Kind(405, "This path does not support the HTTP method"),
     Code.REQUEST_TIMEOUT: Kind(408, "The request did not arrive in time"),

@@ -11,17 +11,21 @@ import structlog
 from api.auth.authenticator import open_authenticator
 from api.edge.admission import Admission
 from api.edge.rate_limits import open_rate_limits
+from api.fingerprints import known_scenarios
 from api.long_poll import LongPolls
 from api.paths import INTENT_PATHS
 from api.readiness import open_readiness
 from api.single_flight import CachedCall
 from api.stats import Stats
+from api.worker_versions import WorkerVersions
 from shared import metrics
 from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.group_commit import GroupCommit
 from shared.database.probe import is_usable
-from shared.payments.accept import Accepted, Intent, accept
+from shared.payments.accept import Accepted, accept
+from shared.payments.intent import Intent
+from shared.payments.usable_methods import MethodRules
 from shared.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -48,9 +52,11 @@ class Api:
         self.publisher = Publisher(runtime.broker)
         self.stats = Stats(runtime.database, runtime.broker)
         self.long_polls = LongPolls(runtime.database, runtime.broker, capacity=settings.waiters_max)
+        self.worker_versions = WorkerVersions(runtime.broker)
+        rules = MethodRules(scenarios=known_scenarios(runtime.keyring), has_workers_of_0_1=self.worker_versions.has_0_1)
         self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
             runtime.database,
-            accept,
+            partial(accept, rules=rules),
             batch_max=settings.accept_batch_max,
             queue_max=settings.accept_queue_max,
             linger_factor=ACCEPT_LINGER_FACTOR,
@@ -69,7 +75,10 @@ class Api:
             await stack.enter_async_context(self.readiness.running())
             stack.push_async_callback(self.stats.close)
             stack.push_async_callback(self.database_health.close)
+            # Before the first request: an older worker must not get what it would do wrong.
+            await self.worker_versions.run_once()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            worker_versions = tasks.create_task(self.worker_versions.run())
             long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
@@ -83,6 +92,7 @@ class Api:
                 self.publisher.close()
                 await publisher
                 long_polls.cancel()
+                worker_versions.cancel()
                 if counts is not None:
                     counts.cancel()
 

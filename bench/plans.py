@@ -12,17 +12,20 @@ from shared.database.leases import take_due
 from shared.database.tables import deliveries, payments
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, HistoryReason
-from shared.payments.accept import Accepted, Intent, accept
+from shared.payments.accept import Accepted, accept
 from shared.payments.claim import claim
 from shared.payments.find import Filters, Visible, find, find_newest
 from shared.payments.history import history_of
+from shared.payments.intent import Intent
 from shared.payments.outcomes import Declined, Settled
 from shared.payments.record import Record, record
+from shared.payments.usable_methods import MethodRules
 from shared.webhooks.attempts import Delivered, DeliveryAttempt, record_attempts
 from shared.webhooks.deliveries import claim_deliveries, flows_of
 
 LEASE_S = 30.0
 NAME_CHARS = 60
+RULES = MethodRules(scenarios={}, has_workers_of_0_1=lambda: False)
 
 
 async def hot_path_plans(settings: Settings, user_id: str, method_id: str) -> dict[str, str]:
@@ -37,7 +40,7 @@ async def hot_path_plans(settings: Settings, user_id: str, method_id: str) -> di
             now = await database.clock.now(connection)
             explainer = _Explainer(connection, plans)
             intent = _intent(user_id, UUID(method_id))
-            [accepted] = await explainer.explain("accept", accept(connection, now, [intent]))
+            [accepted] = await explainer.explain("accept", accept(connection, now, [intent], rules=RULES))
             assert isinstance(accepted, Accepted), accepted  # noqa: S101 - the method is there
             items = [accepted.payment.work_item]
             [claimed] = await explainer.explain("claim", claim(connection, now, items, lease_s=LEASE_S))

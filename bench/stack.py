@@ -54,7 +54,7 @@ class Stack:
         """Add a payment method of each type for a user and return their ids."""
         card = {"exp_month": 12, "exp_year": 2040, "cvv": "123"}
         wanted: list[dict[str, Any]] = [
-            {"type": "CREDIT_CARD", "payment_details": {**card, "card_number": "4242424242424242"}},
+            {"type": "CREDIT_CARD", "payment_details": {**card, "card_number": "4012888888881881"}},
             {"type": "DEBIT_CARD", "payment_details": {**card, "card_number": "4000056655665556"}},
             {"type": "PAYPAL", "payment_details": {"email": "shopper@example.com"}},
         ]

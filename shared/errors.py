@@ -9,6 +9,7 @@ PaymentsError
 │   ├── PaymentInProgress       the order has a live payment that is not settled
 │   ├── OrderAlreadyPaid        the order has a completed payment
 │   ├── PaymentMethodUnusable   unknown, foreign, deleted or expired
+│   ├── OlderWorkers            a worker of an older version would do the request wrong
 │   ├── PaymentMethodLimit      the user has as many as allowed
 │   ├── IdempotencyKeyReused    same key, other request
 │   ├── UrlRefused              no delivery may ever go to this URL; the text says why
@@ -71,6 +72,16 @@ class PaymentMethodUnusable(Refused):
 
     Only an expired method of the user's own has a text of its own: a client must not learn which ids other users have.
     """
+
+
+class OlderWorkers(Refused):
+    """A worker of an older version is alive, which would do what was asked otherwise than this version."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A worker of an older version is still running and does not know this test value. Try again when the "
+            "upgrade has ended."
+        )
 
 
 class PaymentMethodLimit(Refused):

@@ -28,8 +28,9 @@ GET    /health                               -                 200  200  200   2
 GET    /health/ready                         -                 200  200  200   200     200     200
 GET    /metrics                              -                 200  200  200   200     200     200
 GET    /openapi.json                         -                 200  200  200   200     200     200
+GET    /                                     -                 307  307  307   307     307     307
 GET    /docs                                 -                 200  200  200   200     200     200
-GET    /docs/oauth2-redirect                 -                 200  200  200   200     200     200
+GET    /docs/{name}                          file              200  200  200   200     200     200
 
 POST   /payments                             own_method        401  202  422   422     422     422
 POST   /payments                             named_user        401  403  403   202     202     202
@@ -48,6 +49,7 @@ POST   /payments/{payment_id}/cancel         payment           401  200  404   4
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     404     200
 
 POST   /payment-methods                      -                 401  201  201   201     201     201
+GET    /test-methods                         -                 401  200  200   200     200     200
 GET    /payment-methods                      method            401  sees not   not     not     not
 GET    /payment-methods/{method_id}          method            401  200  404   404     404     200
 PATCH  /payment-methods/{method_id}          method            401  200  404   404     404     200
@@ -70,7 +72,11 @@ GET    /verify/last                          -                 401  403  403   4
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
-ON_THE_PLATFORM = {"/payments": "/payments", "/payment-methods": "/payments/methods"}
+ON_THE_PLATFORM = {
+    "/payments": "/payments",
+    "/payment-methods": "/payments/methods",
+    "/test-methods": "/payments/test-methods",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def rows() -> list[Row]:
 
 
 def addresses(path: str) -> list[str]:
-    if path.startswith(ROOT):
+    if path == "/" or path.startswith(ROOT):
         return [path]
     noun = "/" + path.split("/")[1]
     platform = [PLATFORM_PREFIX + ON_THE_PLATFORM[noun] + path.removeprefix(noun)] if noun in ON_THE_PLATFORM else []
@@ -141,6 +147,9 @@ class Things:
 
     filtered = payment
     own_method = named_user = method
+
+    async def file(self) -> dict[str, str]:
+        return {"name": "viewer.css"}
 
     async def endpoint(self) -> dict[str, str]:
         answer = await self.service.post("/webhook-endpoints", json=self.endpoint_body())
@@ -208,7 +217,7 @@ def test_every_operation_has_a_row() -> None:
 
 
 def test_without_a_token_everything_but_the_root_is_401() -> None:
-    assert {row.answers[0] for row in rows() if not row.path.startswith(ROOT)} == {"401"}
+    assert {row.answers[0] for row in rows() if row.path.startswith("/api/")} == {"401"}
 
 
 async def test_every_principal_has_a_callback_secret_of_its_own(running_api: RunningApi) -> None:

@@ -16,6 +16,7 @@ from api.cards import (
     passes_luhn,
 )
 from shared.lifecycle import FailureCode
+from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
 
 SUCCESS_CARDS = [
     ("4242424242424242", "visa"),
@@ -31,6 +32,7 @@ SUCCESS_CARDS = [
 
 FAILING_CARDS = [
     ("4000000000000002", "card_declined"),
+    ("4000000000000341", "card_declined"),
     ("4000000000009995", "insufficient_funds"),
     ("4000000000009987", "lost_card"),
     ("4000000000009979", "stolen_card"),
@@ -54,16 +56,17 @@ def cvc_for(brand: str) -> str:
 
 @pytest.mark.parametrize(("number", "brand"), SUCCESS_CARDS)
 def test_a_success_card_names_no_failure(number: str, brand: str) -> None:
-    assert inspect_card(number, cvc_for(brand)) == InspectedCard(Brand(brand), number[-4:], None)
+    always = ALWAYS_APPROVED if number == "4242424242424242" else None
+    assert inspect_card(number, cvc_for(brand)) == InspectedCard(Brand(brand), number[-4:], always)
 
 
 @pytest.mark.parametrize(("number", "failure"), FAILING_CARDS)
 def test_a_failing_test_card_is_accepted_and_names_its_failure(number: str, failure: str) -> None:
-    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], FailureCode(failure))
+    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], Scenario(FailureCode(failure)))
 
 
 def test_there_are_no_other_test_cards() -> None:
-    assert set(CARD_SCENARIOS) == {number for number, _ in FAILING_CARDS}
+    assert set(CARD_SCENARIOS) == {"4242424242424242", *(number for number, _ in FAILING_CARDS)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_blanks_and_hyphens_make_no_difference(number: str) -> None:
 
 
 def test_a_test_card_is_recognised_however_it_is_written() -> None:
-    assert inspect_card("4000 0000-0000 0002", "123").scenario is FailureCode.CARD_DECLINED
+    assert inspect_card("4000 0000-0000 0002", "123").scenario == Scenario(FailureCode.CARD_DECLINED)
 
 
 @pytest.mark.parametrize(

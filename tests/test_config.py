@@ -367,3 +367,13 @@ def test_settings_do_not_change(environment: Environment) -> None:
     settings: Any = environment()
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
+
+
+def test_simulation_is_on_in_development_and_off_in_production_unless_it_is_set(environment: Environment) -> None:
+    production = {"ENVIRONMENT": "production", "JWT_SECRET_KEY": SECRET}
+    assert environment().is_simulation_on
+    assert not environment(**production).is_simulation_on
+    for text, is_on in (("on", True), ("ON", True), ("off", False)):
+        assert environment(SIMULATION=text).is_simulation_on is is_on
+        assert environment(**production, SIMULATION=text).is_simulation_on is is_on
+    assert stopped(environment, SIMULATION="true") == "SIMULATION: should be 'on' or 'off'"

@@ -270,3 +270,9 @@ def test_an_image_holds_every_package_and_the_migrations() -> None:
     }
     assert {"payment_service", "api", "worker", "shared", "cli"} <= copied
     assert MIGRATIONS.relative_to(ROOT).as_posix() in copied
+
+
+def test_what_the_environment_decides_is_set_where_everybody_sees_it() -> None:
+    for name in OURS:
+        environment = SERVICES[name]["environment"]
+        assert (environment["ENVIRONMENT"], environment["SIMULATION"]) == ("production", "on")

@@ -10,7 +10,7 @@ from shared import errors
 CODES_OF_THE_CONTRACT = {
     400: {"malformed_request"},
     401: {"invalid_token"},
-    403: {"forbidden"},
+    403: {"forbidden", "simulation_disabled"},
     404: {"not_found"},
     405: {"method_not_allowed"},
     408: {"request_timeout"},

@@ -49,7 +49,7 @@ class Crowd:
         # The requests that have started, in order, each with the iteration of the event loop in which it did.
         self.started: dict[int, int] = {}
         self.iteration = 0
-        self._middleware = RequestContextMiddleware(self._app, self.admission, lambda: False)
+        self._middleware = RequestContextMiddleware(self._app, self.admission, is_stopping=lambda: False)
         self._changed = asyncio.Event()
 
     def come(self, scope: Scope) -> int:

@@ -32,7 +32,7 @@ from shared.errors import (
     WriteConflict,
 )
 from shared.ids import new_id
-from shared.payments.accept import Intent
+from shared.payments.intent import Intent
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, Scripted, added, opened, order, problem, row_counts
 from tests.support.servers import PostgresServer

@@ -27,8 +27,9 @@ from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.tables import deliveries, payments
 from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
 from shared.lifecycle import DeliveryStatus, HistoryReason, PaymentStatus
-from shared.payments.accept import Accepted, Intent, accept
+from shared.payments.accept import Accepted, accept
 from shared.payments.cancel import cancel
+from shared.payments.intent import Intent
 from shared.payments.outcomes import Approved, ClaimOutcome, Postpone, Release, Retry, Settled
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
@@ -41,6 +42,7 @@ from tests.support.harness import (
     APPROVED_AMOUNT,
     DECLINED_AMOUNT,
     NOW,
+    RULES,
     Harness,
     attempts_logged,
     moving_columns,
@@ -96,7 +98,7 @@ class Verbs(RuleBasedStateMachine):
     @rule(drawn=intents)
     def accept(self, drawn: list[tuple[str, str | None, int]]) -> None:
         batch = [new_intent(*each) for each in drawn]
-        answers = self.harness.write(lambda connection: accept(connection, self.model.now, batch))
+        answers = self.harness.write(lambda connection: accept(connection, self.model.now, batch, rules=RULES))
         for intent, answer in zip(batch, answers, strict=True):
             expected = self._expected(intent)
             if isinstance(expected, Refused):

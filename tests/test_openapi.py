@@ -22,7 +22,7 @@ from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from shared.config.settings import load_settings
 from shared.ids import ORDER_ID, USER_ID
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi
+from tests.support.api_client import RunningApi, added
 from tests.support.models import strict
 
 pytest_plugins = ["tests.support.api_fixtures"]
@@ -30,7 +30,10 @@ pytest_plugins = ["tests.support.api_fixtures"]
 # Under /api/v1: the statuses of successes, and the codes of errors beside those of every operation.
 BODY = "malformed_request body_too_large unsupported_media_type"
 KEYED = "idempotency_key_reused outcome_unknown"
-INTENT = "forbidden payment_in_progress order_already_paid payment_method_unusable callback_url_refused overloaded"
+INTENT = (
+    "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused "
+    "overloaded"
+)
 OPERATIONS = {
     "post /payments": (
         "201 202",
@@ -43,6 +46,7 @@ OPERATIONS = {
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200", f"{KEYED} not_found payment_not_cancellable"),
     "post /payment-methods": ("200 201", f"{BODY} {KEYED} not_found payment_method_limit"),
+    "get /test-methods": ("200", "simulation_disabled"),
     "get /payment-methods": ("200", ""),
     "get /payment-methods/{method_id}": ("200", "not_found"),
     "patch /payment-methods/{method_id}": ("200", f"{BODY} not_found outcome_unknown"),
@@ -145,13 +149,37 @@ def test_every_success_has_a_schema_of_its_own(document: dict[str, Any]) -> None
 
 
 def test_every_body_has_an_example_that_its_own_model_takes(document: dict[str, Any]) -> None:
-    request = document["components"]["schemas"]["PaymentRequest"]
-    for example in request["examples"]:
-        payment_models.PaymentRequest.model_validate(example)
     for operation in operations(document).values():
         if "requestBody" in operation:
             assert list(operation["requestBody"]["content"]) == ["application/json"]
             assert operation["requestBody"]["required"]
+            assert request_examples(document, operation)
+
+
+async def test_every_request_example_succeeds(running_api: RunningApi, document: dict[str, Any]) -> None:
+    """Each one with objects of its own, as a service, which may do everything that has a body."""
+    executed = 0
+    for number, (key, operation) in enumerate(operations(document).items()):
+        method, path = key.split()
+        for example in request_examples(document, operation):
+            service = running_api.service(f"shop-{number}-{executed}")
+            endpoint = await service.post("/webhook-endpoints", json={"name": "o", "url": "https://o.example"})
+            ids = {"method_id": await added(service), "endpoint_id": endpoint.json()["id"]}
+            answer = await service.request(method, path.format(**ids), json=example)
+            assert answer.is_success, (key, example, answer.text)
+            assert str(answer.status_code) in operation["responses"]
+            executed += 1
+    assert executed > len([key for key in OPERATIONS if key.startswith("patch")])
+
+
+def request_examples(document: dict[str, Any], operation: dict[str, Any]) -> list[Any]:
+    """Return the examples of bodies of an operation, for each of the kinds of its body."""
+    if "requestBody" not in operation:
+        return []
+    schema = resolved(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    kinds = [resolved(document, kind) for kind in schema.get("oneOf", [schema])]
+    assert all(kind["examples"] for kind in kinds)
+    return [example for kind in kinds for example in kind["examples"]]
 
 
 def test_the_example_of_a_report_is_what_payments_verify_says() -> None:
@@ -187,6 +215,8 @@ def test_the_limits_of_what_clients_send_are_described_as_they_are(document: dic
     assert request["currency"]["pattern"] == "^[A-Z]{3}$"
     order_id, order_number = resolved(document, request["order_id"])["anyOf"]
     assert (order_id["pattern"], order_number["type"]) == (ORDER_ID, "integer")
+    # A negative number in decimal form is an id like every other one.
+    assert (order_number["minimum"], order_number["maximum"]) == (-(2**63) + 1, 2**63 - 1)
     assert resolved(document, request["user_id"]["anyOf"][0])["pattern"] == USER_ID
     pairs = resolved(document, request["metadata"])
     assert pairs["maxProperties"] == METADATA_PAIRS_MAX
@@ -229,6 +259,13 @@ def test_generators_of_clients_can_read_the_document(document: dict[str, Any]) -
             assert not {"$ref", "default"} <= set(member), member
     assert schemas["Payment"]["properties"]["livemode"]["type"] == "boolean"
     assert not {f"New{name}" for name in schemas} & set(schemas)
+
+
+def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
+    used = {tag for operation in operations(document).values() for tag in operation["tags"]}
+    assert [tag["name"] for tag in document["tags"]] == ["payments", "payment methods", "webhooks", "operation"]
+    assert used == {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"].endswith(".") for tag in document["tags"])
 
 
 async def test_the_document_is_served_and_valid(running_api: RunningApi) -> None:

@@ -10,6 +10,7 @@ from api.cards import CARD_SCENARIOS
 from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
+from shared.simulation.scenarios import Scenario
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,
@@ -108,19 +109,19 @@ def test_another_seed_draws_other_outcomes() -> None:
     ]
 
 
-@pytest.mark.parametrize("failure", CARD_SCENARIOS.values())
+@pytest.mark.parametrize("scenario", CARD_SCENARIOS.values())
 @pytest.mark.parametrize("method_type", [MethodType.CREDIT_CARD, MethodType.DEBIT_CARD])
-def test_a_test_card_decides_before_amount_and_rate(method_type: MethodType, failure: FailureCode) -> None:
-    request = replace(REQUEST, method_type=method_type, scenario=failure, amount=1501)
+def test_a_test_card_decides_before_amount_and_rate(method_type: MethodType, scenario: Scenario) -> None:
+    request = replace(REQUEST, method_type=method_type, scenario=scenario, amount=1501)
     for rules in (WITH_AMOUNTS, ALL_APPROVED, ALL_FAIL):
-        assert decide_outcome(request, rules) == SimulatedOutcome(failure, OutcomeRule.CARD)
+        assert decide_outcome(request, rules) == SimulatedOutcome(scenario.failure, OutcomeRule.CARD)
 
 
-@pytest.mark.parametrize("failure", ADDRESS_SCENARIOS.values())
-def test_a_test_address_decides_before_amount_and_rate(failure: FailureCode) -> None:
-    request = replace(REQUEST, method_type=MethodType.PAYPAL, scenario=failure, amount=1502)
+@pytest.mark.parametrize("scenario", ADDRESS_SCENARIOS.values())
+def test_a_test_address_decides_before_amount_and_rate(scenario: Scenario) -> None:
+    request = replace(REQUEST, method_type=MethodType.PAYPAL, scenario=scenario, amount=1502)
     for rules in (WITH_AMOUNTS, ALL_APPROVED, ALL_FAIL):
-        assert decide_outcome(request, rules) == SimulatedOutcome(failure, OutcomeRule.ADDRESS)
+        assert decide_outcome(request, rules) == SimulatedOutcome(scenario.failure, OutcomeRule.ADDRESS)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from api.paypal_addresses import ADDRESS_SCENARIOS, mask_address, read_address, scenario_of_address
 from shared.lifecycle import FailureCode
+from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,16 @@ def test_what_is_no_address_is_refused_with_a_reason(text: str) -> None:
     ],
 )
 def test_a_test_address_names_its_failure(address: str, failure: FailureCode) -> None:
-    assert scenario_of_address(address) is failure
+    assert scenario_of_address(address) == Scenario(failure)
+
+
+def test_one_test_address_always_succeeds() -> None:
+    assert scenario_of_address("success@paypal.test") == ALWAYS_APPROVED
 
 
 @pytest.mark.parametrize("address", ["shopper@example.com", "declined@paypal.com", "xdeclined@paypal.test"])
 def test_any_other_address_names_no_failure(address: str) -> None:
-    assert len(ADDRESS_SCENARIOS) == 3
+    assert len(ADDRESS_SCENARIOS) == 4
     assert scenario_of_address(address) is None
 
 

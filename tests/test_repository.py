@@ -20,7 +20,21 @@ IGNORED = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split(
 FOREIGN = re.compile(
     r"(?<![\w.$}~-])/(root|work|home|Users)/|[i]ndex-url|[f]ind-links|[p]ypi\.org/simple|[p]ythonhosted"
 )
-TARGETS = {"help", "setup", "demo", "run", "test", "test-slow", "check", "audit", "bench", "chaos", "lock", "clean"}
+TARGETS = {
+    "help",
+    "setup",
+    "demo",
+    "run",
+    "test",
+    "test-slow",
+    "test-browser",
+    "check",
+    "audit",
+    "bench",
+    "chaos",
+    "lock",
+    "clean",
+}
 
 
 def files() -> list[Path]:
@@ -123,7 +137,7 @@ def test_make_help_lists_every_target() -> None:
     assert set(phony.group(1).split()) == TARGETS
 
 
-@pytest.mark.parametrize("name", ["run", "secrets", "setup", "uv"])
+@pytest.mark.parametrize("name", ["browser", "run", "secrets", "setup", "uv"])
 def test_the_scripts_are_executable_and_parse(name: str) -> None:
     script = ROOT / ".ci" / name
     assert os.access(script, os.X_OK)

@@ -7,6 +7,7 @@ import pytest
 from shared.database.engine import Database
 from shared.lifecycle import FailureCode, MethodType, PaymentStatus
 from shared.payments.outcomes import Approved
+from shared.simulation.scenarios import Scenario
 from tests.support.processing import NOW, UnreliableDatabase, simulated_gateway
 from tests.support.rows import accepted, claimed, ledger_entries, write
 from worker.gateway.protocol import OutcomeUnknown
@@ -72,7 +73,7 @@ async def test_the_simulator_sees_what_the_payment_says() -> None:
         payment_id=row.id,
         seed_key=str(row.id),
         method_type=MethodType.PAYPAL,
-        scenario=FailureCode.PAYER_ACCOUNT_RESTRICTED,
+        scenario=Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
         amount=4711,
         currency="EUR",
         gateway_try=1,

@@ -1,6 +1,6 @@
 """The worker's heartbeat: once a second it sends to Redis what the worker is called and how busy it is.
 
-Heartbeats are for people who watch. Nothing decides by them.
+Heartbeats are for people who watch, and for the API, which must not accept what an older worker would do wrong.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from time import monotonic
 from shared.broker.client import Broker
 from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S, WorkerStatus, remove_heartbeat, send_heartbeat
 from shared.ids import new_id
+from shared.version import VERSION
 from worker.deliveries.pool import DeliveryPool
 from worker.payments.processor import Processor
 
@@ -56,5 +57,6 @@ class Heartbeat:
                 settled=settled,
                 settled_per_s=round((settled - before) / (now - since), 1) if now > since else 0.0,
                 uptime_s=round(now - self._started, 1),
+                version=VERSION,
             ),
         )

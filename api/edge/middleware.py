@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.edge.admission import Admission
-from api.paths import QUIET_PATHS
+from api.paths import QUIET_PATHS, ROOT_PATH, shown_path
 from api.problems import Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
@@ -30,10 +30,13 @@ _ASKED = "payments.asked_method"
 class RequestContextMiddleware:
     """Gives every request a correlation id, admission control, a log line and metrics."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, app: ASGIApp, admission: Admission, *, is_stopping: Callable[[], bool], root_path: str = ""
+    ) -> None:
         self._app = app
         self._admission = admission
         self._is_stopping = is_stopping
+        self._root_path = root_path
         # Intents refused since the last log line about them.
         self._refused_count = 0
         self._logged_at = -inf
@@ -51,6 +54,8 @@ class RequestContextMiddleware:
         if not CORRELATION_ID.fullmatch(correlation_id):
             correlation_id = str(new_id())
         scope["correlation_id"] = correlation_id
+        if self._root_path:
+            scope[ROOT_PATH] = self._root_path
         if not self._admission.enter(scope):
             await self._refuse(scope, receive, send)
             return
@@ -87,12 +92,12 @@ class RequestContextMiddleware:
         if (now := perf_counter()) - self._logged_at > LOG_EVERY_S:
             log.warning("http.overload_refused", count=self._refused_count)
             self._refused_count, self._logged_at = 0, now
-        answer = render(Problem(Code.OVERLOADED), path=scope["path"], correlation_id=scope["correlation_id"])
+        answer = render(Problem(Code.OVERLOADED), path=shown_path(scope), correlation_id=scope["correlation_id"])
         answer.headers["X-Correlation-ID"] = scope["correlation_id"]
         await answer(scope, receive, send)
 
     async def _send_problem(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = render(problem, path=scope["path"], correlation_id=scope["correlation_id"])
+        answer = render(problem, path=shown_path(scope), correlation_id=scope["correlation_id"])
         await answer(scope, receive, send)
 
 

@@ -21,7 +21,7 @@ from api.auth.principal import Principal, Role
 from api.bounded_cache import BoundedCache
 from api.edge.client_address import client_address, rate_limit_key
 from api.edge.redis_counts import RedisCounts
-from api.paths import API_PATHS, QUIET_PATHS
+from api.paths import API_PATHS, QUIET_PATHS, shown_path
 from api.problems import Code, Problem, render
 from shared.broker.client import Broker
 from shared.config.settings import Settings
@@ -163,7 +163,7 @@ class RateLimitMiddleware:
         headers = limit_headers(statuses) if statuses else {}
         if any(status.is_over for status in statuses):
             problem = Problem(Code.RATE_LIMITED, headers=headers)
-            answer = render(problem, path=scope["path"], correlation_id=scope["correlation_id"])
+            answer = render(problem, path=shown_path(scope), correlation_id=scope["correlation_id"])
             await answer(scope, receive, send)
             return
 

@@ -4,6 +4,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from api.paths import shown_path
 from api.problems import KINDS, Problem, render
 from shared import metrics
 from shared.ids import new_id
@@ -26,7 +27,7 @@ class RefusalMiddleware:
         if refused is None:
             await self._app(scope, receive, send)
         else:
-            answer = render(refused, path=scope["path"], correlation_id=scope["correlation_id"])
+            answer = render(refused, path=shown_path(scope), correlation_id=scope["correlation_id"])
             await answer(scope, receive, send)
 
 

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from api.problems import KINDS, Code
+from api.schemas.fields import INT64_MAX
 from api.schemas.problems import ProblemDocument
 
 REFERENCE = "#/components/{}/{}"
@@ -65,6 +66,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             summary=app.summary,
             description=app.description,
             routes=app.routes,
+            servers=app.servers,
+            tags=app.openapi_tags,
             license_info=app.license_info,
         )
         for operation in _operations(document):
@@ -132,8 +135,8 @@ def _correct_integers(node: Any) -> None:
         case {"type": "integer"}:
             for bound in ("minimum", "maximum"):
                 if isinstance(node.get(bound), float):
-                    # The largest float of 64 bits is one above the largest integer.
-                    node[bound] = min(int(node[bound]), 2**63 - 1)
+                    # As floats the largest and the smallest integer are one too large.
+                    node[bound] = max(-INT64_MAX, min(int(node[bound]), INT64_MAX))
         case dict():
             for value in node.values():
                 _correct_integers(value)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.openapi.responses import EXAMPLE_ID
+from shared.simulation.ready_made import READY_MADE
 
 METHOD_ID = "01a21e56-c064-75e9-95b7-9130c903e3c6"
 ENDPOINT_ID = "01a21e56-b118-7d10-8e4c-5c1f3f0e2b77"
@@ -22,6 +23,9 @@ METHOD: dict[str, Any] = {
     "is_active": True,
     "expires_at": "2031-01-01T00:00:00.000Z",
     "created_at": "2026-11-27T18:40:02.311Z",
+}
+TEST_METHODS = {
+    "test_methods": [READY_MADE[name].to_json() for name in ("pm_test_visa", "pm_test_paypal_funds")],
 }
 METHODS = {"payment_methods": [METHOD]}
 
@@ -178,6 +182,7 @@ FIGURES = {
             "settled": 8120,
             "settled_per_s": 99.4,
             "uptime_s": 82.0,
+            "version": "0.2.0",
         }
     ],
 }

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 
 from api.auth.principal import Principal, Role
 from api.edge.disconnect import Disconnect, disconnect_of
+from api.paths import shown_path
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import UrlRefused
@@ -88,7 +89,7 @@ def parse_path_id(text: str) -> UUID:
 
 def location(request: Request, object_id: UUID) -> str:
     """Return the path of the object that a POST to a collection has created: it is below the path of the POST."""
-    return f"{request.scope['path']}/{object_id}"
+    return f"{shown_path(request.scope)}/{object_id}"
 
 
 def check_receiver_url(runtime: Runtime, principal: Principal, pointer: str, url: str) -> None:

@@ -16,13 +16,16 @@ from api.responses import json_response
 from api.routes.conditional import payment_headers
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of
 from api.routes.parameters import ApiState, Prefer, Wait, check_receiver_url, location, parse_prefer_wait
+from api.routes.ready_made import require_simulation
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import await_accepted, await_replayed
 from api.schemas import payments as schemas
 from api.state import Api
+from shared.errors import PaymentMethodUnusable
 from shared.ids import is_order_number, new_id, parse_id
-from shared.payments.accept import Intent
+from shared.payments.intent import Intent
 from shared.payments.payment import Payment
+from shared.simulation.ready_made import NAME_PREFIX, READY_MADE, ReadyMade
 
 router = APIRouter(route_class=StrictRoute, prefix=PAYMENTS, tags=["payments"])
 
@@ -38,6 +41,7 @@ NO_METHOD = UUID(int=0)
         *BODY,
         *KEYED,
         Code.FORBIDDEN,
+        Code.SIMULATION_DISABLED,
         Code.PAYMENT_IN_PROGRESS,
         Code.ORDER_ALREADY_PAID,
         Code.PAYMENT_METHOD_UNUSABLE,
@@ -93,6 +97,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         raise invalid("/order_id", "must be a positive integer: the order service numbers its orders")
     if body.callback_url is not None:
         check_receiver_url(api.runtime, principal, "/callback_url", body.callback_url)
+    ready_made = _ready_made(body.payment_method_id, api)
     intent_id = new_id()
     return Intent(
         id=intent_id,
@@ -100,7 +105,8 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         created_by=principal.actor,
         order_id=body.order_id,
         # A text that is not an id is refused like the id of an unknown method.
-        payment_method_id=parse_id(body.payment_method_id) or NO_METHOD,
+        payment_method_id=ready_made.id if ready_made else parse_id(body.payment_method_id) or NO_METHOD,
+        ready_made=ready_made,
         amount=body.amount,
         currency=body.currency,
         description=body.description,
@@ -116,6 +122,20 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
             object_id=intent_id,
         ),
     )
+
+
+def _ready_made(name: str, api: Api) -> ReadyMade | None:
+    """Return the ready-made method with this name; None for a text that is no such name.
+
+    Raises Problem (simulation_disabled) where SIMULATION is off, and PaymentMethodUnusable for an unknown name.
+    """
+    if not name.startswith(NAME_PREFIX):
+        return None
+    require_simulation(api)
+    ready_made = READY_MADE.get(name)
+    if ready_made is None:
+        raise PaymentMethodUnusable("There is no ready-made payment method with this name. GET /test-methods has all.")
+    return ready_made
 
 
 def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:

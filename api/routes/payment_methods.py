@@ -16,6 +16,7 @@ from api.cards import (
     expires_at,
     inspect_card,
 )
+from api.fingerprints import address_fingerprint, card_fingerprint
 from api.openapi import examples
 from api.openapi.responses import BODY, KEYED, problems, success
 from api.paypal_addresses import mask_address, scenario_of_address
@@ -28,7 +29,7 @@ from api.schemas import payment_methods as schemas
 from api.state import Api
 from shared.database.tables import NAME_CHARS_MAX
 from shared.ids import new_id
-from shared.lifecycle import MethodType
+from shared.lifecycle import FailureCode, MethodType
 from shared.payment_methods import (
     Method,
     NewMethod,
@@ -38,6 +39,7 @@ from shared.payment_methods import (
     find_method,
     methods_of,
 )
+from shared.simulation.scenarios import Scenario
 
 # Without a prefix of its own, because it is mounted at two different paths.
 router = APIRouter(route_class=StrictRoute, tags=["payment methods"])
@@ -184,7 +186,7 @@ async def _added_before(connection: AsyncConnection, method_id: UUID, new: NewMe
 
 
 def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> NewMethod:
-    fingerprint = api.runtime.keyring.fingerprint
+    keyring = api.runtime.keyring
     if isinstance(body, schemas.PaypalMethodRequest):
         address = body.payment_details.email
         masked = mask_address(address)
@@ -193,9 +195,9 @@ def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> 
             type=MethodType.PAYPAL,
             display_name=body.display_name or f"PayPal {masked}"[:NAME_CHARS_MAX],
             is_default=body.is_default,
-            fingerprint=fingerprint("paypal", address),
+            fingerprint=address_fingerprint(keyring, address),
             details={"email": masked},
-            scenario=scenario_of_address(address),
+            scenario=_stored_scenario(scenario_of_address(address)),
             expires_at=None,
         )
     card = body.payment_details
@@ -205,16 +207,21 @@ def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> 
         type=MethodType(body.type),
         display_name=body.display_name or f"{inspected.brand.capitalize()} ending in {inspected.last4}",
         is_default=body.is_default,
-        fingerprint=fingerprint("card", body.type, digits_of(card.card_number)),
+        fingerprint=card_fingerprint(keyring, body.type, digits_of(card.card_number)),
         details={
             "brand": inspected.brand.value,
             "last4": inspected.last4,
             "exp_month": card.exp_month,
             "exp_year": card.exp_year,
         },
-        scenario=inspected.scenario,
+        scenario=_stored_scenario(inspected.scenario),
         expires_at=expires_at(card.exp_month, card.exp_year),
     )
+
+
+def _stored_scenario(scenario: Scenario | None) -> FailureCode | None:
+    """Return what the column keeps of a scenario: 0.1 knows failures only. The fingerprint tells this version all."""
+    return scenario.failure if scenario else None
 
 
 def _without_cvc(body: schemas.MethodRequest, new: NewMethod) -> dict[str, Any]:

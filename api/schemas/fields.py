@@ -18,6 +18,7 @@ UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
+INT64_MAX = 2**63 - 1
 
 
 def clean_text(text: str) -> str:
@@ -29,7 +30,7 @@ def clean_text(text: str) -> str:
 
 def decimal_text(value: Any) -> Any:
     """Return an integer of 64 bits in its decimal form, and every other value as it is."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT64_MAX else value
 
 
 def require_boolean(value: Any) -> Any:
@@ -68,7 +69,9 @@ type Moment = Annotated[
 type OrderId = Annotated[
     str,
     BeforeValidator(
-        decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | Annotated[int, Field(ge=0)]
+        decimal_text,
+        json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)]
+        | Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)],
     ),
     StringConstraints(pattern=ORDER_ID),
     Field(
@@ -106,17 +109,30 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def change_config(example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a change with an example of it.
+
+    It describes the members as they must be if they are there: None is only how their absence is read.
+    """
+
+    def describe(schema: dict[str, Any]) -> None:
+        _without_null(schema)
+        schema["examples"] = [example]
+
+    return ConfigDict(json_schema_extra=describe)
+
+
 def _without_null(schema: dict[str, Any]) -> None:
-    """Describe the members of a change as they must be if they are there: None is only how their absence is read."""
     for member in schema["properties"].values():
         del member["default"]
         member.update(next(kind for kind in member.pop("anyOf") if kind != {"type": "null"}))
 
 
 class ChangeModel(RequestModel):
-    """The base of every body of a PATCH. A member that is absent changes nothing, and null is an error."""
+    """The base of every body of a PATCH, which has `change_config`.
 
-    model_config = ConfigDict(json_schema_extra=_without_null)
+    A member that is absent changes nothing, and null is an error.
+    """
 
     @field_validator("*", mode="before")
     @classmethod

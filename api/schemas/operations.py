@@ -76,6 +76,7 @@ class Worker(BaseModel):
     settled: int = Field(description="Payments that it has completed or failed since it started.")
     settled_per_s: float = Field(description="Payments per second that it completed or failed in the last 5 seconds.")
     uptime_s: float = Field(description="Seconds since it started.")
+    version: str | None = Field(description="Its version; null for a worker of 0.1.")
 
 
 class Figures(BaseModel):

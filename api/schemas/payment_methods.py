@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from api.paypal_addresses import read_address
-from api.schemas.fields import ChangeModel, Name, RequestModel, clean_text, require_boolean
-from shared.lifecycle import MethodType
+from api.schemas.fields import ChangeModel, Name, RequestModel, change_config, clean_text, require_boolean
+from shared.lifecycle import FailureCode, MethodType
 
 IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
 
@@ -50,6 +50,33 @@ class PaypalDetails(RequestModel):
 class CardMethodRequest(RequestModel):
     """A new card."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "CREDIT_CARD",
+                    "payment_details": {
+                        "card_number": "4242424242424242",
+                        "exp_month": 12,
+                        "exp_year": 2040,
+                        "cvv": "123",
+                        "cardholder_name": "J. Doe",
+                    },
+                },
+                {
+                    "type": "DEBIT_CARD",
+                    "display_name": "Household",
+                    "payment_details": {
+                        "card_number": "4000 0566 5566 5556",
+                        "exp_month": 6,
+                        "exp_year": 2040,
+                        "cvv": "123",
+                    },
+                },
+            ]
+        }
+    )
+
     type: Literal["CREDIT_CARD", "DEBIT_CARD"]
     display_name: Name | None = Field(default=None, description="By default the brand and the last four digits.")
     is_default: bool = Field(default=False, description=IS_DEFAULT)
@@ -58,6 +85,12 @@ class CardMethodRequest(RequestModel):
 
 class PaypalMethodRequest(RequestModel):
     """A new PayPal account."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"type": "PAYPAL", "is_default": True, "payment_details": {"email": "success@paypal.test"}}]
+        }
+    )
 
     type: Literal["PAYPAL"]
     display_name: Name | None = Field(default=None, description="By default `PayPal` and the masked address.")
@@ -70,6 +103,8 @@ type MethodRequest = Annotated[CardMethodRequest | PaypalMethodRequest, Field(di
 
 class MethodChange(ChangeModel):
     """The changes of a payment method. Members that are absent change nothing."""
+
+    model_config = change_config({"display_name": "Household", "is_default": True})
 
     display_name: Name | None = None
     is_default: Annotated[Literal[True], BeforeValidator(require_boolean)] | None = Field(
@@ -94,6 +129,27 @@ class Method(BaseModel):
         description="The first moment at which the card is no longer valid; null for PayPal."
     )
     created_at: datetime
+
+
+class ReadyMadeMethod(BaseModel):
+    """A ready-made payment method."""
+
+    id: str = Field(description="Its name, which a payment takes as its `payment_method_id`.")
+    type: MethodType
+    display_name: str
+    masked_details: dict[str, Any] = Field(
+        description="Of a card `brand`, `last4`, `exp_month` and `exp_year`; of a PayPal account the masked `email`."
+    )
+    outcome: Literal["succeeds", "fails", "random"] = Field(
+        description="How every payment with it ends; `random` follows PAYMENT_SUCCESS_RATE."
+    )
+    failure_code: FailureCode | None = Field(description="Why every payment fails; null unless it `fails`.")
+
+
+class ReadyMadeMethodList(BaseModel):
+    """All ready-made payment methods."""
+
+    test_methods: list[ReadyMadeMethod]
 
 
 class MethodList(BaseModel):

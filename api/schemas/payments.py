@@ -24,11 +24,11 @@ class PaymentRequest(RequestModel):
             "examples": [
                 {
                     "order_id": "1042",
-                    "payment_method_id": "0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f00",
+                    "payment_method_id": "pm_test_visa",
                     "amount": 1585,
                     "currency": "USD",
                     "description": "Two mugs",
-                    "callback_url": "https://shop.example/hooks/payments",
+                    "metadata": {"basket": "7"},
                 }
             ]
         }
@@ -36,7 +36,10 @@ class PaymentRequest(RequestModel):
 
     order_id: OrderId
     payment_method_id: str = Field(
-        min_length=1, max_length=64, description="An active payment method of the user who pays."
+        min_length=1,
+        max_length=64,
+        description="An active payment method of the user who pays, or the name of a ready-made one, such as "
+        "`pm_test_visa` (`GET /test-methods`).",
     )
     amount: int = Field(
         ge=1,
@@ -80,7 +83,7 @@ class Payment(BaseModel):
     created_by: str = Field(
         description="The principal that created it, such as `service:orders`; its secret signs the callbacks."
     )
-    payment_method_id: str
+    payment_method_id: str = Field(description="Its id; of a ready-made payment method the name.")
     amount: int = Field(description="In minor units of the currency.", json_schema_extra=INT64)
     currency: str = Field(description="ISO 4217 code.")
     description: str | None
@@ -94,9 +97,9 @@ class Payment(BaseModel):
     failure_code: FailureCode | None = Field(description="Why the payment failed; null unless FAILED.")
     failure_reason: str | None = Field(description="`failure_code` in words for people; null unless FAILED.")
     outcome_rule: str | None = Field(
-        description="What decided the outcome: a test card (`card`), a test address (`address`), the amount "
-        "(`amount`), the success rate (`rate`), a void at the gateway (`closed`) or the order service (`order`). "
-        "null without an outcome."
+        description="What decided the outcome: a test card or a ready-made one (`card`), a test address or such an "
+        "account (`address`), the amount (`amount`), the success rate (`rate`), a void at the gateway (`closed`) or "
+        "the order service (`order`). null without an outcome."
     )
     payment_method_details: MethodDetails
     gateway_details: dict[str, Any] | None = Field(

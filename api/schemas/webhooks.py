@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas.fields import ChangeModel, Name, RequestModel, Url
+from api.schemas.fields import ChangeModel, Name, RequestModel, Url, change_config
 from shared.lifecycle import TERMINAL_EVENTS, DeliveryKind, DeliveryStatus, EventType
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
 from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX, BODIES_SHOWN_MAX
@@ -18,6 +18,19 @@ type EventTypes = Annotated[
 class EndpointRequest(RequestModel):
     """A new webhook endpoint: a receiver of the events of all payments."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "order-service", "url": "https://orders.example/hooks/payments"},
+                {
+                    "name": "bookkeeping",
+                    "url": "https://books.example/hooks/payments",
+                    "event_types": ["payment.completed"],
+                },
+            ]
+        }
+    )
+
     name: Name = Field(description="A name for people.", examples=["order-service"])
     url: Url = Field(description="Where events are sent by POST.", examples=["https://orders.example/hooks/payments"])
     event_types: EventTypes = Field(
@@ -28,6 +41,8 @@ class EndpointRequest(RequestModel):
 
 class EndpointChange(ChangeModel):
     """The changes of a webhook endpoint. Members that are absent change nothing."""
+
+    model_config = change_config({"event_types": ["payment.completed", "payment.failed"], "enabled": True})
 
     name: Name | None = None
     url: Url | None = None

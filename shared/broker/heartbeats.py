@@ -1,6 +1,7 @@
 """Heartbeats: each worker says once a second, in Redis and with an expiry, that it is alive and how busy it is.
 
-They are for people. No process decides anything by them, and without Redis no worker is known to be alive.
+They are for people. An API decides one thing by them: what it must not accept while an older worker is alive. Without
+Redis no worker is known to be alive.
 """
 
 import asyncio
@@ -44,8 +45,10 @@ class WorkerStatus:
     settled: int
     settled_per_s: float
     uptime_s: float
-    # A worker of 0.1 does not say it.
+    # A worker of 0.1 says neither of these.
     checking_orders: int = 0
+    # None is a worker of 0.1.
+    version: str | None = None
 
     def payloads(self) -> tuple[bytes, bytes]:
         """Return two payloads: the members that 0.1 knows, and the newer ones."""
@@ -61,7 +64,7 @@ class WorkerStatus:
 
 
 # Members that a heartbeat of 0.1 does not have.
-_LATER_MEMBERS = ("checking_orders",)
+_LATER_MEMBERS = ("checking_orders", "version")
 
 
 async def send_heartbeat(broker: Broker, status: WorkerStatus) -> bool:

@@ -1,7 +1,11 @@
 """Settings of payments: the simulated gateway, what is accepted, and the worker."""
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
+
+from shared.config.values import EMPTY_IS_UNSET, LOWER_CASE
 
 
 class GatewaySettings(BaseSettings):
@@ -18,6 +22,11 @@ class GatewaySettings(BaseSettings):
     )
     payment_failure_scenarios: bool = Field(
         default=False, description="Amounts decide outcomes too: see [simulator.md](simulator.md)."
+    )
+    simulation: Annotated[Literal["on", "off"] | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
+        default=None,
+        description="`on` allows ready-made payment methods such as `pm_test_visa`; `off` refuses them. Unset = `on` "
+        "in development and `off` in production.",
     )
     simulator_seed: str | None = Field(
         default=None,

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from shared.config.values import COMMA_SEPARATED, LOWER_CASE, UPPER_CASE, DatabaseUrl, Network, Rate, RedisUrl
+from shared.config.web_addresses import Origin, PublicUrl, RootPath
 
 
 class ServerSettings(BaseSettings):
@@ -16,6 +17,21 @@ class ServerSettings(BaseSettings):
         description="The address that the API listens on. The images set 0.0.0.0.",
     )
     port: int = Field(default=8009, ge=1, le=65_535, description="The TCP port that the API listens on.")
+    root_path: RootPath = Field(
+        default=None,
+        description="The prefix that a gateway strips from paths before it forwards requests, such as `/shop`. It is "
+        "part of every path that the API sends.",
+    )
+    public_url: PublicUrl = Field(
+        default=None,
+        description="What links begin with that leave the service, with the gateway's prefix, such as "
+        "`https://pay.example/shop`. Unset = `http://127.0.0.1:PORT` if `HOST` is loopback, else no such links.",
+    )
+    cors_origins: Annotated[tuple[Origin, ...], *COMMA_SEPARATED] = Field(
+        default=(),
+        description="Origins such as `https://shop.example`, separated by commas, whose pages may use `/api/v1` in a "
+        "browser; unset = none.",
+    )
     request_timeout_s: float = Field(
         default=30,
         gt=0,

@@ -97,6 +97,21 @@ class Settings(
         return self.environment == "production" or not is_loopback(self.host)
 
     @property
+    def link_base(self) -> str | None:
+        """What links begin with that leave the service; None where nobody has said how clients reach it."""
+        if self.public_url:
+            return self.public_url
+        if not is_loopback(self.host):
+            return None
+        host = f"[{self.host}]" if ":" in self.host else "127.0.0.1"
+        return f"http://{host}:{self.port}"
+
+    @property
+    def is_simulation_on(self) -> bool:
+        """SIMULATION as set; if it is not, on in development only."""
+        return self.simulation == "on" if self.simulation else self.environment == "development"
+
+    @property
     def effective_auth_mode(self) -> AuthMode:
         """AUTH_MODE as set; if it is not, `local_then_remote` with an auth service and `local` without one."""
         return self.auth_mode or ("local_then_remote" if self.auth_service_url else "local")
@@ -197,6 +212,8 @@ class Settings(
                     log.warning("settings.development_secret", variable=name)
             elif len(secret.encode()) < SECRET_BYTES_MIN:
                 log.warning("settings.short_secret", variable=name, bytes_min=SECRET_BYTES_MIN)
+        if self.public_url and self.root_path and not self.public_url.endswith(self.root_path):
+            log.warning("settings.public_url_without_root_path", public_url=self.public_url, root_path=self.root_path)
         if reaches_loopback and not are_told:
             log.warning("settings.webhooks_may_reach_loopback", networks=[str(n) for n in self.delivery_networks])
 

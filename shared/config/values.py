@@ -62,12 +62,12 @@ def _redis_url(text: str) -> str:
 def _http_url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
-    if not _split(text).hostname:
+    if not split_url(text).hostname:
         raise ValueError("names no host")
     return text.rstrip("/")
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
     """Split a URL whose port is valid. Raises ValueError, whose text does not repeat the URL."""
     try:
         parts = urlsplit(url)
@@ -91,7 +91,7 @@ def _rate(text: str) -> str:
 
 
 def _name_server(text: str) -> str:
-    parts = _split(f"//{text}")
+    parts = split_url(f"//{text}")
     try:
         ip_address(parts.hostname or "")
     except ValueError:

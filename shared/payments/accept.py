@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy import select, tuple_
 
 # ON CONFLICT without a target compiles for SQLite too.
 from sqlalchemy.dialects.postgresql import insert
@@ -14,12 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
-from shared.database.tables import columns_of, payment_methods, payments
+from shared.database.tables import columns_of, payments
 from shared.errors import (
     IdempotencyKeyReused,
     OrderAlreadyPaid,
     PaymentInProgress,
-    PaymentMethodUnusable,
     PaymentsError,
     Refused,
 )
@@ -27,28 +26,12 @@ from shared.idempotency import KeyRequest, bind, replayed, unbind
 from shared.lifecycle import NOT_LIVE, HistoryReason, PaymentStatus
 from shared.payments.events import emit
 from shared.payments.history import Move, append
+from shared.payments.intent import Intent
 from shared.payments.payment import Payment
+from shared.payments.usable_methods import MethodRules, copy_usable_methods
 from shared.webhooks.fan_out import NO_DELIVERIES
 
 INSERT = insert(payments).on_conflict_do_nothing().returning(payments.c.id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """A valid request for a payment, with the user that pays and the principal that asked for it."""
-
-    id: UUID
-    user_id: str  # the user that pays
-    created_by: str  # the principal that asked
-    order_id: str
-    payment_method_id: UUID
-    amount: int  # minor units
-    currency: str
-    description: str | None
-    metadata: dict[str, str]
-    callback_url: str | None
-    correlation_id: str | None
-    idempotency: KeyRequest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +49,19 @@ class Accepted:
 type IntentAnswer = Accepted | PaymentsError
 
 
-async def accept(connection: AsyncConnection, now: datetime, intents: Sequence[Intent]) -> list[IntentAnswer]:
+async def accept(
+    connection: AsyncConnection, now: datetime, intents: Sequence[Intent], *, rules: MethodRules
+) -> list[IntentAnswer]:
     """Insert a PENDING payment for each intent, or refuse it and write nothing.
 
     The answers are in the order of `intents`. A refusal is returned, not raised: PaymentMethodUnusable,
-    PaymentInProgress or OrderAlreadyPaid, which leave the idempotency key unbound. An intent whose key is already bound
-    is a replay, or refused with IdempotencyKeyReused.
+    OlderWorkers, PaymentInProgress or OrderAlreadyPaid, which leave the idempotency key unbound. An intent whose key is
+    already bound is a replay, or refused with IdempotencyKeyReused.
     """
     answers: dict[UUID, IntentAnswer] = {}
     holders = await bind(connection, [intent.idempotency for intent in intents if intent.idempotency], now=now)
     firsts, repeats = _split_by_key(intents, holders, answers)
-    usable = await _with_usable_methods(connection, firsts, now, answers)
+    usable = await _with_usable_methods(connection, firsts, now, answers, rules)
     created = await _insert(connection, usable, now, answers)
     refused = [intent.idempotency for intent in firsts if intent.id in answers and intent.idempotency]
     await unbind(connection, refused)
@@ -117,33 +102,27 @@ def _split_by_key(
 
 
 async def _with_usable_methods(
-    connection: AsyncConnection, intents: Sequence[Intent], now: datetime, answers: dict[UUID, IntentAnswer]
-) -> list[tuple[Intent, RowMapping]]:
+    connection: AsyncConnection,
+    intents: Sequence[Intent],
+    now: datetime,
+    answers: dict[UUID, IntentAnswer],
+    rules: MethodRules,
+) -> list[tuple[Intent, dict[str, Any]]]:
     if not intents:
         return []
-    found = await connection.execute(
-        select(payment_methods).where(
-            id_in(payment_methods.c.id, {intent.payment_method_id for intent in intents}), payment_methods.c.is_active
-        )
-    )
-    methods = {row["id"]: row for row in found.mappings()}
     usable = []
-    for intent in intents:
-        method = methods.get(intent.payment_method_id)
-        if method is None or method["user_id"] != intent.user_id:
-            answers[intent.id] = PaymentMethodUnusable(
-                "This user has no such payment method. Choose or add another one."
-            )
-        elif method["expires_at"] is not None and method["expires_at"] <= now:
-            answers[intent.id] = PaymentMethodUnusable("This payment method has expired. Choose or add another one.")
+    copies = await copy_usable_methods(connection, intents, rules, now=now)
+    for intent, copied in zip(intents, copies, strict=True):
+        if isinstance(copied, Refused):
+            answers[intent.id] = copied
         else:
-            usable.append((intent, method))
+            usable.append((intent, copied))
     return usable
 
 
 async def _insert(
     connection: AsyncConnection,
-    intents: Sequence[tuple[Intent, RowMapping]],
+    intents: Sequence[tuple[Intent, dict[str, Any]]],
     now: datetime,
     answers: dict[UUID, IntentAnswer],
 ) -> list[Payment]:
@@ -161,7 +140,7 @@ async def _insert(
     return [Payment.of(row) for row in rows if row["id"] in created]
 
 
-def _row(intent: Intent, method: RowMapping, now: datetime) -> dict[str, Any]:
+def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any]:
     return {
         "id": intent.id,
         "user_id": intent.user_id,
@@ -175,7 +154,7 @@ def _row(intent: Intent, method: RowMapping, now: datetime) -> dict[str, Any]:
         "callback_url": intent.callback_url,
         "idempotency_key": intent.idempotency.key if intent.idempotency else None,
         "correlation_id": intent.correlation_id,
-        "method": {"type": method["type"], "details": method["details"], "scenario": method["scenario"]},
+        "method": method,
         "status": PaymentStatus.PENDING,
         "sequence": 1,
         "lease_version": 0,

@@ -70,7 +70,8 @@ class Payment:
             "order_id": self.order_id,
             "user_id": self.user_id,
             "created_by": self.created_by,
-            "payment_method_id": str(self.payment_method_id),
+            # A ready-made method is shown by its name.
+            "payment_method_id": self.method.get("name") or str(self.payment_method_id),
             "amount": self.amount,
             "currency": self.currency,
             "description": self.description,

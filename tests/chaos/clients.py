@@ -78,7 +78,7 @@ class Clients:
     async def _client(self, http: aiohttp.ClientSession, user: str) -> None:
         random = Random(f"{self.seed}:{user}")  # noqa: S311 - repeatable, not secret
         bearer = self._bearer(user)
-        card = {"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2099, "cvv": "123"}
+        card = {"card_number": "4012888888881881", "exp_month": 12, "exp_year": 2099, "cvv": "123"}
         method = await self._setup(
             http, "POST", "/payment-methods", bearer, {"type": "CREDIT_CARD", "payment_details": card}
         )

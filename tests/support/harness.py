@@ -14,7 +14,8 @@ from shared.database.engine import Database, open_database
 from shared.database.tables import columns_of, deliveries, delivery_attempts, metadata, payment_methods, payments
 from shared.idempotency import KeyRequest
 from shared.ids import new_id
-from shared.payments.accept import Intent
+from shared.payments.intent import Intent
+from shared.payments.usable_methods import MethodRules
 from shared.webhooks.attempts import AttemptOutcome, DeliveryAttempt
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.gateway.ledger import Ledger
@@ -95,6 +96,9 @@ def _method() -> dict[str, Any]:
         "id": METHOD_ID, "user_id": "1", "type": "CREDIT_CARD", "display_name": "", "is_default": True,
         "is_active": True, "fingerprint": "f", "details": {}, "scenario": None, "created_at": NOW, "updated_at": NOW,
     }  # fmt: skip
+
+
+RULES = MethodRules(scenarios={}, has_workers_of_0_1=lambda: False)
 
 
 def new_intent(order_id: str, key: str | None, amount: int) -> Intent:

@@ -89,7 +89,7 @@ def decide_outcome(request: SimulatedRequest, rules: OutcomeSettings) -> Simulat
     A test card or address wins over a test amount, and a test amount over the success rate.
     """
     if request.scenario is not None:
-        return SimulatedOutcome(request.scenario, _rule_of_scenario(request.method_type))
+        return SimulatedOutcome(request.scenario.failure, _rule_of_scenario(request.method_type))
     if rules.uses_test_amounts and (failure := AMOUNT_SCENARIOS.get(request.amount % 100)) is not None:
         return SimulatedOutcome(failure, OutcomeRule.AMOUNT)
     if fraction(rules.seed, request.seed_key, "outcome") < rules.success_rate:

@@ -5,24 +5,25 @@ from typing import Protocol
 from uuid import UUID
 
 from shared.database.engine import Database
-from shared.lifecycle import FailureCode, MethodType
+from shared.lifecycle import MethodType
 from shared.payments.find import earlier_payments
 from shared.payments.payment import Payment
+from shared.simulation.scenarios import Scenario, read_scenario
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
     """One payment as the simulator sees it.
 
-    The outcome and the delays are random numbers drawn for `seed_key`. `scenario` is the failure that the test card or
-    address names. `gateway_try` counts, from 0, the earlier tries in which nothing happened. `amount` is in minor
-    units.
+    The outcome and the delays are random numbers drawn for `seed_key`. `scenario` is the outcome that a test number, a
+    test address or a ready-made method names; None if the payment has none. `gateway_try` counts, from 0, the earlier
+    tries in which nothing happened. `amount` is in minor units.
     """
 
     payment_id: UUID
     seed_key: str
     method_type: MethodType
-    scenario: FailureCode | None
+    scenario: Scenario | None
     amount: int
     currency: str
     gateway_try: int
@@ -64,12 +65,11 @@ class RepeatableKeys:
 
 async def simulated_request(payment: Payment, keys: SeedKeys) -> SimulatedRequest:
     """Return the request of a payment. Raises DatabaseUnavailable."""
-    scenario = payment.method["scenario"]
     return SimulatedRequest(
         payment_id=payment.id,
         seed_key=await keys.seed_key(payment),
         method_type=MethodType(payment.method["type"]),
-        scenario=FailureCode(scenario) if scenario else None,
+        scenario=read_scenario(payment.method),
         amount=payment.amount,
         currency=payment.currency,
         gateway_try=payment.gateway_tries,

@@ -1,0 +1,78 @@
+"""The payment method of an intent: who may pay with it, and what a payment copies from it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database.id_list import id_in
+from shared.database.tables import payment_methods
+from shared.errors import OlderWorkers, PaymentMethodUnusable, Refused
+from shared.lifecycle import FailureCode
+from shared.payments.intent import Intent
+from shared.simulation.scenarios import Scenario, scenario_members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodRules:
+    """What an installation knows of payment methods.
+
+    `scenarios` has the scenario of each known test number and address by its fingerprint. While a worker of 0.1 is
+    alive, no payment is accepted that such a worker would charge otherwise than this version.
+    """
+
+    scenarios: Mapping[str, Scenario]
+    has_workers_of_0_1: Callable[[], bool]
+
+
+async def copy_usable_methods(
+    connection: AsyncConnection, intents: Sequence[Intent], rules: MethodRules, *, now: datetime
+) -> list[dict[str, Any] | Refused]:
+    """Return for each intent the copy of its payment method that the payment keeps, or why it cannot be used.
+
+    A refusal is PaymentMethodUnusable or OlderWorkers.
+    """
+    methods = await _methods_by_id(connection, intents)
+    has_workers_of_0_1 = rules.has_workers_of_0_1()
+    answers: list[dict[str, Any] | Refused] = []
+    for intent in intents:
+        if intent.ready_made is not None:
+            answers.append(OlderWorkers() if has_workers_of_0_1 else intent.ready_made.copy_for_payment())
+            continue
+        method = methods.get(intent.payment_method_id)
+        if method is None or method["user_id"] != intent.user_id:
+            answers.append(PaymentMethodUnusable("This user has no such payment method. Choose or add another one."))
+        elif method["expires_at"] is not None and method["expires_at"] <= now:
+            answers.append(PaymentMethodUnusable("This payment method has expired. Choose or add another one."))
+        else:
+            scenario = _scenario_of(method, rules.scenarios)
+            if has_workers_of_0_1 and scenario is not None and not scenario.is_known_to_0_1:
+                answers.append(OlderWorkers())
+            else:
+                answers.append({"type": method["type"], "details": method["details"], **scenario_members(scenario)})
+    return answers
+
+
+async def _methods_by_id(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[UUID, RowMapping]:
+    wanted = {intent.payment_method_id for intent in intents if intent.ready_made is None}
+    if not wanted:
+        return {}
+    found = await connection.execute(
+        select(payment_methods).where(id_in(payment_methods.c.id, wanted), payment_methods.c.is_active)
+    )
+    return {row["id"]: row for row in found.mappings()}
+
+
+def _scenario_of(method: RowMapping, scenarios: Mapping[str, Scenario]) -> Scenario | None:
+    """Return the scenario by the fingerprint: a method that an older version added behaves like a new one.
+
+    The column is what remains of a method that was added before DATA_KEY was changed.
+    """
+    known = scenarios.get(method["fingerprint"])
+    if known is None and method["scenario"]:
+        return Scenario(FailureCode(method["scenario"]))
+    return known
