@@ -1,6 +1,5 @@
 """The event payment.initiated: written where an endpoint wants it, and nowhere else."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from shared.payments.events import emit
 from shared.payments.payment import Payment
 from tests.support.receivers import register
 from tests.support.rows import accepted, write
-from tests.support.verified import look
+from tests.support.verified import LONG_AGO, NOW, look
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-LONG_AGO = NOW - timedelta(hours=1)
 URL = "https://shop.example/hook"
 
 
