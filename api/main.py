@@ -22,6 +22,7 @@ from api.edge.refusals import RefusalMiddleware
 from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
+    api_keys,
     callback_secret,
     health,
     operations,
@@ -73,7 +74,8 @@ def create_app(api: Api) -> FastAPI:
     app.state.api = api
     app.include_router(health.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    for module in (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, operations):
+    modules = (payment_intents, payments, webhook_endpoints, webhook_deliveries, callback_secret, api_keys, operations)
+    for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
     # "methods" would be taken for the id of a payment. The description has each operation once.

@@ -7,7 +7,9 @@ from time import monotonic
 
 import structlog
 
+from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import open_authenticator
+from api.auth.permissions import Permissions
 from api.edge.admission import Admission
 from api.edge.rate_limits import open_rate_limits
 from api.long_poll import LongPolls
@@ -34,7 +36,9 @@ class Api:
         settings = runtime.settings
         self.runtime = runtime
         self._started = monotonic()
-        self.authenticator = open_authenticator(settings)
+        self.api_keys = ApiKeys(runtime.database, runtime.keyring)
+        self.authenticator = open_authenticator(settings, self.api_keys)
+        self.permissions = Permissions(settings.service_scope)
         self.readiness = open_readiness(settings)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
         self.rate_limits = open_rate_limits(settings, runtime.broker)
@@ -61,10 +65,12 @@ class Api:
             await stack.enter_async_context(self.authenticator.running())
             await stack.enter_async_context(self.readiness.running())
             stack.push_async_callback(self.stats.close)
+            stack.push_async_callback(self.api_keys.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
+            key_uses = tasks.create_task(self.api_keys.run())
             counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
                 yield
@@ -75,6 +81,7 @@ class Api:
                 self.publisher.close()
                 await publisher
                 long_polls.cancel()
+                key_uses.cancel()
                 if counts is not None:
                     counts.cancel()
 

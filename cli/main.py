@@ -6,12 +6,14 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
+from cli.keys import command as keys
 from cli.tokens import mint
 from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import Settings, load_settings
@@ -60,6 +62,17 @@ def _report_errors() -> Iterator[None]:
         reason = f"The database does not answer: {error}" if isinstance(error, DatabaseUnavailable) else str(error)
         errors.print(reason, style="red", markup=False)
         raise typer.Exit(1) from None
+
+
+class _Reporting(TyperGroup):
+    """A group of commands whose errors are reported like those of the other commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _report_errors():
+            return super().invoke(ctx)
+
+
+app.add_typer(keys.app, name="keys", cls=_Reporting)
 
 
 @app.command()

@@ -30,6 +30,7 @@ from shared.errors import (
 )
 from shared.ids import new_id
 from shared.payments.accept import Intent
+from shared.payments.find import Visible
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, Scripted, added, opened, order, problem, row_counts
 from tests.support.servers import PostgresServer
@@ -267,6 +268,7 @@ def intent(method_id: str, **changes: Any) -> Intent:
         id=new_id(),
         user_id="1",
         created_by="user:1",
+        visible=Visible(user_id="1"),
         order_id="poisoned",
         payment_method_id=UUID(method_id),
         amount=1585,

@@ -4,15 +4,16 @@ import re
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 
 from api.edge.disconnect import Disconnect, disconnect_of
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import UrlRefused
-from shared.ids import parse_id
+from shared.ids import USER_ID, parse_id
 from shared.payments.payment import Payment
 from shared.webhooks.url_policy import AddressPolicy, check_callback_url
 
@@ -38,6 +39,10 @@ type Prefer = Annotated[
         description="`wait=N` (RFC 7240): hold the answer until the payment has ended, for at most "
         f"N seconds (1-{WAIT_MAX_S}).",
     ),
+]
+type NamedUser = Annotated[
+    str | None,
+    Query(description="The user whose objects are meant. Only services and admins may name one.", pattern=USER_ID),
 ]
 type IfNoneMatch = Annotated[
     str | None,
@@ -84,9 +89,13 @@ def parse_path_id(text: str) -> UUID:
     return found_or_404(parse_id(text))
 
 
-def location(request: Request, object_id: UUID) -> str:
-    """Return the path of the object that a POST to a collection has created: it is below the path of the POST."""
-    return f"{request.scope['path']}/{object_id}"
+def location(request: Request, object_id: UUID, *, user_id: str | None = None) -> str:
+    """Return the path of the object that a POST to a collection has created: it is below the path of the POST.
+
+    If the request named a user, the GET of the object must name the user as well.
+    """
+    query = f"?{urlencode({'user_id': user_id})}" if user_id is not None else ""
+    return f"{request.scope['path']}/{object_id}{query}"
 
 
 def check_receiver_url(policy: AddressPolicy, pointer: str, url: str) -> None:

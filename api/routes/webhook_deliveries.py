@@ -18,6 +18,7 @@ from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_o
 from api.routes.parameters import ApiState, parse_path_id
 from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
+from api.state import Api
 from shared.broker.client import Queue
 from shared.database.leases import WorkItem
 from shared.payments.find import find
@@ -56,11 +57,11 @@ async def resend_delivery(
     async def work(
         connection: AsyncConnection, now: datetime, repeated: UUID | None
     ) -> tuple[Delivery, WorkItem | None]:
-        await _visible(connection, principal, wanted)
+        await _visible(connection, api, principal, wanted)
         item = None if repeated else await resend(connection, now, wanted)
         if item is None and not repeated:
             raise Problem(Code.NOT_FOUND)
-        return await _visible(connection, principal, wanted), item
+        return await _visible(connection, api, principal, wanted), item
 
     (delivery, item), is_repeat = await run_idempotent(api.runtime.database, key_request, work)
     if item is not None:
@@ -69,13 +70,13 @@ async def resend_delivery(
     return json_response(delivery.to_json(), status=202, headers=REPLAYED_HEADER if is_repeat else None)
 
 
-async def _visible(connection: AsyncConnection, principal: Principal, delivery_id: UUID) -> Delivery:
+async def _visible(connection: AsyncConnection, api: Api, principal: Principal, delivery_id: UUID) -> Delivery:
     """Return the delivery if the principal may see its payment or created its endpoint. Raises Problem (404)."""
     delivery = await find_delivery(connection, delivery_id)
     if delivery is not None and (
         principal.role == Role.ADMIN
         or delivery.endpoint_created_by == principal.actor
-        or await find(connection, delivery.payment_id, principal.visible)
+        or await find(connection, delivery.payment_id, api.permissions.visible(principal))
     ):
         return delivery
     raise Problem(Code.NOT_FOUND)

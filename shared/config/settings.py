@@ -13,7 +13,14 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
 from shared.config.processing import AcceptanceSettings, GatewaySettings, WorkerSettings
-from shared.config.security import DEVELOPMENT_SECRET, SECRET_BYTES_MIN, AuthMode, AuthSettings, KeySettings
+from shared.config.security import (
+    DEVELOPMENT_SECRET,
+    SECRET_BYTES_MIN,
+    AuthMode,
+    AuthSettings,
+    KeySettings,
+    RoleSettings,
+)
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
 from shared.config.upstreams import OrderServiceSettings, UpstreamSettings
 from shared.config.values import ONE_DAY_S, Network, is_loopback, reason_of
@@ -32,6 +39,7 @@ class Settings(
     StorageSettings,
     KeySettings,
     AuthSettings,
+    RoleSettings,
     OrderServiceSettings,
     UpstreamSettings,
     GatewaySettings,

@@ -15,6 +15,7 @@ from shared.database.tables import columns_of, deliveries, delivery_attempts, me
 from shared.idempotency import KeyRequest
 from shared.ids import new_id
 from shared.payments.accept import Intent
+from shared.payments.find import Visible
 from shared.webhooks.attempts import AttemptOutcome, DeliveryAttempt
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.gateway.ledger import Ledger
@@ -104,6 +105,7 @@ def new_intent(order_id: str, key: str | None, amount: int) -> Intent:
         id=payment_id,
         user_id="1",
         created_by="user:1",
+        visible=Visible(user_id="1"),
         order_id=order_id,
         payment_method_id=METHOD_ID,
         amount=amount,
