@@ -1,7 +1,7 @@
 """The commands of `payments keys`. Errors that prevent a command are raised: `cli.main` reports them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 DAYS_MAX = 3650
 HEADINGS = ("id", "principal", "key", "created", "expires", "last used")
-EXIT_NOT_FOUND = 1
+EXIT_NOT_DONE = 1
 
 app = typer.Typer(
     help="Create, list and revoke API keys of services and admins.", no_args_is_help=True, rich_markup_mode="markdown"
@@ -51,7 +51,7 @@ def create(
     """
     from shared.api_keys import KeyRole  # noqa: PLC0415 - see `_store`
 
-    key, created = _store().create_key(name, KeyRole(role), days)
+    key, created = _confirmed(lambda: _store().create_key(name, KeyRole(role), days))
     # Only the key goes to standard output, so that a shell can keep it: KEY=$(payments keys create --name orders).
     print(key)
     messages.print(f"Created the API key {created.id} of {created.principal}. It is not shown again.", markup=False)
@@ -67,11 +67,24 @@ def list_keys() -> None:
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="The id of the key, from `payments keys list`.")]) -> None:
     """Revoke an API key for good. Within 10 seconds no API process accepts it any more."""
-    revoked = _store().revoke(key_id)
+    revoked = _confirmed(lambda: _store().revoke(key_id))
     if revoked is None:
         messages.print("There is no such API key. `payments keys list` shows the ids.", style="red")
-        raise typer.Exit(EXIT_NOT_FOUND)
+        raise typer.Exit(EXIT_NOT_DONE)
     messages.print(f"Revoked the API key {revoked.id} of {revoked.principal}.", markup=False)
+
+
+def _confirmed[T](change: Callable[[], T]) -> T:
+    """Return the result of `change`. If the answer to its commit was lost, exit and say how to find out."""
+    from shared.errors import CommitUnknown  # noqa: PLC0415 - see `_store`
+
+    try:
+        return change()
+    except CommitUnknown:
+        messages.print(
+            "The database did not confirm the change. `payments keys list` shows whether it was made.", style="red"
+        )
+        raise typer.Exit(EXIT_NOT_DONE) from None
 
 
 def _cells(key: "ApiKey") -> tuple[str, ...]:
