@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import typer
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from cli.keys.command import NAME, _confirmed, create
@@ -181,13 +181,17 @@ async def asked(shop: Shop, key: str) -> int:
     return answer.status_code
 
 
-async def test_a_key_with_an_idempotency_key_is_sound(running_api: RunningApi, settings: Settings) -> None:
+async def test_verify_checks_the_idempotency_keys_of_api_keys(running_api: RunningApi, settings: Settings) -> None:
     answer = await running_api.admin().post(
         "/api-keys", json={"name": "orders", "role": "service"}, headers={"Idempotency-Key": "k"}
     )
     await running_api.admin().delete(f"/api-keys/{answer.json()['id']}")
     verified = await asyncio.to_thread(CliRunner().invoke, app, ["verify"], env=environment_of(settings))
     assert verified.exit_code == 0, verified.output
+    async with running_api.database.transaction() as connection:
+        await connection.execute(delete(api_keys))
+    verified = await asyncio.to_thread(CliRunner().invoke, app, ["verify"], env=environment_of(settings))
+    assert (verified.exit_code, "dangling_idempotency_key" in verified.output) == (1, True)
 
 
 @pytest.mark.slow
