@@ -18,7 +18,6 @@ from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import api_keys
 from shared.errors import CommitUnknown
-from shared.ids import new_id
 from tests.support.api_client import RunningApi, created_key, problem
 from tests.support.processes import PaymentsProcess, Shop, environment_of, processes
 from tests.support.waiting import eventually
@@ -27,6 +26,7 @@ pytest_plugins = ["tests.support.api_fixtures"]
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 REFUSED_WITHIN_S = 10
+UNKNOWN_ID = "01a21e56-d069-72e6-9f2c-44be0a381c81"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ async def test_keys_are_listed_and_revoked(running_api: RunningApi, settings: Se
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("key_id", [str(new_id()), "1", "orders", "sk_sim_x"])
+@pytest.mark.parametrize("key_id", [UNKNOWN_ID, "1", "orders", "sk_sim_x"])
 async def test_an_unknown_id_is_said(settings: Settings, key_id: str) -> None:
     done = await keys(settings, "revoke", key_id)
     assert (done.code, "`payments keys list` shows the ids" in done.words) == (1, True)
@@ -126,7 +126,7 @@ async def test_a_key_of_another_data_key_is_not_known_to_the_api(
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("arguments", [("list",), ("create", "--name", "x"), ("revoke", str(new_id()))])
+@pytest.mark.parametrize("arguments", [("list",), ("create", "--name", "x"), ("revoke", UNKNOWN_ID)])
 async def test_no_database_is_made(settings: Settings, tmp_path: Path, arguments: tuple[str]) -> None:
     folder = tmp_path / "nowhere"
     done = await keys(settings.model_copy(update={"database_url": f"sqlite:///{folder}/x.db"}), *arguments)

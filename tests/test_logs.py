@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cli.main import _announce
-from shared.api_keys import new_api_key
 from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import load_settings
 from shared.logs import MASK, hide_secrets, redact
@@ -19,7 +18,7 @@ from tests.support.api_client import VISA
 ROOT = Path(__file__).resolve().parent.parent
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoxfQ.c2lnbmF0dXJl"  # pragma: allowlist secret
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # pragma: allowlist secret
-API_KEY = new_api_key()
+API_KEY = "sk_sim_7Qd2MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwEXAMPLE"  # pragma: allowlist secret
 
 
 # -- what is hidden
