@@ -76,6 +76,16 @@ async def test_an_admins_key_creates_keys(running_api: RunningApi, admin: httpx.
     assert (answer.status_code, answer.json()["created_by"]) == (201, "admin:ops")
 
 
+@pytest.mark.parametrize("role", ["service", "admin"])
+async def test_names_may_be_as_long_as_they_may_be(running_api: RunningApi, role: str) -> None:
+    creator = running_api.admin("y" * 64)
+    created = (await creator.post("/api-keys", json={"name": "x" * 64, "role": role}, headers=IDEMPOTENT)).json()
+    assert (created["name"], created["created_by"]) == ("x" * 64, f"admin:{'y' * 64}")
+    holder = running_api.bearing(created["key"])
+    assert (await holder.post("/payments", json=order(await added(holder)), headers=IDEMPOTENT)).status_code == 202
+    assert (await creator.delete(f"/api-keys/{created['id']}")).status_code == 204
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [

@@ -173,6 +173,7 @@ def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict
         assert ("security" in operation) == (key in OPERATIONS), key
     [scheme] = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert all(word in scheme["description"] for word in ("JWT", "API key", "sk_sim_"))
 
 
 def test_the_headers_that_clients_may_send_are_described(document: dict[str, Any]) -> None:
