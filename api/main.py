@@ -24,6 +24,7 @@ from api.edge.refusals import RefusalMiddleware
 from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.routes import (
+    api_keys,
     callback_secret,
     docs,
     health,
@@ -98,6 +99,7 @@ def create_app(api: Api) -> FastAPI:
         webhook_endpoints,
         webhook_deliveries,
         callback_secret,
+        api_keys,
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)

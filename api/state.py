@@ -8,7 +8,9 @@ from time import monotonic
 
 import structlog
 
+from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import open_authenticator
+from api.auth.permissions import Permissions
 from api.edge.admission import Admission
 from api.edge.rate_limits import open_rate_limits
 from api.fingerprints import known_scenarios
@@ -44,7 +46,9 @@ class Api:
         self.runtime = runtime
         self._started = monotonic()
         self.is_stopping = False
-        self.authenticator = open_authenticator(settings)
+        self.api_keys = ApiKeys(runtime.database, runtime.keyring)
+        self.authenticator = open_authenticator(settings, self.api_keys)
+        self.permissions = Permissions(settings.service_scope)
         self.readiness = open_readiness(settings)
         self.database_health = CachedCall(partial(is_usable, runtime.database), ttl_s=DATABASE_HEALTH_S)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
@@ -75,6 +79,7 @@ class Api:
             await stack.enter_async_context(self.readiness.running())
             stack.push_async_callback(self.stats.close)
             stack.push_async_callback(self.database_health.close)
+            stack.push_async_callback(self.api_keys.close)
             # Before the first request: an older worker must not get what it would do wrong.
             await self.worker_versions.run_once()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -82,6 +87,7 @@ class Api:
             long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
+            key_uses = tasks.create_task(self.api_keys.run())
             counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
                 yield
@@ -93,6 +99,7 @@ class Api:
                 await publisher
                 long_polls.cancel()
                 worker_versions.cancel()
+                key_uses.cancel()
                 if counts is not None:
                     counts.cancel()
 

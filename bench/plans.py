@@ -110,6 +110,7 @@ def _intent(user_id: str, method_id: UUID) -> Intent:
         id=new_id(),
         user_id=user_id,
         created_by=f"user:{user_id}",
+        visible=Visible(user_id=user_id),
         order_id=f"plan-{new_id()}",
         payment_method_id=method_id,
         amount=1000,

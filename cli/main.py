@@ -4,13 +4,14 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
 
 from cli.errors import EXIT_WRONG_SETTINGS, errors, report_errors
 from cli.greeting import greet
+from cli.keys import command as keys
 from cli.options import PlainCommand, PlainGroup, Shape, moment, number, whole_number
 from cli.tokens import TokenRole, mint
 from shared.config.settings import load_settings
@@ -55,6 +56,17 @@ def main(
     ] = False,
 ) -> None:
     """A simulated payment processor. Settings come from the environment: see docs/configuration.md."""
+
+
+class _ReportingGroup(PlainGroup):
+    """A group of commands whose errors are reported like those of the other commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with report_errors():
+            return super().invoke(ctx)
+
+
+app.add_typer(keys.app, name="keys", cls=_ReportingGroup)
 
 
 @app.command(cls=PlainCommand)

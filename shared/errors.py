@@ -52,7 +52,10 @@ class Refused(PaymentsError):
 
 
 class PaymentInProgress(Refused):
-    """Another payment of this user for this order is not settled yet; `payment_id` is None if it has just ended."""
+    """Another payment of this user for this order is not settled yet.
+
+    `payment_id` is None if that payment has just ended, or if the client may not see it.
+    """
 
     def __init__(self, payment_id: UUID | None) -> None:
         super().__init__("This order already has a payment in progress. Wait for it to end.")
@@ -60,9 +63,9 @@ class PaymentInProgress(Refused):
 
 
 class OrderAlreadyPaid(Refused):
-    """This user has paid this order, with the payment `payment_id`."""
+    """This user has paid this order, with the payment `payment_id`; None if the client may not see that payment."""
 
-    def __init__(self, payment_id: UUID) -> None:
+    def __init__(self, payment_id: UUID | None) -> None:
         super().__init__("This order is already paid. It needs no other payment.")
         self.payment_id = payment_id
 

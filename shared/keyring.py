@@ -1,4 +1,4 @@
-"""The keys that are derived from DATA_KEY, and their uses: fingerprints, encryption of secrets, signed cursors.
+"""The keys that are derived from DATA_KEY, and their uses: keyed hashes, encryption of secrets, signed cursors.
 
 No key, and nothing that was hashed or encrypted, is ever logged here.
 """
@@ -25,6 +25,7 @@ class Keyring:
     fingerprint_key: bytes = field(repr=False)
     cursor_key: bytes = field(repr=False)
     callback_key: bytes = field(repr=False)
+    api_key_key: bytes = field(repr=False)
     cipher: Fernet = field(repr=False)
 
     def fingerprint(self, *parts: str | bytes) -> str:
@@ -33,6 +34,10 @@ class Keyring:
         Without the key, no card number can be found from its fingerprint by trying all numbers.
         """
         return _mac(self.fingerprint_key, *parts).hex()
+
+    def api_key_hash(self, api_key: str) -> str:
+        """Return the keyed hash (64 hex digits) by which an API key is found. It changes with DATA_KEY."""
+        return _mac(self.api_key_key, api_key).hex()
 
     def seal_cursor(self, payload: bytes) -> str:
         """Return `payload` as opaque text with a MAC: `open_cursor` accepts only text that was made here."""
@@ -78,6 +83,7 @@ def open_keyring(settings: Settings) -> Keyring:
         fingerprint_key=_derive(root, "fingerprints"),
         cursor_key=_derive(root, "cursors"),
         callback_key=_derive(callback_root, "callbacks"),
+        api_key_key=_derive(root, "api keys"),
         cipher=Fernet(base64.urlsafe_b64encode(_derive(root, "secrets at rest"))),
     )
 

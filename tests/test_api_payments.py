@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from api.schemas.payments import Payment as PaymentModel
+from shared.config.settings import Settings
 from shared.database.tables import events, payments
 from shared.ids import new_id
 from shared.payments.cancel import cancel
@@ -26,6 +28,7 @@ from tests.support.api_client import (
     change,
     claimed,
     opened,
+    opened_with,
     order,
     paid,
     paypal,
@@ -440,21 +443,25 @@ async def test_a_payments_deliveries_name_its_receivers_and_show_the_owners_own_
     ("method", "path"),
     [("GET", ""), ("GET", "/status"), ("GET", "/history"), ("GET", "/deliveries"), ("POST", "/cancel")],
 )
-async def test_a_payment_is_for_its_owner_its_creator_and_admins_and_404_for_everybody_else(
-    running_api: RunningApi, method: str, path: str
+@pytest.mark.parametrize("scope", ["all", "created"])
+async def test_a_payment_is_for_its_owner_services_and_admins_and_404_for_everybody_else(
+    make_settings: Callable[..., Settings], scope: str, method: str, path: str
 ) -> None:
+    """With SERVICE_SCOPE=created, of the services only for the one that created it."""
+    async with opened_with(make_settings(service_scope=scope)) as running_api:
+        await check_who_may(running_api, scope, method, path)
+
+
+async def check_who_may(running_api: RunningApi, scope: str, method: str, path: str) -> None:
     payer, creator = running_api.user(7), running_api.service("shop")
     payment = await accepted(creator, order(await added(payer), user_id=7))
-    for stranger in (
-        running_api.user(8),
-        running_api.service("other"),
-        running_api.service("7"),
-        running_api.user("shop"),
-    ):
+    services = [running_api.service("other"), running_api.service("7")]
+    for stranger in (running_api.user(8), running_api.user("shop"), *(services if scope == "created" else [])):
         problem(await stranger.request(method, f"/payments/{payment['id']}{path}"), 404, "not_found")
     assert (await claimed(running_api.database, payment["id"])) is not None  # it was not cancelled either
     await change(running_api.database, payment["id"], status="PENDING")
-    for client in (payer, creator, running_api.admin(), running_api.user(9, roles=["x", "super_admin"])):
+    allowed = [payer, creator, running_api.admin(), running_api.user(9, roles=["x", "super_admin"])]
+    for client in (*allowed, *(services if scope == "all" else [])):
         answer = await client.request(method, f"/payments/{payment['id']}{path}")
         assert answer.status_code == 200, answer.text
 
@@ -524,7 +531,7 @@ async def test_an_empty_list_is_a_list(user: httpx.AsyncClient) -> None:
     assert (await user.get("/payments")).json() == {"payments": [], "limit": 20, "next_cursor": None}
 
 
-async def test_everybody_lists_their_own_and_admins_list_all(running_api: RunningApi) -> None:
+async def test_users_list_their_own_services_and_admins_all(running_api: RunningApi) -> None:
     payer, other, creator = running_api.user(7), running_api.user(8), running_api.service("shop")
     own = await paid(payer)
     made = await accepted(creator, order(await added(payer), user_id=7))
@@ -535,13 +542,23 @@ async def test_everybody_lists_their_own_and_admins_list_all(running_api: Runnin
     assert seen == {
         "payer": {own["id"], made["id"]},
         "other": {foreign["id"]},
-        "creator": {made["id"]},
+        "creator": {own["id"], made["id"], foreign["id"]},
         "admin": {own["id"], made["id"], foreign["id"]},
     }
-    of_user = (await running_api.admin().get("/payments", params={"user_id": "7"})).json()["payments"]
-    assert {payment["id"] for payment in of_user} == {own["id"], made["id"]}
-    for client in (payer, creator):
-        problem(await client.get("/payments", params={"user_id": "7"}), 403, "forbidden")
+    for client in (creator, running_api.admin()):
+        of_user = (await client.get("/payments", params={"user_id": "7"})).json()["payments"]
+        assert {payment["id"] for payment in of_user} == {own["id"], made["id"]}
+    problem(await payer.get("/payments", params={"user_id": "7"}), 403, "forbidden")
+
+
+async def test_with_the_scope_created_a_service_lists_what_it_created(make_settings: Callable[..., Settings]) -> None:
+    async with opened_with(make_settings(service_scope="created")) as running_api:
+        payer, creator = running_api.user(7), running_api.service("shop")
+        await paid(payer)
+        made = await accepted(creator, order(await added(payer), user_id=7))
+        assert [payment["id"] for payment in (await creator.get("/payments")).json()["payments"]] == [made["id"]]
+        refused = problem(await creator.get("/payments", params={"user_id": "7"}), 403, "forbidden")
+        assert refused["detail"] == "Only admins may name a user here. Leave out user_id."
 
 
 async def test_lists_are_filtered_by_status_and_order(running_api: RunningApi, user: httpx.AsyncClient) -> None:

@@ -23,6 +23,7 @@ from tests.support.api_client import (
     accepted,
     added,
     opened,
+    opened_with,
     order,
     paid,
     pointers,
@@ -446,16 +447,19 @@ async def test_a_delivery_that_is_being_sent_is_409(
     assert "idempotency_keys" not in await row_counts(running_api.database)
 
 
-async def test_a_delivery_is_resent_by_those_who_may_see_it(running_api: RunningApi) -> None:
-    payer, creator, registrar = running_api.user(7), running_api.service("creator"), running_api.service("registrar")
-    await registered(registrar, event_types=["payment.initiated"])
-    payment = await accepted(creator, order(await added(payer), user_id=7))
-    delivery = await only_delivery(payer, payment)
-    path = f"/webhook-deliveries/{delivery['id']}/resend"
-    for stranger in (running_api.user(8), running_api.service("other"), running_api.user("registrar")):
-        problem(await stranger.post(path), 404, "not_found")
-    for client in (payer, creator, registrar, running_api.admin()):
-        assert (await client.post(path)).status_code == 202
+@pytest.mark.parametrize("scope", ["all", "created"])
+async def test_a_delivery_is_resent_by_those_who_may_see_it(make_settings: Callable[..., Settings], scope: str) -> None:
+    async with opened_with(make_settings(service_scope=scope)) as running_api:
+        payer, other = running_api.user(7), running_api.service("other")
+        creator, registrar = running_api.service("creator"), running_api.service("registrar")
+        await registered(registrar, event_types=["payment.initiated"])
+        payment = await accepted(creator, order(await added(payer), user_id=7))
+        delivery = await only_delivery(payer, payment)
+        path = f"/webhook-deliveries/{delivery['id']}/resend"
+        for stranger in (running_api.user(8), running_api.user("registrar"), *([other] if scope == "created" else [])):
+            problem(await stranger.post(path), 404, "not_found")
+        for client in (payer, creator, registrar, running_api.admin(), *([other] if scope == "all" else [])):
+            assert (await client.post(path)).status_code == 202
 
 
 async def test_to_an_endpoint_that_is_disabled_or_gone_nothing_is_resent(

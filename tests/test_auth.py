@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from api.auth.permissions import Permissions
 from api.auth.principal import Principal, Role
 from api.auth.tokens import NOT_BEFORE_LEEWAY_S, SharedSecretVerifier
 from api.problems import Code, Problem
@@ -135,10 +136,13 @@ def test_only_signed_claims_grant_a_role(verifier: SharedSecretVerifier, claims:
     assert verifier.verified(token(SECRET, user_id=1, **claims)).principal.role == role
 
 
-def test_a_principal_sees_what_its_role_lets_it() -> None:
-    assert Principal("1", Role.USER).visible == Visible(user_id="1")
-    assert Principal("shop", Role.SERVICE).visible == Visible(created_by="service:shop")
-    assert Principal("1", Role.ADMIN).visible == Visible()
+def test_a_principal_sees_what_its_role_and_the_scope_of_services_let_it() -> None:
+    of_all, of_created = Permissions("all"), Permissions("created")
+    for permissions in (of_all, of_created):
+        assert permissions.visible(Principal("1", Role.USER)) == Visible(user_id="1")
+        assert permissions.visible(Principal("1", Role.ADMIN)) == Visible()
+    assert of_all.visible(Principal("shop", Role.SERVICE)) == Visible()
+    assert of_created.visible(Principal("shop", Role.SERVICE)) == Visible(created_by="service:shop")
 
 
 # -- what is refused

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from structlog.testing import capture_logs
 
+from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import Authenticator
 from api.auth.introspection import Introspection
 from api.auth.jwks import PublicKeys
@@ -333,7 +334,12 @@ async def test_many_at_once_with_one_token_share_one_call(auth_service: AuthServ
     async with upstream_of(auth_service) as upstream:
         introspection = CountingIntrospection(upstream, cache_s=0)
         verifier = SharedSecretVerifier(secret=TEST_SECRET, algorithm="HS256")
-        authenticator = Authenticator("local_then_remote", verifier, introspection=introspection)
+        authenticator = Authenticator(
+            "local_then_remote",
+            verifier,
+            api_keys=ApiKeys(runtime.database, runtime.keyring),
+            introspection=introspection,
+        )
         async with opened(runtime, authenticator=authenticator) as running_api:
             bearer = auth_service.token(1)
             asked = [asyncio.create_task(ask(running_api, bearer)) for _ in range(30)]

@@ -1,6 +1,6 @@
 """Authorization: every operation and every kind of client, in one table. An operation without a row fails."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,18 @@ from starlette.routing import Route
 from api.main import create_app
 from api.paths import PLATFORM_PREFIX, PREFIX
 from api.state import Api
-from shared.config.settings import load_settings
+from shared.config.settings import Settings, load_settings
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, added, card, order
+from tests.support.api_client import RunningApi, added, card, created_key, order
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
 # What each client is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created
 # by them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object
 # in the list. 404 is the answer to whatever is not theirs: not even that it exists is shown. (An admin's 404 for the
-# last verification says that there was none.)
+# last verification says that there was none.) 409+ names the payment of the order and 409 does not. The same card again
+# is 200. Where two answers stand, the second is that of SERVICE_SCOPE=created. `other_s` has an API key, the other
+# clients have tokens.
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -34,26 +36,38 @@ GET    /docs/{name}                          file              200  200  200   2
 
 POST   /payments                             own_method        401  202  422   422     422     422
 POST   /payments                             named_user        401  403  403   202     202     202
-GET    /payments                             payment           401  sees not   not     not     sees
-GET    /payments                             ordered           401  sees not   sees    not     sees
-GET    /payments                             filtered          401  403  403   403     403     sees
-GET    /payments/{payment_id}                payment           401  200  404   404     404     200
-GET    /payments/{payment_id}                ordered           401  200  404   200     404     200
-GET    /payments/{payment_id}/status         payment           401  200  404   404     404     200
-GET    /payments/{payment_id}/status         ordered           401  200  404   200     404     200
-GET    /payments/{payment_id}/history        payment           401  200  404   404     404     200
-GET    /payments/{payment_id}/history        ordered           401  200  404   200     404     200
-GET    /payments/{payment_id}/deliveries     payment           401  200  404   404     404     200
-GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     404     200
-POST   /payments/{payment_id}/cancel         payment           401  200  404   404     404     200
-POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     404     200
+POST   /payments                             taken_order       401  409+ 422   422     422     422
+POST   /payments                             named_taken       401  403  403   409+/409 409+/409 409+
+POST   /payments                             named_ordered     401  403  403   409+    409+/409 409+
+GET    /payments                             payment           401  sees not   sees/not sees/not sees
+GET    /payments                             ordered           401  sees not   sees    sees/not sees
+GET    /payments                             filtered          401  403  403   sees/403 sees/403 sees
+GET    /payments/{payment_id}                payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}                ordered           401  200  404   200     200/404 200
+GET    /payments/{payment_id}/status         payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/status         ordered           401  200  404   200     200/404 200
+GET    /payments/{payment_id}/history        payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/history        ordered           401  200  404   200     200/404 200
+GET    /payments/{payment_id}/deliveries     payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     200/404 200
+POST   /payments/{payment_id}/cancel         payment           401  200  404   200/404 200/404 200
+POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     200/404 200
 
 POST   /payment-methods                      -                 401  201  201   201     201     201
 GET    /test-methods                         -                 401  200  200   200     200     200
+POST   /payment-methods                      named_owner       401  403  403   201/403 200/403 200/201
 GET    /payment-methods                      method            401  sees not   not     not     not
+GET    /payment-methods                      named_method      401  403  403   sees/403 sees/403 sees
+GET    /payment-methods                      misnamed_method   401  403  403   not/403 not/403 not
 GET    /payment-methods/{method_id}          method            401  200  404   404     404     200
+GET    /payment-methods/{method_id}          named_method      401  403  403   200/403 200/403 200
+GET    /payment-methods/{method_id}          misnamed_method   401  403  403   404/403 404/403 404
 PATCH  /payment-methods/{method_id}          method            401  200  404   404     404     200
+PATCH  /payment-methods/{method_id}          named_method      401  403  403   200/403 200/403 200
+PATCH  /payment-methods/{method_id}          misnamed_method   401  403  403   404/403 404/403 404
 DELETE /payment-methods/{method_id}          method            401  204  404   404     404     204
+DELETE /payment-methods/{method_id}          named_method      401  403  403   204/403 204/403 204
+DELETE /payment-methods/{method_id}          misnamed_method   401  403  403   404/403 404/403 404
 
 POST   /webhook-endpoints                    -                 401  403  403   201     201     201
 GET    /webhook-endpoints                    endpoint          401  403  403   sees    not     sees
@@ -61,22 +75,30 @@ GET    /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   2
 PATCH  /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   200     404     200
 DELETE /webhook-endpoints/{endpoint_id}      endpoint          401  403  403   204     404     204
 GET    /webhook-endpoints/{endpoint_id}/deliveries  endpoint   401  403  403   200     404     200
-GET    /webhook-deliveries/{delivery_id}     callback          401  200  404   404     404     200
-GET    /webhook-deliveries/{delivery_id}     delivery          401  200  404   200     404     200
-POST   /webhook-deliveries/{delivery_id}/resend     callback   401  202  404   404     404     202
-POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   202     404     202
+GET    /webhook-deliveries/{delivery_id}     callback          401  200  404   200/404 200/404 200
+GET    /webhook-deliveries/{delivery_id}     delivery          401  200  404   200     200/404 200
+POST   /webhook-deliveries/{delivery_id}/resend     callback   401  202  404   202/404 202/404 202
+POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   202     202/404 202
 
 GET    /callback-secret                      -                 401  200  200   200     200     200
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
+
+POST   /api-keys                             -                 401  403  403   403     403     201
+GET    /api-keys                             api_key           401  403  403   403     403     sees
+DELETE /api-keys/{key_id}                    api_key           401  403  403   403     403     204
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
+SCOPES = ("all", "created")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
 ON_THE_PLATFORM = {
     "/payments": "/payments",
     "/payment-methods": "/payments/methods",
     "/test-methods": "/payments/test-methods",
 }
+# The user whom a request on such an object names in its query or its body.
+NAMED = {"filtered": "1", "named_method": "1", "misnamed_method": "2"}
+NAMED_IN_BODY = {"named_user": "1", "named_taken": "1", "named_ordered": "1", "named_owner": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,13 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.thing}"
+
+    def expected(self, scope: str) -> dict[str, str]:
+        """The answer to each client, with this SERVICE_SCOPE."""
+        return {
+            actor: answer.split("/")[-1 if scope == "created" else 0]
+            for actor, answer in zip(ACTORS, self.answers, strict=True)
+        }
 
 
 def rows() -> list[Row]:
@@ -110,13 +139,25 @@ def addresses(path: str) -> list[str]:
     return [PREFIX + path, *platform]
 
 
-def clients(running_api: RunningApi) -> dict[str, httpx.AsyncClient]:
+@pytest.fixture(params=SCOPES)
+def scope(request: pytest.FixtureRequest) -> str:
+    """Both values of SERVICE_SCOPE, one after the other."""
+    value: str = request.param
+    return value
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings], scope: str) -> Settings:
+    return make_settings(service_scope=scope)
+
+
+async def clients(running_api: RunningApi) -> dict[str, httpx.AsyncClient]:
     return {
         "none": running_api.client(base=""),
         "user": running_api.user(1),
         "other": running_api.user(2),
         "service": running_api.service("shop"),
-        "other_s": running_api.service("stall"),
+        "other_s": running_api.bearing(await created_key(running_api.admin(), name="stall")),
         "admin": running_api.admin("root"),
     }
 
@@ -127,6 +168,7 @@ class Things:
     def __init__(self, running_api: RunningApi) -> None:
         self.user = running_api.user(1)
         self.service = running_api.service("shop")
+        self.admin = running_api.admin("root")
         self._number = 0
 
     async def make(self, thing: str) -> dict[str, str]:
@@ -145,8 +187,23 @@ class Things:
         body = order(await added(self.user), user_id="1")
         return {"payment_id": (await self.service.post("/payments", json=body)).json()["id"]}
 
+    async def taken_order(self) -> dict[str, str]:
+        return await self._with_order_id(self.payment)
+
+    async def named_ordered(self) -> dict[str, str]:
+        return await self._with_order_id(self.ordered)
+
+    async def _with_order_id(self, make: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:
+        made = await make()
+        payment = (await self.user.get("/payments/{payment_id}".format(**made))).json()
+        return {"method_id": payment["payment_method_id"], "order_id": payment["order_id"]}
+
+    async def api_key(self) -> dict[str, str]:
+        return {"key_id": (await self.admin.post("/api-keys", json=self.key_body())).json()["id"]}
+
     filtered = payment
-    own_method = named_user = method
+    own_method = named_user = named_method = misnamed_method = method
+    named_taken = taken_order
 
     async def file(self) -> dict[str, str]:
         return {"name": "viewer.css"}
@@ -173,6 +230,9 @@ class Things:
         url = f"https://o{self._number}.example/"
         return {"name": "o", "url": url, "event_types": ["payment.initiated"]}
 
+    def key_body(self) -> dict[str, Any]:
+        return {"name": "orders", "role": "service"}
+
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
         """What is sent: right in everything but, perhaps, its sender."""
         if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend")):
@@ -181,28 +241,33 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         if "endpoint" in row.path:
             return self.endpoint_body()
-        if "method" in row.path:
-            return card()
-        return order(ids["method_id"], **({"user_id": "1"} if row.thing == "named_user" else {}))
+        if "api-keys" in row.path:
+            return self.key_body()
+        named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}
+        return {**card(), **named} if "method" in row.path else order(**ids, **named)
 
 
 @pytest.mark.parametrize("row", rows(), ids=str)
-async def test_every_client_gets_what_the_table_says(running_api: RunningApi, row: Row) -> None:
+async def test_every_client_gets_what_the_table_says(running_api: RunningApi, scope: str, row: Row) -> None:
     things = Things(running_api)
-    answered = []
-    for client in clients(running_api).values():
+    answered = {}
+    for actor, client in (await clients(running_api)).items():
         ids = await things.make(row.thing)
         client.base_url = httpx.URL(running_api.url)
         answer = await client.request(
             row.method,
             row.path.format(**ids),
             json=things.body(row, ids),
-            params={"user_id": "1"} if row.thing == "filtered" else None,
+            params={"user_id": NAMED[row.thing]} if row.thing in NAMED else None,
         )
         is_list = row.thing != "-" and "{" not in row.path and row.method == "GET" and answer.status_code == 200
-        [wanted] = ids.values() if is_list else [""]
-        answered.append(("sees" if wanted in answer.text else "not") if is_list else str(answer.status_code))
-    assert dict(zip(ACTORS, answered, strict=True)) == dict(zip(ACTORS, row.answers, strict=True))
+        if is_list:
+            [wanted] = ids.values()
+            answered[actor] = "sees" if wanted in answer.text else "not"
+        else:
+            names_payment = answer.status_code == 409 and "payment_id" in answer.json()
+            answered[actor] = f"{answer.status_code}{'+' if names_payment else ''}"
+    assert answered == row.expected(scope)
 
 
 def test_every_operation_has_a_row() -> None:
@@ -221,7 +286,7 @@ def test_without_a_token_everything_but_the_root_is_401() -> None:
 
 
 async def test_every_principal_has_a_callback_secret_of_its_own(running_api: RunningApi) -> None:
-    with_token = [client for name, client in clients(running_api).items() if name != "none"]
+    with_token = [client for name, client in (await clients(running_api)).items() if name != "none"]
     with_token += [running_api.service("1"), running_api.admin("1")]  # a machine with a user's number is not that user
     secrets = [(await client.get("/callback-secret")).json()["secret"] for client in with_token]
     assert len(set(secrets)) == len(with_token)

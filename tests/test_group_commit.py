@@ -32,6 +32,7 @@ from shared.errors import (
     WriteConflict,
 )
 from shared.ids import new_id
+from shared.payments.find import Visible
 from shared.payments.intent import Intent
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, Scripted, added, opened, order, problem, row_counts
@@ -302,6 +303,7 @@ def intent(method_id: str, **changes: Any) -> Intent:
         id=new_id(),
         user_id="1",
         created_by="user:1",
+        visible=Visible(user_id="1"),
         order_id="poisoned",
         payment_method_id=UUID(method_id),
         amount=1585,

@@ -18,6 +18,7 @@ from tests.support.api_client import VISA
 ROOT = Path(__file__).resolve().parent.parent
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoxfQ.c2lnbmF0dXJl"  # pragma: allowlist secret
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # pragma: allowlist secret
+API_KEY = "sk_sim_7Qd2MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwEXAMPLE"  # pragma: allowlist secret
 
 
 # -- what is hidden
@@ -44,6 +45,9 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # pragma: allowlist s
         f"Authorization: Bearer {JWT}",
         f"token {JWT}, again {JWT}",
         f"secret {WEBHOOK_SECRET}.",
+        f"Bearer {API_KEY}",
+        f"/api/v1/payments/{API_KEY}?x={API_KEY}",
+        f"key={API_KEY[:20]} of {{'key': '{API_KEY}'}}",
         f"(x) [SQL: INSERT] [parameters: ('{VISA}', 'anything')]",
         "failed\n[parameters: [('top secret',)]]\n(Background on this error at: ...)",
     ],
@@ -51,7 +55,8 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # pragma: allowlist s
 def test_card_numbers_tokens_and_parameters_are_hidden_in_any_text(text: str) -> None:
     shown = redact(text)
     assert not re.search(r"\d{4}[ -]?\d{4}[ -]?\d{4}|\d{12}", shown), shown
-    assert not any(secret in shown for secret in (JWT[:20], WEBHOOK_SECRET[:20], "top secret", "anything"))
+    secrets = (JWT[:20], WEBHOOK_SECRET[:20], API_KEY[:12], "top secret", "anything")
+    assert not any(secret in shown for secret in secrets)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from api.main import create_app
 from api.openapi.document import describe
 from api.paths import PREFIX
 from api.problems import PROBLEM_TYPE
+from api.schemas import api_keys as key_models
 from api.schemas import operations as operation_models
 from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
@@ -45,12 +46,12 @@ OPERATIONS = {
     "get /payments/{payment_id}/history": ("200", "not_found"),
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200", f"{KEYED} not_found payment_not_cancellable"),
-    "post /payment-methods": ("200 201", f"{BODY} {KEYED} not_found payment_method_limit"),
+    "post /payment-methods": ("200 201", f"{BODY} {KEYED} forbidden not_found payment_method_limit"),
     "get /test-methods": ("200", "simulation_disabled"),
-    "get /payment-methods": ("200", ""),
-    "get /payment-methods/{method_id}": ("200", "not_found"),
-    "patch /payment-methods/{method_id}": ("200", f"{BODY} not_found outcome_unknown"),
-    "delete /payment-methods/{method_id}": ("204", "not_found outcome_unknown"),
+    "get /payment-methods": ("200", "forbidden"),
+    "get /payment-methods/{method_id}": ("200", "forbidden not_found"),
+    "patch /payment-methods/{method_id}": ("200", f"{BODY} forbidden not_found outcome_unknown"),
+    "delete /payment-methods/{method_id}": ("204", "forbidden not_found outcome_unknown"),
     "post /webhook-endpoints": ("201", f"{BODY} {KEYED} forbidden not_found callback_url_refused"),
     "get /webhook-endpoints": ("200", "forbidden"),
     "get /webhook-endpoints/{endpoint_id}": ("200", "forbidden not_found"),
@@ -63,6 +64,9 @@ OPERATIONS = {
     "get /webhook-deliveries/{delivery_id}": ("200", "not_found"),
     "post /webhook-deliveries/{delivery_id}/resend": ("202", f"{KEYED} not_found delivery_in_progress"),
     "get /callback-secret": ("200", ""),
+    "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
+    "get /api-keys": ("200", "forbidden"),
+    "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
 }
@@ -198,6 +202,7 @@ def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict
         assert ("security" in operation) == (key in OPERATIONS), key
     [scheme] = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert all(word in scheme["description"] for word in ("JWT", "API key", "sk_sim_"))
 
 
 def test_the_headers_that_clients_may_send_are_described(document: dict[str, Any]) -> None:
@@ -235,7 +240,7 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
             shown = response["content"]["application/json"]
             model = next(
                 found
-                for module in (payment_models, method_models, webhook_models, operation_models)
+                for module in (payment_models, method_models, webhook_models, key_models, operation_models)
                 if (found := getattr(module, shown["schema"]["$ref"].rpartition("/")[2], None))
             )
             strict(model).model_validate(shown["example"])

@@ -20,6 +20,7 @@ from shared.database.engine import Database
 from shared.ids import new_id
 from shared.lifecycle import OutcomeRule, PaymentStatus
 from shared.payments.accept import Accepted, accept
+from shared.payments.find import Visible
 from shared.payments.intent import Intent
 from shared.simulation.ready_made import READY_MADE
 from shared.version import VERSION
@@ -225,6 +226,7 @@ def _intent(name: str) -> Intent:
         id=new_id(),
         user_id="1",
         created_by="user:1",
+        visible=Visible(user_id="1"),
         order_id=name,
         payment_method_id=READY_MADE[name].id,
         ready_made=READY_MADE[name],

@@ -1,21 +1,23 @@
-"""Authentication of bearer tokens, as AUTH_MODE says: by their signature, by the auth service, or by both.
+"""Authentication of API keys, and of bearer tokens as AUTH_MODE says: by signature, by the auth service, or by both.
 
-If the service that must check a token does not answer, the token is refused with 503. Roles come only from claims
-whose signature was verified here.
+If the service that must check a token does not answer, the token is refused with 503. Roles come only from API keys
+and from claims whose signature was verified here. An API key is never sent anywhere.
 """
 
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from api.auth.api_keys import ApiKeys
 from api.auth.introspection import Introspection
 from api.auth.jwks import PublicKeys
 from api.auth.principal import Principal, Role
 from api.auth.tokens import SharedSecretVerifier, VerifiedToken, expiry_of, invalid_token
 from api.problems import RETRY_AFTER_S, Code, Problem
+from shared.api_keys import API_KEY_PREFIX
 from shared.config.security import AuthMode
 from shared.config.settings import Settings
-from shared.errors import UpstreamUnavailable
+from shared.errors import DatabaseUnavailable, UpstreamUnavailable
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
 
@@ -23,10 +25,10 @@ NOT_ACCEPTED = "The auth service does not accept the token."
 
 
 class Authenticator:
-    """Finds the principal of a bearer token. It calls `upstreams` only within `running`.
+    """Finds the principal of a bearer token or an API key. It calls `upstreams` only within `running`.
 
-    Signatures are verified with `public_keys` if they are given, else with `shared_secret`. Every mode but `local`
-    needs `introspection`.
+    API keys are looked up in `api_keys`, in every mode. Signatures are verified with `public_keys` if they are given,
+    else with `shared_secret`. Every mode but `local` needs `introspection`.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Authenticator:
         mode: AuthMode,
         shared_secret: SharedSecretVerifier,
         *,
+        api_keys: ApiKeys,
         public_keys: PublicKeys | None = None,
         introspection: Introspection | None = None,
         upstreams: Sequence[UpstreamClient] = (),
     ) -> None:
         self._mode = mode
         self._shared_secret = shared_secret
+        self._api_keys = api_keys
         self._public_keys = public_keys
         self._introspection = introspection
         self._upstreams = upstreams
@@ -56,22 +60,24 @@ class Authenticator:
             yield
 
     async def principal(self, token: str) -> Principal:
-        """Return the principal of a token.
+        """Return the principal of a token or an API key.
 
-        Raises Problem: invalid_token, or unavailable if an upstream service that has to check the token does not
-        answer.
+        Raises Problem: invalid_token, or unavailable if an upstream service or the database that has to check it does
+        not answer.
         """
         try:
+            if token.startswith(API_KEY_PREFIX):
+                return await self._api_keys.principal(token)
             if self._introspection is None:
                 return (await self._verified(token)).principal
             if self._mode == "remote":
                 return await self._introspected(self._introspection, token)
             return await self._verified_and_introspected(self._introspection, token)
-        except UpstreamUnavailable as error:
-            wait_s = max(RETRY_AFTER_S, math.ceil(error.retry_after_s))
+        except (UpstreamUnavailable, DatabaseUnavailable) as error:
+            wait_s = max(RETRY_AFTER_S, math.ceil(getattr(error, "retry_after_s", 0)))
             raise Problem(
                 Code.UNAVAILABLE,
-                "The token cannot be checked right now. Try again later.",
+                "The token or API key cannot be checked right now. Try again later.",
                 headers={"Retry-After": str(wait_s)},
             ) from error
 
@@ -97,7 +103,7 @@ class Authenticator:
         return Principal(user_id, Role.USER)
 
 
-def open_authenticator(settings: Settings) -> Authenticator:
+def open_authenticator(settings: Settings, api_keys: ApiKeys) -> Authenticator:
     """Return the authenticator of these settings; connects to nothing yet."""
     mode = settings.effective_auth_mode
     upstreams: list[UpstreamClient] = []
@@ -122,6 +128,7 @@ def open_authenticator(settings: Settings) -> Authenticator:
     return Authenticator(
         mode,
         SharedSecretVerifier(secret=settings.jwt_secret_key.get_secret_value(), algorithm=settings.jwt_algorithm),
+        api_keys=api_keys,
         public_keys=public_keys,
         introspection=introspection,
         upstreams=upstreams,

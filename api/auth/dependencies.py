@@ -1,6 +1,7 @@
 """The dependencies of routes that need a principal. They share one authentication per request with the rate limits."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -32,10 +33,16 @@ def has_bearer_token(scope: Scope) -> bool:
     return _bearer_token(scope) is not None
 
 
+def api_key_id_of(scope: Scope) -> UUID | None:
+    """Return the id of the API key with which a request was authenticated; None if it was not, or with a token."""
+    result = scope.get(_RESULT)
+    return result.api_key_id if isinstance(result, Principal) else None
+
+
 async def _authenticate(scope: Scope, authenticator: Authenticator) -> AuthResult:
     token = _bearer_token(scope)
     if token is None:
-        return invalid_token("Send the token as: Authorization: Bearer <token>.")
+        return invalid_token("Send the token or API key as: Authorization: Bearer <token>.")
     try:
         return await authenticator.principal(token)
     except Problem as problem:
@@ -63,7 +70,8 @@ class Bearer(HTTPBearer):
 authenticated = Bearer(
     auto_error=False,
     scheme_name="HTTPBearer",
-    description="An access token that the auth service or the command `payments token` has issued.",
+    description="An access token (a JWT from the auth service or `payments token`), or the API key of a service or an "
+    "admin (`sk_sim_` and 43 more characters, from `POST /api-keys` or `payments keys create`).",
 )
 
 

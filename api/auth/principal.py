@@ -1,9 +1,8 @@
-"""A principal: the user, service or admin that a valid token names, and what it may see."""
+"""A principal: the user, service or admin that a valid token or API key names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from shared.payments.find import Visible
+from uuid import UUID
 
 ADMIN_ROLES = frozenset({"admin", "payment_admin", "super_admin"})
 SERVICE_ROLE = "service"
@@ -19,26 +18,19 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The bearer of a valid token."""
+    """The bearer of a valid token or API key.
+
+    `api_key_id` is for logs only: with a key, the principal is the same as with a token of that name and role.
+    """
 
     user_id: str
     role: Role
+    api_key_id: UUID | None = field(default=None, compare=False)
 
     @property
     def actor(self) -> str:
         """The name of the principal in histories: `user:1`, `service:orders`, `admin:7`."""
         return f"{self.role}:{self.user_id}"
-
-    @property
-    def visible(self) -> Visible:
-        """The payments that the principal may see."""
-        match self.role:
-            case Role.USER:
-                return Visible(user_id=self.user_id)
-            case Role.SERVICE:
-                return Visible(created_by=self.actor)
-            case Role.ADMIN:
-                return Visible()
 
     @property
     def manages_endpoints_of(self) -> str | None:

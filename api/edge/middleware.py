@@ -10,6 +10,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.auth.dependencies import api_key_id_of
 from api.edge.admission import Admission
 from api.paths import QUIET_PATHS, ROOT_PATH, shown_path
 from api.problems import Code, Problem, render
@@ -122,12 +123,14 @@ def _log_and_measure(scope: Scope, status: int, duration_s: float) -> None:
     metrics.http_requests.labels(method, route or "unknown", status).inc()
     metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
     if scope["path"] not in QUIET_PATHS:
+        api_key_id = api_key_id_of(scope)
         log.info(
             "http.answered",
             method=asked,
             path=scope["path"],
             status=status,
             duration_ms=round(duration_s * 1000, 1),
+            **({"api_key_id": str(api_key_id)} if api_key_id else {}),
         )
 
 

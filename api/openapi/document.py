@@ -26,7 +26,7 @@ class Header(NamedTuple):
 
 HEADERS = {
     "X-Correlation-ID": Header("string", True, "The id of the request in logs: that of the request, or a new one."),
-    "Location": Header("string", True, "The path of the object."),
+    "Location": Header("string", True, "The path of the object, with `user_id` if the request named a user."),
     "ETag": Header("string", True, "The version of the payment: its `sequence`, in quotes."),
     "Vary": Header("string", False, "`Prefer`, if the answer may depend on it."),
     "Preference-Applied": Header("string", False, "`wait=N`, if the preference was honoured."),

@@ -151,6 +151,19 @@ ENDPOINT_DELIVERIES = {
     "limit": 20,
     "next_cursor": None,
 }
+API_KEY: dict[str, Any] = {
+    "id": "01a21e56-a9d4-7b06-8a4e-2f9c1d7b3e60",
+    "name": "orders",
+    "role": "service",
+    "key_start": "sk_sim_" + "7Qd2",
+    "created_by": "admin:root",
+    "created_at": "2026-11-27T18:25:00.000Z",
+    "expires_at": "2027-11-27T00:00:00.000Z",
+    "last_used_at": None,
+}
+# The key of no service.
+NEW_API_KEY = API_KEY | {"key": "sk_sim_7Qd2" + "EXAMPLE" * 5 + "KEYS"}
+API_KEYS = {"api_keys": [API_KEY | {"last_used_at": ENDED_AT}], "limit": 20, "next_cursor": None}
 CALLBACK_SECRET = {"secret": NEW_ENDPOINT["secret"]}
 
 HEALTH = {"status": "healthy", "timestamp": ACCEPTED_AT, "version": "0.2.0", "uptime": 86.25}

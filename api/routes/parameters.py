@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 
 from api.auth.principal import Principal, Role
 from api.edge.disconnect import Disconnect, disconnect_of
@@ -14,7 +15,7 @@ from api.paths import shown_path
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import UrlRefused
-from shared.ids import parse_id
+from shared.ids import USER_ID, parse_id
 from shared.payments.payment import Payment
 from shared.runtime import Runtime
 from shared.webhooks.url_policy import check_callback_url
@@ -41,6 +42,10 @@ type Prefer = Annotated[
         description="`wait=N` (RFC 7240): hold the answer until the payment has ended, for at most "
         f"N seconds (1-{WAIT_MAX_S}).",
     ),
+]
+type NamedUser = Annotated[
+    str | None,
+    Query(description="The user whose objects are meant. Only services and admins may name one.", pattern=USER_ID),
 ]
 type IfNoneMatch = Annotated[
     str | None,
@@ -87,9 +92,13 @@ def parse_path_id(text: str) -> UUID:
     return found_or_404(parse_id(text))
 
 
-def location(request: Request, object_id: UUID) -> str:
-    """Return the path of the object that a POST to a collection has created: it is below the path of the POST."""
-    return f"{shown_path(request.scope)}/{object_id}"
+def location(request: Request, object_id: UUID, *, user_id: str | None = None) -> str:
+    """Return the path of the object that a POST to a collection has created: it is below the path of the POST.
+
+    If the request named a user, the GET of the object must name the user as well.
+    """
+    query = f"?{urlencode({'user_id': user_id})}" if user_id is not None else ""
+    return f"{shown_path(request.scope)}/{object_id}{query}"
 
 
 def check_receiver_url(runtime: Runtime, principal: Principal, pointer: str, url: str) -> None:

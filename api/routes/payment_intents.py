@@ -103,6 +103,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         id=intent_id,
         user_id=body.user_id or principal.user_id,
         created_by=principal.actor,
+        visible=api.permissions.visible(principal),
         order_id=body.order_id,
         # A text that is not an id is refused like the id of an unknown method.
         payment_method_id=ready_made.id if ready_made else parse_id(body.payment_method_id) or NO_METHOD,

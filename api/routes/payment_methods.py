@@ -9,7 +9,6 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.auth.principal import Principal, Role
 from api.cards import (
     CardRefused,
     digits_of,
@@ -23,7 +22,7 @@ from api.paypal_addresses import mask_address, scenario_of_address
 from api.problems import Code, Problem, found_or_404, invalid
 from api.responses import json_response
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
-from api.routes.parameters import ApiState, location, parse_path_id
+from api.routes.parameters import ApiState, NamedUser, location, parse_path_id
 from api.routes.strict_route import StrictRoute
 from api.schemas import payment_methods as schemas
 from api.state import Api
@@ -49,7 +48,7 @@ router = APIRouter(route_class=StrictRoute, tags=["payment methods"])
     "",
     status_code=201,
     response_model=schemas.Method,
-    responses=problems(*BODY, *KEYED, Code.NOT_FOUND, Code.PAYMENT_METHOD_LIMIT)
+    responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_METHOD_LIMIT)
     | success(201, "The payment method is added.", example=examples.METHOD, headers=("Location",))
     | success(
         200,
@@ -70,10 +69,12 @@ async def create_payment_method(
 
     A card number, a CVC and a full address are never stored. What is kept of a card is its brand, its last four digits
     and its expiry, of an account its masked address, and of both a keyed hash by which the same one is recognised. If
-    the user already has the card or the account, the answer is 200, and the expiry of a card is updated.
+    the user already has the card or the account, the answer is 200, and the expiry of a card is updated. Services and
+    admins add a method for the user that they name.
     """
+    owner = api.permissions.owner_of_methods(principal, body.user_id)
     try:
-        new = _new_method(body, principal, api)
+        new = _new_method(body, owner, api)
     except CardRefused as error:
         raise invalid(f"/payment_details/{error.field}", error.reason) from None
     method_id = new_id()
@@ -98,46 +99,52 @@ async def create_payment_method(
     return json_response(
         method.to_json(),
         status=201 if is_new else 200,
-        headers={"Location": location(request, method.id)} | (REPLAYED_HEADER if is_repeat else {}),
+        headers={"Location": location(request, method.id, user_id=body.user_id)}
+        | (REPLAYED_HEADER if is_repeat else {}),
     )
 
 
 @router.get(
     "",
     response_model=schemas.MethodList,
-    responses=problems() | success(200, "The payment methods.", example=examples.METHODS),
+    responses=problems(Code.FORBIDDEN) | success(200, "The payment methods.", example=examples.METHODS),
 )
-async def list_payment_methods(principal: Authenticated, api: ApiState) -> Response:
-    """List your payment methods, the newest first."""
+async def list_payment_methods(principal: Authenticated, api: ApiState, user_id: NamedUser = None) -> Response:
+    """List your payment methods, the newest first. Services and admins list those of the user that they name."""
+    owner = api.permissions.owner_of_methods(principal, user_id)
     async with api.runtime.database.read() as connection:
-        found = await methods_of(connection, principal.user_id)
+        found = await methods_of(connection, owner)
     return json_response({"payment_methods": [method.to_json() for method in found]})
 
 
 @router.get(
     "/{method_id}",
     response_model=schemas.Method,
-    responses=problems(Code.NOT_FOUND) | success(200, "The payment method.", example=examples.METHOD),
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND) | success(200, "The payment method.", example=examples.METHOD),
 )
-async def get_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
-    """Return one payment method."""
+async def get_payment_method(
+    method_id: str, principal: Authenticated, api: ApiState, user_id: NamedUser = None
+) -> Response:
+    """Return one payment method. Services must name its user, admins may."""
+    owner = api.permissions.owner_of_method(principal, user_id)
     async with api.runtime.database.read() as connection:
-        method = await _existing(connection, parse_path_id(method_id), principal)
+        method = await _existing(connection, parse_path_id(method_id), owner)
     return json_response(method.to_json())
 
 
 @router.patch(
     "/{method_id}",
     response_model=schemas.Method,
-    responses=problems(*BODY, Code.NOT_FOUND, Code.OUTCOME_UNKNOWN)
+    responses=problems(*BODY, Code.FORBIDDEN, Code.NOT_FOUND, Code.OUTCOME_UNKNOWN)
     | success(200, "The payment method as it is now.", example=examples.METHOD),
 )
 async def change_payment_method(
-    method_id: str, body: schemas.MethodChange, principal: Authenticated, api: ApiState
+    method_id: str, body: schemas.MethodChange, principal: Authenticated, api: ApiState, user_id: NamedUser = None
 ) -> Response:
-    """Rename a payment method, make it the default, or both."""
+    """Rename a payment method, make it the default, or both. Services must name its user, admins may."""
+    owner = api.permissions.owner_of_method(principal, user_id)
     async with api.runtime.database.transaction() as connection:
-        method = await _existing(connection, parse_path_id(method_id), principal)
+        method = await _existing(connection, parse_path_id(method_id), owner)
         changed = await change_method(
             connection,
             method,
@@ -153,23 +160,26 @@ async def change_payment_method(
 @router.delete(
     "/{method_id}",
     status_code=204,
-    responses=problems(Code.NOT_FOUND, Code.OUTCOME_UNKNOWN) | success(204, "The payment method is deleted."),
+    responses=problems(Code.FORBIDDEN, Code.NOT_FOUND, Code.OUTCOME_UNKNOWN)
+    | success(204, "The payment method is deleted."),
 )
-async def delete_payment_method(method_id: str, principal: Authenticated, api: ApiState) -> Response:
+async def delete_payment_method(
+    method_id: str, principal: Authenticated, api: ApiState, user_id: NamedUser = None
+) -> Response:
     """Delete a payment method. Payments that were accepted with it are still processed.
 
-    If it was the default, the newest of the others becomes the default.
+    If it was the default, the newest of the others becomes the default. Services must name its user, admins may.
     """
+    owner = api.permissions.owner_of_method(principal, user_id)
     async with api.runtime.database.transaction() as connection:
-        method = await _existing(connection, parse_path_id(method_id), principal)
+        method = await _existing(connection, parse_path_id(method_id), owner)
         now = await api.runtime.database.clock.now(connection)
         if not await delete_method(connection, method, now=now):
             raise Problem(Code.NOT_FOUND)
     return Response(status_code=204)
 
 
-async def _existing(connection: AsyncConnection, method_id: UUID, principal: Principal) -> Method:
-    owner = None if principal.role == Role.ADMIN else principal.user_id
+async def _existing(connection: AsyncConnection, method_id: UUID, owner: str | None) -> Method:
     return found_or_404(await find_method(connection, method_id, user_id=owner))
 
 
@@ -185,13 +195,13 @@ async def _added_before(connection: AsyncConnection, method_id: UUID, new: NewMe
     return found_or_404(next((method for method in active if method.fingerprint == new.fingerprint), None)), False
 
 
-def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> NewMethod:
+def _new_method(body: schemas.MethodRequest, owner: str, api: Api) -> NewMethod:
     keyring = api.runtime.keyring
     if isinstance(body, schemas.PaypalMethodRequest):
         address = body.payment_details.email
         masked = mask_address(address)
         return NewMethod(
-            user_id=principal.user_id,
+            user_id=owner,
             type=MethodType.PAYPAL,
             display_name=body.display_name or f"PayPal {masked}"[:NAME_CHARS_MAX],
             is_default=body.is_default,
@@ -203,7 +213,7 @@ def _new_method(body: schemas.MethodRequest, principal: Principal, api: Api) -> 
     card = body.payment_details
     inspected = inspect_card(card.card_number, card.cvv)
     return NewMethod(
-        user_id=principal.user_id,
+        user_id=owner,
         type=MethodType(body.type),
         display_name=body.display_name or f"{inspected.brand.capitalize()} ending in {inspected.last4}",
         is_default=body.is_default,
@@ -225,6 +235,11 @@ def _stored_scenario(scenario: Scenario | None) -> FailureCode | None:
 
 
 def _without_cvc(body: schemas.MethodRequest, new: NewMethod) -> dict[str, Any]:
-    """Return the content by which two requests are the same: all but the CVC, and the number as a fingerprint."""
+    """Return the content by which two requests are the same: all but the CVC, and the number as a fingerprint.
+
+    A request that names no user has the content that it had in 0.1, so that a repeat is recognised after an upgrade.
+    """
     sent = body.model_dump(exclude={"payment_details": {"cvv", "card_number"}})
+    if body.user_id is None:
+        del sent["user_id"]
     return {**sent, "fingerprint": new.fingerprint}

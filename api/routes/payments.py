@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.auth.principal import Role
 from api.openapi import examples
 from api.openapi.responses import KEYED, problems, success
 from api.paths import PAYMENTS
@@ -21,7 +20,7 @@ from api.routes.conditional import conditional_response, etag_of
 from api.routes.cursors import LIMIT_MAX, Cursor, Limit, open_page
 from api.routes.delivery_rights import may_see_url
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
-from api.routes.parameters import ApiState, IfNoneMatch, Prefer, parse_prefer_wait
+from api.routes.parameters import ApiState, IfNoneMatch, NamedUser, Prefer, parse_prefer_wait
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import read_payment
 from api.schemas import payments as schemas
@@ -29,7 +28,7 @@ from api.schemas.fields import Moment
 from api.schemas.webhooks import PaymentDeliveries
 from shared.broker.client import Queue
 from shared.database.clock import rfc3339
-from shared.ids import ORDER_ID, USER_ID
+from shared.ids import ORDER_ID
 from shared.lifecycle import PaymentStatus
 from shared.payments.cancel import Cancelled, cancel
 from shared.payments.find import Filters, find_newest
@@ -51,15 +50,17 @@ async def list_payments(
     api: ApiState,
     status: PaymentStatus | None = None,
     order_id: Annotated[str | None, Query(description="Payments for this order.", pattern=ORDER_ID)] = None,
-    user_id: Annotated[str | None, Query(description="The user who pays. Only for admins.", pattern=USER_ID)] = None,
+    user_id: NamedUser = None,
     created_after: Annotated[Moment | None, Query(description="Payments created at this moment or later.")] = None,
     created_before: Annotated[Moment | None, Query(description="Payments created before this moment.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response:
-    """List payments, the newest first. Users see their own, services those that they created, and admins all."""
-    if user_id is not None and principal.role != Role.ADMIN:
-        raise Problem(Code.FORBIDDEN, "Only admins may list the payments of a user.")
+    """List payments, the newest first. Users see their own, services and admins all.
+
+    With `SERVICE_SCOPE=created` services see those that they created.
+    """
+    api.permissions.require_named_user(principal, user_id)
     given = {
         "status": status,
         "order_id": order_id,
@@ -70,9 +71,8 @@ async def list_payments(
     filters = {name: value for name, value in given.items() if value is not None}
     page = open_page(api.runtime.keyring, cursor, filters, limit=limit, owner=principal.actor)
     async with api.runtime.database.read() as connection:
-        found = await find_newest(
-            connection, principal.visible, _filters(page.filters), limit=page.fetch_limit, before=page.last
-        )
+        visible = api.permissions.visible(principal)
+        found = await find_newest(connection, visible, _filters(page.filters), limit=page.fetch_limit, before=page.last)
     return json_response(page.to_json("payments", found, Payment.to_json))
 
 

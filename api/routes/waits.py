@@ -23,7 +23,7 @@ async def read_payment(api: Api, principal: Principal, path_id: str, wait: Wait 
     Raises Problem (404) if there is no such payment, or the principal may not see it.
     """
     payment_id = parse_path_id(path_id)
-    return await _awaited(api, payment_id, principal.visible, wait)
+    return await _awaited(api, payment_id, api.permissions.visible(principal), wait)
 
 
 async def await_replayed(api: Api, payment: Payment, wait: Wait) -> Payment:

@@ -19,6 +19,7 @@ from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_o
 from api.routes.parameters import ApiState, parse_path_id
 from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
+from api.state import Api
 from shared.broker.client import Queue
 from shared.database.leases import WorkItem
 from shared.payments.find import find
@@ -37,7 +38,7 @@ router = APIRouter(route_class=StrictRoute, prefix="/webhook-deliveries", tags=[
 async def get_webhook_delivery(delivery_id: str, principal: Authenticated, api: ApiState) -> Response:
     """Return one delivery with its attempts and, for those who may see them, the latest answers of its receiver."""
     async with api.runtime.database.read() as connection:
-        delivery = await _visible(connection, principal, parse_path_id(delivery_id), with_bodies=True)
+        delivery = await _visible(connection, api, principal, parse_path_id(delivery_id), with_bodies=True)
     shown = delivery.to_json(
         with_url=may_see_url(principal, delivery),
         with_bodies=may_see_answers(principal, delivery, api.runtime.settings),
@@ -73,11 +74,11 @@ async def resend_delivery(
     async def work(
         connection: AsyncConnection, now: datetime, repeated: UUID | None
     ) -> tuple[Delivery, WorkItem | None]:
-        await _visible(connection, principal, wanted)
+        await _visible(connection, api, principal, wanted)
         item = None if repeated else await resend(connection, now, wanted)
         if item is None and not repeated:
             raise Problem(Code.NOT_FOUND)
-        return await _visible(connection, principal, wanted), item
+        return await _visible(connection, api, principal, wanted), item
 
     (delivery, item), is_repeat = await run_idempotent(api.runtime.database, key_request, work)
     if item is not None:
@@ -87,14 +88,14 @@ async def resend_delivery(
 
 
 async def _visible(
-    connection: AsyncConnection, principal: Principal, delivery_id: UUID, *, with_bodies: bool = False
+    connection: AsyncConnection, api: Api, principal: Principal, delivery_id: UUID, *, with_bodies: bool = False
 ) -> Delivery:
     """Return the delivery if the principal may see its payment or created its endpoint. Raises Problem (404)."""
     delivery = await find_delivery(connection, delivery_id, with_bodies=with_bodies)
     if delivery is not None and (
         principal.role == Role.ADMIN
         or delivery.endpoint_created_by == principal.actor
-        or await find(connection, delivery.payment_id, principal.visible)
+        or await find(connection, delivery.payment_id, api.permissions.visible(principal))
     ):
         return delivery
     raise Problem(Code.NOT_FOUND)

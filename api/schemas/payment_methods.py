@@ -6,10 +6,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from api.paypal_addresses import read_address
-from api.schemas.fields import ChangeModel, Name, RequestModel, change_config, clean_text, require_boolean
+from api.schemas.fields import (
+    ChangeModel,
+    Name,
+    NamedUserId,
+    RequestModel,
+    change_config,
+    clean_text,
+    require_boolean,
+)
 from shared.lifecycle import FailureCode, MethodType
 
 IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
+OWNER = "The user whose method it is, by default the user of the token. Only services and admins may name one."
 
 
 class CardDetails(RequestModel):
@@ -80,6 +89,7 @@ class CardMethodRequest(RequestModel):
     type: Literal["CREDIT_CARD", "DEBIT_CARD"]
     display_name: Name | None = Field(default=None, description="By default the brand and the last four digits.")
     is_default: bool = Field(default=False, description=IS_DEFAULT)
+    user_id: NamedUserId | None = Field(default=None, description=OWNER)
     payment_details: CardDetails
 
 
@@ -95,6 +105,7 @@ class PaypalMethodRequest(RequestModel):
     type: Literal["PAYPAL"]
     display_name: Name | None = Field(default=None, description="By default `PayPal` and the masked address.")
     is_default: bool = Field(default=False, description=IS_DEFAULT)
+    user_id: NamedUserId | None = Field(default=None, description=OWNER)
     payment_details: PaypalDetails
 
 

@@ -6,10 +6,10 @@ Responses are built by `Payment.to_json` in `shared.payments.payment`; a test co
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
-from api.schemas.fields import Currency, Metadata, OrderId, RequestModel, Url, UserId, clean_text, decimal_text
+from api.schemas.fields import Currency, Metadata, NamedUserId, OrderId, RequestModel, Url, clean_text
 from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
 
 # Clients must not read amounts into 32 bits.
@@ -57,7 +57,7 @@ class PaymentRequest(RequestModel):
         description="Where a webhook is sent when the payment has ended (completed, failed or cancelled). It is signed "
         "with the secret of `GET /callback-secret`.",
     )
-    user_id: Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=UserId | int)] | None = Field(
+    user_id: NamedUserId | None = Field(
         default=None,
         description="The user who pays, by default the user of the token. Only services and admins may set it.",
     )

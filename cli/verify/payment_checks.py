@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from cli.verify.breaches import BreachKind
 from shared.database.tables import (
+    api_keys,
     deliveries,
     gateway_ledger,
     idempotency_keys,
@@ -210,6 +211,7 @@ _NAMED_BY = {
     "POST /payments": payments,
     "POST /webhook-endpoints": webhook_endpoints,
     "POST /webhook-deliveries": deliveries,
+    "POST /api-keys": api_keys,
 }
 
 

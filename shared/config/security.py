@@ -14,6 +14,7 @@ SECRET_BYTES_MIN = 32
 SECRET_BYTES_REQUIRED = 16
 
 type AuthMode = Literal["local", "local_then_remote", "remote"]
+type ServiceScope = Literal["all", "created"]
 
 
 class KeySettings(BaseSettings):
@@ -30,11 +31,21 @@ class KeySettings(BaseSettings):
     data_key: SecretStr | None = Field(
         default=None,
         description="The key of fingerprints and of stored secrets; unset = derived from `JWT_SECRET_KEY`. Changing it "
-        "makes the secrets of endpoints unreadable.",
+        "makes the secrets of endpoints unreadable and API keys invalid.",
     )
     webhook_signing_secret: SecretStr | None = Field(
         default=None,
         description="The secret from which the secrets of callbacks are derived; unset = derived from `DATA_KEY`.",
+    )
+
+
+class RoleSettings(BaseSettings):
+    """Roles."""
+
+    service_scope: Annotated[ServiceScope, LOWER_CASE] = Field(
+        default="all",
+        description="What services may do. `all`: they see every payment and manage the payment methods of the users "
+        "that they name. `created`: they see the payments that they created and no user's methods, as in 0.1.",
     )
 
 
@@ -47,8 +58,8 @@ class AuthSettings(BaseSettings):
     auth_mode: Annotated[AuthMode | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
         default=None,
         description="`local`: the signature decides. `local_then_remote`: then the auth service too, unless the token "
-        "carries a role. `remote`: the auth service alone, which knows users only. Unset = `local_then_remote` with "
-        "`AUTH_SERVICE_URL`, else `local`.",
+        "carries a role. `remote`: the auth service alone, which knows users only. API keys are checked here in every "
+        "mode. Unset = `local_then_remote` with `AUTH_SERVICE_URL`, else `local`.",
     )
     auth_cache_s: float = Field(
         default=10,

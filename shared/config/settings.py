@@ -22,6 +22,7 @@ from shared.config.security import (
     AuthMode,
     AuthSettings,
     KeySettings,
+    RoleSettings,
 )
 from shared.config.server import RateLimitSettings, ServerSettings, StorageSettings
 from shared.config.services import database_services, service_of
@@ -42,6 +43,7 @@ class Settings(
     StorageSettings,
     KeySettings,
     AuthSettings,
+    RoleSettings,
     OrderServiceSettings,
     UpstreamSettings,
     GatewaySettings,

@@ -271,6 +271,26 @@ delivery_attempts = Table(
     Column("url", String(URL_CHARS_MAX)),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    # With the role, the principal. Several keys may name the same one.
+    _required("name", String(64)),
+    _required("role", String(16)),
+    _required("key_hash", String(64)),  # keyed
+    # The first characters, by which its owner recognises a key.
+    _required("key_start", String(16)),
+    _required("created_by", String(80)),
+    _required("created_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    # Rows of revoked keys stay, so that a use afterwards is recognised.
+    Column("revoked_at", UtcDateTime),
+    Column("revoked_by", String(80)),
+    UniqueConstraint("key_hash"),
+)
+
 verify_reports = Table(
     "verify_reports",
     metadata,

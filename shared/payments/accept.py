@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select, tuple_
@@ -47,6 +47,14 @@ class Accepted:
 
 
 type IntentAnswer = Accepted | PaymentsError
+
+
+class _LivePayment(NamedTuple):
+    """The payment that blocks another one for the same order."""
+
+    id: UUID
+    status: PaymentStatus
+    created_by: str
 
 
 async def accept(
@@ -136,7 +144,7 @@ async def _insert(
     if blocked:
         blockers = await _live_payments(connection, blocked)
         for intent in blocked:
-            answers[intent.id] = _refusal(blockers.get((intent.user_id, intent.order_id)))
+            answers[intent.id] = _refusal(intent, blockers.get((intent.user_id, intent.order_id)))
     return [Payment.of(row) for row in rows if row["id"] in created]
 
 
@@ -173,24 +181,26 @@ def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any
     }
 
 
-async def _live_payments(
-    connection: AsyncConnection, intents: Sequence[Intent]
-) -> dict[tuple[str, str], tuple[UUID, PaymentStatus]]:
+async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], _LivePayment]:
     orders = sorted({(intent.user_id, intent.order_id) for intent in intents})
     found = await connection.execute(
-        select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status).where(
+        select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status, payments.c.created_by).where(
             tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.not_in(NOT_LIVE)
         )
     )
-    return {(row.user_id, row.order_id): (row.id, PaymentStatus(row.status)) for row in found}
+    return {
+        (row.user_id, row.order_id): _LivePayment(row.id, PaymentStatus(row.status), row.created_by) for row in found
+    }
 
 
-def _refusal(blocker: tuple[UUID, PaymentStatus] | None) -> Refused:
+def _refusal(intent: Intent, blocker: _LivePayment | None) -> Refused:
     # The other payment ended between our INSERT and our SELECT. The next try of the client will be accepted.
     if blocker is None:
         return PaymentInProgress(None)
-    payment_id, status = blocker
-    return OrderAlreadyPaid(payment_id) if status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
+    # A client must not learn the id of a payment that it may not see.
+    is_visible = intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by)
+    payment_id = blocker.id if is_visible else None
+    return OrderAlreadyPaid(payment_id) if blocker.status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
 
 
 async def _answer_repeats(

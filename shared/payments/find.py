@@ -28,6 +28,10 @@ class Visible:
         if self.created_by is not None:
             yield payments.c.created_by == self.created_by
 
+    def includes(self, *, user_id: str, created_by: str) -> bool:
+        """Return whether a payment of this user that this principal created is one of them."""
+        return self.user_id in {None, user_id} and self.created_by in {None, created_by}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared.idempotency import KeyRequest
+from shared.payments.find import Visible
 from shared.simulation.ready_made import ReadyMade
 
 
@@ -14,6 +15,7 @@ class Intent:
     id: UUID
     user_id: str  # the user that pays
     created_by: str  # the principal that asked
+    visible: Visible  # the payments that the principal may see
     order_id: str
     payment_method_id: UUID
     amount: int  # minor units

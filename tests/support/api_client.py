@@ -31,7 +31,7 @@ from shared.errors import CommitUnknown, DatabaseUnavailable, WriteConflict
 from shared.lifecycle import FailureCode, HistoryReason
 from shared.payments.outcomes import Approved, Declined, Retry, Settled
 from shared.payments.record import Record, record
-from shared.runtime import Runtime
+from shared.runtime import Runtime, open_runtime
 from tests.support.rows import claim
 from worker.main import WorkerProcess
 
@@ -136,6 +136,17 @@ async def opened(runtime: Runtime, *, authenticator: Authenticator | None = None
 
 
 @asynccontextmanager
+async def opened_with(settings: Settings) -> AsyncIterator[RunningApi]:
+    """The API with these settings, called in this loop, with a runtime of its own."""
+    runtime = open_runtime(settings)
+    try:
+        async with opened(runtime) as running_api:
+            yield running_api
+    finally:
+        await runtime.close()
+
+
+@asynccontextmanager
 async def served(runtime: Runtime, stop: asyncio.Event | None = None) -> AsyncIterator[RunningApi]:
     """The API in the real server, on a free port; it stops at `stop` or when the block ends."""
     stop = stop or asyncio.Event()
@@ -211,6 +222,14 @@ async def added(client: httpx.AsyncClient, body: dict[str, Any] | None = None) -
     assert answer.status_code in {200, 201}, answer.text
     method_id: str = answer.json()["id"]
     return method_id
+
+
+async def created_key(admin: httpx.AsyncClient, *, name: str = "shop", role: str = "service", **body: Any) -> str:
+    """A new API key."""
+    answer = await admin.post("/api-keys", json={"name": name, "role": role, **body})
+    assert answer.status_code == 201, answer.text
+    key: str = answer.json()["key"]
+    return key
 
 
 def order(method_id: str, **changes: Any) -> dict[str, Any]:

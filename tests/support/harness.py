@@ -14,6 +14,7 @@ from shared.database.engine import Database, open_database
 from shared.database.tables import columns_of, deliveries, delivery_attempts, metadata, payment_methods, payments
 from shared.idempotency import KeyRequest
 from shared.ids import new_id
+from shared.payments.find import Visible
 from shared.payments.intent import Intent
 from shared.payments.usable_methods import MethodRules
 from shared.webhooks.attempts import AttemptOutcome, DeliveryAttempt
@@ -108,6 +109,7 @@ def new_intent(order_id: str, key: str | None, amount: int) -> Intent:
         id=payment_id,
         user_id="1",
         created_by="user:1",
+        visible=Visible(user_id="1"),
         order_id=order_id,
         payment_method_id=METHOD_ID,
         amount=amount,
