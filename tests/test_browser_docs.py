@@ -113,6 +113,7 @@ async def test_the_page_shows_every_operation_and_asks_no_other_host(browser: Br
         text = await found.page.inner_text("#create_payment")
         for words in ("pm_test_visa", "Idempotency-Key", "payment_in_progress", "Location", "1 to 64 characters"):
             assert words in text, words
+        assert "922337203685477" not in text
         assert "[object Object]" not in await found.page.inner_text("body")
         assert "undefined" not in await found.page.inner_text("body")
 

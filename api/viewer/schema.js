@@ -26,10 +26,11 @@ export function json(value) {
 
 // A number above 2^53 is not exact here, and the format of its type says the same.
 function range(least, most, unit) {
-  const isKnown = most !== undefined && Number.isSafeInteger(Math.ceil(most));
-  if (least !== undefined && isKnown) return (least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`).trim();
+  const isExact = (bound) => bound !== undefined && Number.isSafeInteger(Math.trunc(bound));
+  const isKnown = isExact(most);
+  if (isExact(least) && isKnown) return (least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`).trim();
   if (isKnown) return `at most ${most} ${unit}`.trim();
-  return least === undefined ? "" : `at least ${least} ${unit}`.trim();
+  return isExact(least) ? `at least ${least} ${unit}`.trim() : "";
 }
 
 export class Schemas {
