@@ -13,6 +13,7 @@ from sqlalchemy import JSON, Boolean, DateTime, Integer, String, Table, Text, Uu
 
 from api.auth.principal import Role
 from api.schemas.fields import METADATA_PAIRS_MAX
+from shared.api_keys import START_CHARS, KeyRole, new_api_key
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX, metadata
@@ -100,6 +101,13 @@ def values(settings: Settings) -> dict[str, str]:
         "deliveries.status": longest(DeliveryStatus),
         "deliveries.last_error": WIDE * ERROR_CHARS_MAX,
         "delivery_attempts.error": WIDE * ERROR_CHARS_MAX,
+        "delivery_attempts.url": URL,
+        "api_keys.name": "n" * 64,
+        "api_keys.role": longest(KeyRole),
+        "api_keys.key_hash": keyring.fingerprint("api key", "1"),
+        "api_keys.key_start": new_api_key()[:START_CHARS],
+        "api_keys.created_by": ACTOR,
+        "api_keys.revoked_by": ACTOR,
     }
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.fields import Moment, RequestModel
 from shared.api_keys import KEY_NAME, KeyRole
@@ -21,6 +21,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 class ApiKeyRequest(RequestModel):
     """A new API key."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "orders", "role": "service"}]})
 
     name: Annotated[str, StringConstraints(pattern=KEY_NAME)] = Field(
         description="The service or the admin that uses the key. With the role it is the principal, such as "
