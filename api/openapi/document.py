@@ -9,11 +9,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from api.openapi.webhooks import describe_webhooks
 from api.problems import KINDS, Code
+from api.schemas.events import Event
 from api.schemas.fields import INT64_MAX
 from api.schemas.problems import ProblemDocument
 
-REFERENCE = "#/components/{}/{}"
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 
 class Header(NamedTuple):
@@ -74,6 +76,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             _split_summary(operation)
             _complete_responses(operation)
         _complete_components(document["components"])
+        document["webhooks"] = describe_webhooks(SCHEMA_REFERENCE)
         _correct_integers(document)
         app.openapi_schema = document
     return app.openapi_schema
@@ -105,7 +108,7 @@ def _complete_responses(operation: dict[str, Any]) -> None:
             continue
         added = HEADERS_OF_STATUS.get(int(status), ()) if int(status) >= FIRST_ERROR else of_success
         names = ["X-Correlation-ID", *response.get("headers", {}), *added]
-        response["headers"] = {name: {"$ref": REFERENCE.format("headers", name)} for name in names}
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
         shown = response.get("content", {}).get("application/json", {})
         if "example" in shown:
             shown["example"] = orjson.loads(shown["example"])
@@ -124,8 +127,9 @@ def _complete_components(components: dict[str, Any]) -> None:
     schemas = components["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    problem = ProblemDocument.model_json_schema(ref_template=REFERENCE.format("schemas", "{model}"))
-    schemas |= problem.pop("$defs") | {ProblemDocument.__name__: problem}
+    for model in (ProblemDocument, Event):
+        schema = model.model_json_schema(ref_template=SCHEMA_REFERENCE, mode="serialization")
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     components["schemas"] = dict(sorted(schemas.items()))
 
 

@@ -68,6 +68,13 @@ COMPLETED = PENDING | {
     "updated_at": ENDED_AT,
     "processed_at": ENDED_AT,
 }
+FAILED = COMPLETED | {
+    "status": "FAILED",
+    "gateway_transaction_id": None,
+    "failure_code": "insufficient_funds",
+    "failure_reason": "The account does not have enough funds, or its daily limit is reached.",
+    "gateway_details": {"avs_result": "Y", "cvc_result": "M"},
+}
 CANCELLED = PENDING | {"status": "CANCELLED", "sequence": 2, "updated_at": ENDED_AT}
 PAYMENTS = {"payments": [COMPLETED], "limit": 20, "next_cursor": None}
 STATUS = {"payment_id": EXAMPLE_ID, "status": "COMPLETED", "updated_at": ENDED_AT}

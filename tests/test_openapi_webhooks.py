@@ -1,0 +1,61 @@
+"""The webhooks of the OpenAPI document say what receivers get."""
+
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from sqlalchemy import select
+
+from api.main import create_app
+from api.openapi.document import describe
+from api.schemas.events import Event, EventData
+from api.schemas.payments import Payment
+from api.state import Api
+from shared.config.settings import load_settings
+from shared.database.tables import events
+from shared.lifecycle import EventType
+from shared.runtime import open_runtime
+from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
+from tests.support.models import strict
+
+pytest_plugins = ["tests.support.api_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    runtime = open_runtime(load_settings(database_url="postgresql://127.0.0.1:1/x", redis_url="redis://127.0.0.1:1"))
+    return describe(create_app(Api(runtime)))
+
+
+def test_every_type_of_event_is_described_with_an_example(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+    assert set(document["webhooks"]) == set(EventType)
+    for name, methods in document["webhooks"].items():
+        assert list(methods) == ["post"]
+        content = methods["post"]["requestBody"]["content"]["application/json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/Event"}
+        strict(Event).model_validate(content["example"])
+        assert content["example"]["type"] == name
+        strict(Payment).model_validate(content["example"]["data"]["payment"])
+
+
+async def test_what_is_sent_is_what_the_model_says(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
+    wanted = {"name": "all", "url": "https://o.example", "event_types": list(EventType)}
+    assert (await service.post("/webhook-endpoints", json=wanted)).status_code == 201
+    payments = [await paid(user) for _ in range(3)]
+    await settled(running_api.database, payments[0]["id"], APPROVED)
+    await settled(running_api.database, payments[1]["id"], DECLINED)
+    assert (await user.post(f"/payments/{payments[2]['id']}/cancel")).status_code == 200
+    async with running_api.database.read() as connection:
+        found = (await connection.execute(select(events.c.type, events.c.body))).all()
+    assert {row.type for row in found} == set(EventType) - {EventType.ORDER_CONFLICT}
+    for row in found:
+        body = orjson.loads(row.body)
+        strict(Event).model_validate(body)
+        strict(EventData).model_validate(body["data"])
+        strict(Payment).model_validate(body["data"]["payment"])
+        assert body["data"]["payment"].keys() == Payment.model_fields.keys()
