@@ -238,7 +238,8 @@ async def test_what_becomes_of_the_method_later_does_not_touch_the_payment(
     await user.delete(f"/payment-methods/{payment['payment_method_id']}")
     assert (await user.get(f"/payments/{payment['id']}")).json() == payment
     claim = await claimed(running_api.database, payment["id"])
-    assert claim.method == {"type": "CREDIT_CARD", "details": claim.method["details"], "scenario": None}
+    details = claim.method["details"]
+    assert claim.method == {"type": "CREDIT_CARD", "details": details, "scenario": None, "is_approved": True}
     assert claim.method["details"]["last4"] == "4242"
 
 

@@ -190,8 +190,8 @@ async def test_header_lines_are_counted(api: RunningApi) -> None:
         (b"GET http://x/health HTTP/1.1", 200),
         (b"GET HTTPS://x:1/health?a=http://y HTTP/1.1", 200),
         # Without a path the target is the root.
-        (b"GET http://x HTTP/1.1", 404),
-        (b"GET http://x?a HTTP/1.1", 404),
+        (b"GET http://x HTTP/1.1", 307),
+        (b"GET http://x?a HTTP/1.1", 307),
         (b"OPTIONS * HTTP/1.1", 404),
         (b"GET /health#a HTTP/1.1", 400),
         (b"GET  /health HTTP/1.1", 400),
@@ -561,7 +561,7 @@ async def test_at_shutdown_every_connection_gets_what_it_can(api: RunningApi, st
     ):
         await half_head.send(b"GET /hea")
         await half_body.send(post(api, b"Content-Length: 100"))
-        await upgrade.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await upgrade.send(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         await waiting.send(post(api, b"Prefer: wait=25", b"Content-Length: %d" % len(body)) + body)
         await eventually(lambda: _is_pending(api))
         stop.set()

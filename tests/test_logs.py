@@ -163,7 +163,8 @@ async def defective(scope, receive, send):
     raise RuntimeError(f"{card} {bearer}")
 
 async def ask():
-    transport = httpx.ASGITransport(RequestContextMiddleware(defective, Admission(1, frozenset()), lambda: False))
+    app = RequestContextMiddleware(defective, Admission(1, frozenset()), is_stopping=lambda: False)
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/payments", headers={"X-Correlation-ID": "of-the-defect"})
         print(answer.status_code, answer.headers["x-correlation-id"], answer.text, file=sys.stderr)

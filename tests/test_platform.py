@@ -442,7 +442,8 @@ async def test_a_delivery_to_the_order_service_is_sent_again_when_asked(make_set
 async def test_orders_of_payments_that_fail_are_not_confirmed(make_settings: MakeSettings) -> None:
     async with platform(make_settings, payment_success_rate=0) as shop:
         order = shop.orders.place()
-        assert (await shop.ended(await shop.pay(order)))["status"] == "FAILED"
+        declined = await shop.pay(order, payment_method_id="pm_test_random_card")
+        assert (await shop.ended(declined))["status"] == "FAILED"
         async with shop.database.read() as connection:
             found = (await connection.execute(select(deliveries.c.kind))).scalars().all()
         assert list(found) == []
