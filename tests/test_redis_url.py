@@ -207,7 +207,9 @@ async def test_a_certificate_counts_as_the_url_says(
 @on_sqlite
 @pytest.mark.parametrize("command", ["api", "worker", "up"])
 async def test_cluster_mode_is_refused_by_name(make_settings: MakeSettings, tmp_path: Path, command: str) -> None:
-    with RedisProcess(tmp_path / "redis", "--cluster-enabled", "yes") as clustered:
+    # By default the port of the cluster bus is 10,000 above the other one, and may be none.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with RedisProcess(tmp_path / "redis", *options) as clustered:
         process = PaymentsProcess(command, tmp_path / command, make_settings(redis_url=clustered.url))
         with processes(process):
             assert await process.ended() == 2
