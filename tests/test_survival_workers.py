@@ -75,10 +75,12 @@ async def test_what_the_gateway_holds_up_at_a_stop_is_released_and_taken_over_at
     second = PaymentsProcess("worker", tmp_path / "second", settings)
     with processes(first):
         await first.ready()
-        async with opened(settings) as other, other.transaction() as connection:
+        # PostgreSQL would end an idle transaction that has the time limit of the worker.
+        patient = settings.model_copy(update={"database_timeout_s": 60.0})
+        async with opened(patient) as other, other.transaction() as connection:
             await connection.execute(text("LOCK TABLE gateway_ledger IN ACCESS EXCLUSIVE MODE"))
             await publish(settings, database, 10)
-            await eventually(lambda: len(first.lines("payment.outcome_unknown")) >= 10)
+            await eventually(lambda: counted(first, {"payment.outcome_unknown"}) >= 10)
             first.terminate()
             assert await first.ended(settings.payment_processing_delay_max / 1000 + 2 + 15) == 0
         assert len(first.lines("payment.released")) == 10
@@ -133,7 +135,7 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing_when_it_res
             sleeper.resume()
             late = len(sleeper.lines("payment.claimed"))
             await eventually(lambda: gave_up(sleeper) == late, 30)
-            assert sleeper.lines("payment.claim_lost")
+            assert counted(sleeper, {"payment.claim_lost", "payment.lease_abandoned"})
             assert await read_all(database) == before
             await assert_sound(database)
             sleeper.terminate()
@@ -142,8 +144,14 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing_when_it_res
 
 def gave_up(worker: PaymentsProcess) -> int:
     """How many of its payments a worker has done with, one way or another."""
-    done = ENDED | {"payment.claim_lost", "payment.record_failed", "payment.lease_abandoned"}
-    return len([line for line in worker.lines() if line["event"] in done])
+    return counted(worker, ENDED | {"payment.claim_lost", "payment.record_failed", "payment.lease_abandoned"})
+
+
+def counted(worker: PaymentsProcess, events: set[str]) -> int:
+    """How many lines a worker has logged, or left out because they repeat."""
+    left_out: list[dict[str, int]] = [line["counts"] for line in worker.lines("logs.left_out")]
+    logged = len([line for line in worker.lines() if line["event"] in events])
+    return logged + sum(counts.get(event, 0) for counts in left_out for event in events)
 
 
 # -- a part dies
