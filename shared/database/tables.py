@@ -50,9 +50,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 URL_CHARS_MAX = 2048
 NAME_CHARS_MAX = 100
 ERROR_CHARS_MAX = 255
-
 Json = JSON().with_variant(JSONB(), "postgresql")
-
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
