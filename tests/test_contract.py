@@ -132,6 +132,7 @@ async def test_answers_to_random_requests_are_as_described(running_api: RunningA
     await examine(running_api, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_answers_at_the_edges_are_as_described(running_api: RunningApi, tmp_path: Path) -> None:
     """Every constraint kept and broken in turn; not at the platform's addresses, which lead to the same code."""

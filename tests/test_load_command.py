@@ -18,6 +18,7 @@ def load(printed: Path, *arguments: str) -> AbstractContextManager[Command]:
     return command(printed, "load", *arguments, settings={"PAYMENT_SUCCESS_RATE": "0", "LOG_LEVEL": "nonsense"})
 
 
+@pytest.mark.slow
 def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind(tmp_path: Path) -> None:
     files = {name: tmp_path / f"load.{name}" for name in ("json", "plot.svg", "picture.svg")}
     options = ("--json", "--plot", "--picture")

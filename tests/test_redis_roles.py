@@ -84,9 +84,11 @@ async def all_ready(service: Service) -> bool:
     ("taken", "said"),
     [
         pytest.param(["-zadd"], "NoPermissionError: ", id="publications"),
-        pytest.param(["resetkeys", "~arq:*"], "NoPermissionError: ", id="our keys"),
-        pytest.param(["resetkeys", "~payments:*"], "NoPermissionError: ", id="the keys of jobs"),
-        pytest.param(["-info"], "info", id="what the loops ask at their start"),
+        pytest.param(["resetkeys", "~arq:*"], "NoPermissionError: ", id="our keys", marks=pytest.mark.slow),
+        pytest.param(
+            ["resetkeys", "~payments:*"], "NoPermissionError: ", id="the keys of jobs", marks=pytest.mark.slow
+        ),
+        pytest.param(["-info"], "info", id="what the loops ask at their start", marks=pytest.mark.slow),
     ],
 )
 async def test_what_the_role_lacks_is_said_and_the_worker_is_not_ready(

@@ -46,7 +46,7 @@ async def test_up_goes_on_where_it_was_when_it_is_killed_and_started_again(
 
 
 @on_sqlite
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("how", [pytest.param("Ctrl-C", marks=pytest.mark.slow), "SIGTERM"])
 async def test_up_drains_and_leaves_no_process_behind(
     slow_gateway: MakeSettings, database: Database, tmp_path: Path, how: str
 ) -> None:

@@ -157,6 +157,7 @@ def counted(worker: PaymentsProcess, events: set[str]) -> int:
 # -- a part dies
 
 
+@pytest.mark.slow
 @on_postgresql
 async def test_a_worker_outlives_a_table_that_is_not_as_it_should_be(
     slow_gateway: MakeSettings, own_postgres: PostgresServer, tmp_path: Path
