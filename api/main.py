@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from api import problem_handlers
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
-from api.edge.http_protocol import HttpProtocol
+from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits, HttpProtocol
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
@@ -152,10 +152,18 @@ def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
     return [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
 
 
-async def serve(runtime: Runtime, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. Then finish open requests, commit and publish what is queued, and return."""
+async def serve(
+    runtime: Runtime, listener: socket.socket, stop: asyncio.Event, *, write_timeout_s: float = WRITE_TIMEOUT_S
+) -> None:
+    """Serve until `stop` is set. Then finish open requests, commit and publish what is queued, and return.
+
+    A client has `write_timeout_s` seconds to read a response that fills the buffers of its connection.
+    """
     api = Api(runtime)
-    protocol = partial(HttpProtocol, request_timeout_s=runtime.settings.request_timeout_s, memory=ArrivalMemory())
+    limits = ConnectionLimits(
+        request_timeout_s=runtime.settings.request_timeout_s, write_timeout_s=write_timeout_s, memory=ArrivalMemory()
+    )
+    protocol = partial(HttpProtocol, limits=limits)
     server = _Server(
         uvicorn.Config(
             create_app(api),

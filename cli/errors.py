@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy.engine import URL
 
-from shared.config.settings import load_settings
+from shared.config.settings import Settings, load_settings
 from shared.errors import (
     CommitUnknown,
     ConfigurationError,
+    DatabaseRefused,
     DatabaseUnavailable,
     PaymentsError,
     SchemaOutdated,
@@ -41,6 +42,15 @@ def report_errors() -> Iterator[None]:
     except (SchemaOutdated, DatabaseUnavailable, CommitUnknown) as error:
         errors.print(Text(_reason_of(error), "red"))
         raise typer.Exit(EXIT_CANNOT_START) from None
+
+
+@contextlib.contextmanager
+def refusal_names_the_setting(settings: Settings) -> Iterator[None]:
+    """Raise ConfigurationError if the database refuses: a password, a name, a privilege or a file."""
+    try:
+        yield
+    except DatabaseRefused as error:
+        raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
 
 
 def unavailable(error: Exception) -> str:

@@ -14,13 +14,13 @@ import structlog
 import uvloop
 
 from api.main import listen, serve
-from cli.errors import require_database_file
+from cli.errors import refusal_names_the_setting, require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared import metrics
 from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import known_revisions, migrate, require_current
-from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, StatementFailed
+from shared.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
 from shared.log_limits import report_left_out
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
@@ -165,11 +165,9 @@ async def _unless_stopped(action: Coroutine[Any, Any, Any], stop: asyncio.Event)
 
 
 async def _use_database[T](settings: Settings, action: Coroutine[Any, Any, T]) -> T:
-    """Await `action`. Raises ConfigurationError if the database refuses: a password, a name, a privilege or a file."""
-    try:
+    """Await `action`. Raises ConfigurationError if the database refuses."""
+    with refusal_names_the_setting(settings):
         return await action
-    except DatabaseRefused as error:
-        raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
 
 
 def _for_people() -> Settings:

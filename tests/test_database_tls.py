@@ -71,7 +71,7 @@ async def test_a_private_authority_is_trusted_as_the_mode_says(
 ) -> None:
     assert await migrate(settings_of(front.port, sslmode=mode, sslrootcert=authority.certificate)) == head()
     # The first connection finds out whether a pooler is in between.
-    assert set(front.connections) == {("TLSv1.3", "")}
+    assert front.connections == [("TLSv1.3", "")] * 2
 
 
 async def test_a_client_proves_who_it_is_with_a_certificate(strict_front: TlsFront, authority: Authority) -> None:
@@ -79,7 +79,7 @@ async def test_a_client_proves_who_it_is_with_a_certificate(strict_front: TlsFro
     server: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": authority.certificate}
     own: dict[str, Any] = {"sslcert": client.certificate, "sslkey": client.key, "sslpassword": KEY_PASSWORD}
     assert await asked(settings_of(strict_front.port, **server, **own)) == 1
-    assert set(strict_front.connections) == {("TLSv1.3", "payments_app")}
+    assert strict_front.connections == [("TLSv1.3", "payments_app")] * 2
     with pytest.raises(DatabaseUnavailable):
         await asked(settings_of(strict_front.port, **server))
 
@@ -88,7 +88,7 @@ async def test_tls_from_the_first_byte_and_its_version(front: TlsFront, authorit
     words: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": authority.certificate}
     assert await asked(settings_of(front.direct_port, sslnegotiation="direct", **words)) == 1
     assert await asked(settings_of(front.port, ssl_max_protocol_version="TLSv1.2", **words)) == 1
-    assert list(dict.fromkeys(version for version, _ in front.connections)) == ["TLSv1.3", "TLSv1.2"]
+    assert [version for version, _ in front.connections] == ["TLSv1.3"] * 2 + ["TLSv1.2"] * 2
     with pytest.raises(DatabaseUnavailable):
         await asked(settings_of(front.port, sslmode="disable"))
 

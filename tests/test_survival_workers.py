@@ -128,6 +128,8 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing_when_it_res
         await sleeper.ready()
         await publish(settings, database, 10)
         await eventually(lambda: len(sleeper.lines("payment.claimed")) == 10)
+        # It falls asleep while the gateway works, and in no statement of its own, which the database would end.
+        await eventually(lambda: charged_but_not_recorded(database))
         sleeper.pause()
         with processes(other):
             await everything_settles(database, 10)
@@ -135,7 +137,7 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing_when_it_res
             sleeper.resume()
             late = len(sleeper.lines("payment.claimed"))
             await eventually(lambda: gave_up(sleeper) == late, 30)
-            assert counted(sleeper, {"payment.claim_lost", "payment.lease_abandoned"})
+            assert sleeper.lines("payment.claim_lost")
             assert await read_all(database) == before
             await assert_sound(database)
             sleeper.terminate()

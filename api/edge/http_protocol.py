@@ -10,6 +10,7 @@ This one reads one request at a time and starts the application when the request
 """
 
 import asyncio
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -44,6 +45,15 @@ class _Phase(Enum):
     CLOSING = auto()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """The limits of every connection, and the memory that the connections of a process share."""
+
+    request_timeout_s: float
+    write_timeout_s: float
+    memory: ArrivalMemory
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
@@ -54,11 +64,12 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        request_timeout_s: float,
-        memory: ArrivalMemory,
+        limits: ConnectionLimits,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._arrival = Arrival(self.loop, request_timeout_s, memory, on_late=self._on_late, on_full=self._on_full)
+        self._limits = limits
+        request_s, memory = limits.request_timeout_s, limits.memory
+        self._arrival = Arrival(self.loop, request_s, memory, on_late=self._on_late, on_full=self._on_full)
         self._phase = _Phase.HEAD
         self._unread = Unread()
         self._begin()
@@ -73,7 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock: a connection on which nothing arrives is closed."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
-        self._reading = Deadline(self.loop, WRITE_TIMEOUT_S, self.transport.abort)
+        self._reading = Deadline(self.loop, self._limits.write_timeout_s, self.transport.abort)
         self._arrival.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

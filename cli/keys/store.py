@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cli.errors import refusal_names_the_setting
 from shared.api_keys import ApiKey, KeyRole, add_key, new_api_key, revoke_key, unrevoked_keys
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import open_database
@@ -65,10 +65,9 @@ def _run[T](settings: Settings, work: Work[T]) -> T:
 async def _in_transaction[T](settings: Settings, work: Work[T]) -> T:
     database = open_database(settings)
     try:
-        await require_current(database)
-        async with database.transaction() as connection:
-            return await work(connection, await database.clock.now(connection))
-    except DBAPIError as error:
-        raise ConfigurationError(f"DATABASE_URL: {settings.sqlalchemy_url} cannot be used: {error.orig}") from error
+        with refusal_names_the_setting(settings):
+            await require_current(database)
+            async with database.transaction() as connection:
+                return await work(connection, await database.clock.now(connection))
     finally:
         await database.dispose()

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cli.errors import require_database_file, unavailable
+from cli.errors import refusal_names_the_setting, require_database_file, unavailable
 from cli.verify.report import document, lines
 from cli.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, SHOWN_MAX, Found, Scan
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import require_current
-from shared.errors import CommitUnknown, ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaOutdated
+from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
 from shared.verify_reports import keep_report
 
 # Seconds. The relay looks every second, and publishes a row again if no worker has claimed it within 30 s.
@@ -83,10 +83,9 @@ def _check_file(path: Path | None) -> None:
 async def _run(settings: Settings, options: Options, view: Console) -> Found:
     database = open_database(settings.model_copy(update={"database_timeout_s": STATEMENT_TIMEOUT_S}))
     try:
-        await require_current(database)
-        return await _verify(database, settings, options, view)
-    except DatabaseRefused as error:
-        raise ConfigurationError(f"DATABASE_URL: {settings.database_name} cannot be used: {error}") from error
+        with refusal_names_the_setting(settings):
+            await require_current(database)
+            return await _verify(database, settings, options, view)
     finally:
         await database.dispose()
 

@@ -147,13 +147,13 @@ async def opened_with(settings: Settings) -> AsyncIterator[RunningApi]:
 
 
 @asynccontextmanager
-async def served(runtime: Runtime, stop: asyncio.Event | None = None) -> AsyncIterator[RunningApi]:
-    """The API in the real server, on a free port; it stops at `stop` or when the block ends."""
+async def served(runtime: Runtime, stop: asyncio.Event | None = None, **options: float) -> AsyncIterator[RunningApi]:
+    """The API in the real server, on a free port; it stops at `stop` or when the block ends. See `serve`."""
     stop = stop or asyncio.Event()
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    serving = asyncio.create_task(serve(runtime, listener, stop))
+    serving = asyncio.create_task(serve(runtime, listener, stop, **options))
     transport = httpx.AsyncHTTPTransport(verify=False, limits=limits, trust_env=False)
     try:
         yield RunningApi(runtime=runtime, transport=transport, url=f"http://127.0.0.1:{port}")
