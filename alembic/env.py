@@ -6,7 +6,7 @@ It never commits: that is done by the caller.
 from alembic import context
 
 from shared.database.migrations import VERSION_TABLE
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -131,7 +131,7 @@ class LongPolls:
             log.warning("long_poll.database_failed", error=type(error).__name__)
             return
         for payment in found:
-            if payment.status.is_terminal:
+            if payment.status.is_settled:
                 for waiter in self._waiters.get(payment.id, ()):
                     if not waiter.done():
                         waiter.set_result(payment)

@@ -1,21 +1,20 @@
 """The life of a payment and of a delivery: statuses, the moves between them and their reasons. No database here.
 
-                 accepted
-                    │
-                    ▼
-    cancelled ┌───────────┐  claimed   ┌────────────┐  gateway_approved   ┌───────────┐
-    ┌─────────│  PENDING  │───────────▶│ PROCESSING │────────────────────▶│ COMPLETED │
-    ▼         └───────────┘            └────────────┘                     └───────────┘
- ┌───────────┐                          │  ▲      │    gateway_declined   ┌───────────┐
- │ CANCELLED │                          └──┘      └──────────────────────▶│  FAILED   │
- └───────────┘  lease_expired, retried, released   gateway_unreachable    └───────────┘
-                order_unreachable                  order_refused, order_check_timed_out
+ PENDING ──▶ PROCESSING ──▶ COMPLETED ──▶ PARTIALLY_REFUNDED ──▶ REFUNDED
+    │             │             └────────────────────────────────▲
+    ▼             ├──▶ FAILED
+ CANCELLED        └──▶ AUTHORIZED ──▶ PROCESSING (capture_requested) ──▶ COMPLETED, or AUTHORIZED (capture_failed)
+                           └────────▶ PROCESSING (void_requested, authorization_expired) ──▶ CANCELLED
 
-PENDING is left once, by the first claim or by a cancel; later claims are moves from PROCESSING to PROCESSING.
-`claims_exhausted` settles a payment by the gateway's own record, to either COMPLETED or FAILED. The reasons that begin
-with `order` exist with an order service only; they too fail a payment only after the gateway has voided it.
+PENDING is left once, by the first claim or by a cancel; later claims are moves from PROCESSING to PROCESSING. What a
+PROCESSING payment is due for is its operation: a charge, an authorization, a capture or a void. `claims_exhausted`
+settles a payment by the gateway's own record. The reasons that begin with `order` exist with an order service only.
 
-The paragraph below each word says what it means and which process moves it on.
+A refund has a life of its own (`shared.refund_lifecycle`). Each of its steps is a move of its payment too, mostly
+without a new status, so that the payment's sequence moves with its amounts.
+
+The paragraph below each word says what it means and which process moves it on. The classes of statuses are written out,
+and never derived from the moves: a status that is new must be put into each of them, or left out of it, by hand.
 """
 
 from enum import StrEnum
@@ -26,27 +25,58 @@ class PaymentStatus(StrEnum):
 
     PENDING = "PENDING"
     """Accepted and committed; no worker has claimed it, and the gateway has never heard of it. The first claim of a
-    worker moves it to PROCESSING, a cancel of its owner to CANCELLED."""
+    worker moves it to PROCESSING, a cancel to CANCELLED."""
     PROCESSING = "PROCESSING"
-    """Claimed by a worker, which checks the order and asks the gateway, or due again for another try. The worker that
-    holds the lease moves it to COMPLETED or FAILED; if that worker dies, the lease ends and another one claims it."""
+    """Due for an operation, or claimed by a worker for it: the worker checks the order and asks the gateway. The worker
+    that holds the lease moves it on; if that worker dies, the lease ends and another one claims it."""
+    AUTHORIZED = "AUTHORIZED"
+    """The gateway holds the funds. A request to capture or to void, or the end of the authorization, makes it due."""
     COMPLETED = "COMPLETED"
-    """The gateway has charged it. Nothing moves it any more."""
+    """The gateway has charged it, and nothing is refunded. Only refunds move it."""
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
+    """A part of what was captured is refunded. Only refunds move it."""
+    REFUNDED = "REFUNDED"
+    """All that was captured is refunded. Nothing moves it any more; its order may be paid again."""
     FAILED = "FAILED"
     """The gateway or the order refused it, and nothing was charged. Nothing moves it any more: another try is a new
     payment."""
     CANCELLED = "CANCELLED"
-    """Cancelled before a worker claimed it. Nothing moves it any more."""
+    """Cancelled before a worker claimed it, or its authorization was voided. Nothing moves it any more."""
 
     @property
-    def is_terminal(self) -> bool:
-        """Nothing moves this payment any more."""
-        return not TRANSITIONS[self]
+    def has_ended(self) -> bool:
+        """No worker has anything to do for the payment any more."""
+        return self in ENDED
+
+    @property
+    def is_settled(self) -> bool:
+        """The payment has ended, or waits for a client: nobody need wait for its next move."""
+        return self in ENDED or self in WAITING
 
     @property
     def is_live(self) -> bool:
         """The payment blocks another payment for the same order: money has moved, or still may."""
-        return self not in NOT_LIVE
+        return self in LIVE
+
+
+class PaymentOperation(StrEnum):
+    """What a payment is due for: one operation at a time."""
+
+    CHARGE = "charge"
+    """Authorize the amount and capture it at once."""
+    AUTHORIZE = "authorize"
+    """Hold the amount, to be captured on request."""
+    CAPTURE = "capture"
+    """Capture all or a part of what is held; the rest is released."""
+    VOID = "void"
+    """Release what is held: on request, or at the end of the authorization."""
+
+
+class CaptureMethod(StrEnum):
+    """When a payment is captured."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
 
 
 class HistoryReason(StrEnum):
@@ -80,22 +110,82 @@ class HistoryReason(StrEnum):
     ORDER_CHECK_TIMED_OUT = "order_check_timed_out"
     """The order service did not answer for ORDER_CHECK_TIMEOUT seconds. The payment is FAILED."""
     CANCELLED = "cancelled"
-    """Its owner cancelled the payment while it was PENDING. It is CANCELLED."""
+    """The payment was cancelled while it was PENDING. It is CANCELLED."""
+    AUTHORIZED = "authorized"
+    """The gateway holds the funds. The payment is AUTHORIZED."""
+    CAPTURE_REQUESTED = "capture_requested"
+    """A client asked to capture the authorization. The payment is due for it."""
+    CAPTURED = "captured"
+    """The gateway captured the authorization. The payment is COMPLETED."""
+    CAPTURE_FAILED = "capture_failed"
+    """The capture was refused, or the gateway could not be reached. The payment is AUTHORIZED again."""
+    VOID_REQUESTED = "void_requested"
+    """A client cancelled the AUTHORIZED payment. It is due for the void."""
+    AUTHORIZATION_EXPIRED = "authorization_expired"
+    """A worker claimed the payment because its authorization had ended without a capture. It voids the payment."""
+    VOIDED = "voided"
+    """The gateway released the funds. The payment is CANCELLED."""
+    REFUND_REQUESTED = "refund_requested"
+    """A refund of the payment was accepted; its amount is reserved."""
+    REFUND_COMPLETED = "refund_completed"
+    """A refund was paid. The payment is PARTIALLY_REFUNDED or REFUNDED."""
+    REFUND_FAILED = "refund_failed"
+    """A refund failed. Its amount may be refunded again."""
+    REFUND_CANCELLED = "refund_cancelled"
+    """A refund was cancelled before a worker claimed it. Its amount may be refunded again."""
 
 
 TRANSITIONS: dict[PaymentStatus, frozenset[PaymentStatus]] = {
     PaymentStatus.PENDING: frozenset({PaymentStatus.PROCESSING, PaymentStatus.CANCELLED}),
-    PaymentStatus.PROCESSING: frozenset({PaymentStatus.PROCESSING, PaymentStatus.COMPLETED, PaymentStatus.FAILED}),
-    PaymentStatus.COMPLETED: frozenset(),
+    PaymentStatus.PROCESSING: frozenset(
+        {
+            PaymentStatus.PROCESSING,
+            PaymentStatus.AUTHORIZED,
+            PaymentStatus.COMPLETED,
+            PaymentStatus.FAILED,
+            PaymentStatus.CANCELLED,
+        }
+    ),
+    PaymentStatus.AUTHORIZED: frozenset({PaymentStatus.PROCESSING}),
+    # A step of a refund that changes no status is a move from a status to itself.
+    PaymentStatus.COMPLETED: frozenset(
+        {PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}
+    ),
+    PaymentStatus.PARTIALLY_REFUNDED: frozenset({PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}),
+    PaymentStatus.REFUNDED: frozenset(),
     PaymentStatus.FAILED: frozenset(),
     PaymentStatus.CANCELLED: frozenset(),
 }
 
-NOT_LIVE = frozenset({PaymentStatus.FAILED, PaymentStatus.CANCELLED})
-
-MAY_BE_CLAIMED = tuple(status for status in PaymentStatus if PaymentStatus.PROCESSING in TRANSITIONS[status])
-MAY_BE_SETTLED = tuple(status for status in PaymentStatus if PaymentStatus.COMPLETED in TRANSITIONS[status])
-MAY_BE_CANCELLED = tuple(status for status in PaymentStatus if PaymentStatus.CANCELLED in TRANSITIONS[status])
+# No worker has anything to do for the payment any more.
+ENDED = (
+    PaymentStatus.COMPLETED,
+    PaymentStatus.FAILED,
+    PaymentStatus.CANCELLED,
+    PaymentStatus.PARTIALLY_REFUNDED,
+    PaymentStatus.REFUNDED,
+)
+# The next move is a client's, or comes at the end of a time limit.
+WAITING = (PaymentStatus.AUTHORIZED,)
+# A worker has something to do for the payment, or holds it.
+IN_PROGRESS = (PaymentStatus.PENDING, PaymentStatus.PROCESSING)
+# The payment blocks another payment for the same order.
+LIVE = (
+    PaymentStatus.PENDING,
+    PaymentStatus.PROCESSING,
+    PaymentStatus.AUTHORIZED,
+    PaymentStatus.COMPLETED,
+    PaymentStatus.PARTIALLY_REFUNDED,
+)
+NOT_LIVE = (PaymentStatus.FAILED, PaymentStatus.CANCELLED, PaymentStatus.REFUNDED)
+# Of the live ones: the order is paid.
+PAID = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
+# A worker that has the lease records what its claim ended with.
+MAY_BE_SETTLED = (PaymentStatus.PROCESSING,)
+# A cancel succeeds at once, without a worker.
+CANCELLED_AT_ONCE = (PaymentStatus.PENDING,)
+# Refunds are accepted.
+REFUNDABLE = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
 
 
 class OutcomeRule(StrEnum):
@@ -138,6 +228,13 @@ class FailureCode(StrEnum):
     ORDER_SERVICE_UNAVAILABLE = "order_service_unavailable"
 
 
+class CaptureFailureCode(StrEnum):
+    """Why a capture failed, beside the codes of its order. A closed set."""
+
+    CAPTURE_DECLINED = "capture_declined"
+    NETWORK_ERROR = "network_error"
+
+
 class MethodType(StrEnum):
     """How a payer pays."""
 
@@ -174,27 +271,3 @@ class DeliveryKind(StrEnum):
     CALLBACK = "callback"
     # The order service, which gets an update of the order instead of a webhook.
     ORDER = "order"
-
-
-class EventType(StrEnum):
-    """The type of an event, as its receivers see it."""
-
-    INITIATED = "payment.initiated"
-    COMPLETED = "payment.completed"
-    FAILED = "payment.failed"
-    CANCELLED = "payment.cancelled"
-    # The payment was charged, but its order was cancelled meanwhile: a person must decide what to do.
-    ORDER_CONFLICT = "payment.order_conflict"
-
-
-EVENT_OF_STATUS: dict[PaymentStatus, EventType | None] = {
-    PaymentStatus.PENDING: EventType.INITIATED,
-    PaymentStatus.PROCESSING: None,
-    PaymentStatus.COMPLETED: EventType.COMPLETED,
-    PaymentStatus.FAILED: EventType.FAILED,
-    PaymentStatus.CANCELLED: EventType.CANCELLED,
-}
-
-TERMINAL_EVENTS = tuple(event for status, event in EVENT_OF_STATUS.items() if event is not None and status.is_terminal)
-# Events that are written only if an endpoint wants them. The others are a record of what happened in any case.
-WRITTEN_IF_WANTED = frozenset({EventType.INITIATED})

@@ -21,6 +21,9 @@ settled = Counter("payments_settled_total", "Payments that reached COMPLETED or 
 settle_seconds = Histogram(
     "payments_settle_seconds", "From acceptance to COMPLETED or FAILED.", buckets=SETTLE_BUCKETS_S
 )
+refunds_settled = Counter(
+    "payments_refunds_settled_total", "Refunds that reached COMPLETED or FAILED.", ["status", "failure_code"]
+)
 in_gateway = Gauge("payments_in_gateway", "Payments of this worker that the gateway is working on.")
 checking_orders = Gauge("payments_checking_orders", "Payments of this worker that wait for the order service.")
 deliveries = Counter("payments_delivery_attempts_total", "Attempts to deliver a webhook.", ["kind", "outcome"])

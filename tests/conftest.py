@@ -20,7 +20,7 @@ from shared.broker.client import Broker, open_broker
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import migrate
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from tests.support import pgbouncer
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
 

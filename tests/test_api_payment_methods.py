@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.schemas.payment_methods import Method as MethodModel
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from shared.ids import new_id
 from shared.payment_methods import change_method, delete_method, find_method
 from shared.runtime import Runtime

@@ -15,7 +15,7 @@ from api.schemas.payments import Payment as PaymentModel
 from shared.config.settings import Settings
 from shared.database.tables import events, payments
 from shared.ids import new_id
-from shared.payments.cancel import cancel
+from shared.payments.requests import cancel
 from shared.runtime import Runtime
 from tests.support.api_client import (
     APPROVED,
@@ -733,7 +733,7 @@ async def test_against_a_claim_exactly_one_wins(running_api: RunningApi, user: h
         async with running_api.database.transaction() as connection:
             now = await running_api.database.clock.now(connection)
             result = await cancel(connection, UUID(payment_id), by="user:1", now=now)
-            return result is not None and result.is_new
+            return result is not None and result.is_moved
 
     async def taken(payment_id: str) -> bool:
         return await claimed(running_api.database, payment_id) is not None

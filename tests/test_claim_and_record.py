@@ -15,11 +15,11 @@ from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, events, payment_history
 from shared.ids import new_id
 from shared.lifecycle import HistoryReason, PaymentStatus
-from shared.payments.cancel import cancel
 from shared.payments.find import earlier_payments
 from shared.payments.outcomes import ClaimOutcome, Release, Retry, Settled
 from shared.payments.payment import Payment
 from shared.payments.record import Record, Recorded, record
+from shared.payments.requests import cancel
 from tests.support.api_client import APPROVED, DECLINED
 from tests.support.rows import accepted, claim, claimed, read, reasons, write
 
@@ -162,7 +162,7 @@ async def test_of_a_claim_and_a_cancel_exactly_one_wins(database: Database) -> N
     async def call_off(payment_id: UUID) -> bool:
         async with database.transaction() as connection:
             cancelled = await cancel(connection, payment_id, by="user:1", now=NOW)
-        return cancelled is not None and cancelled.is_new
+        return cancelled is not None and cancelled.is_moved
 
     claims, cancels = await asyncio.gather(
         claim_all(database, items), asyncio.gather(*(call_off(row.id) for row in rows))

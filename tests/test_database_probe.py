@@ -12,7 +12,7 @@ from shared import metrics
 from shared.database.engine import Database
 from shared.database.migrations import migrate, require_current
 from shared.database.probe import USUAL_RIGHTS, is_usable, rights_of
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from tests.support.api_client import RunningApi, added, order, problem
 from tests.support.processes import Shop
 from tests.support.roles import ROLE, give_role

@@ -10,9 +10,10 @@ from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, delivery_attempts
 from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
+from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.lifecycle import DeliveryStatus, EventType
+from shared.lifecycle import DeliveryStatus
 from shared.webhooks.attempts import AttemptOutcome, Delivered, Exhausted, TryAgain
 from shared.webhooks.delivery_log import (
     ATTEMPTS_SHOWN_MAX,

@@ -17,9 +17,9 @@ from shared.payments.payment import Payment
 from shared.simulation.scenarios import Scenario
 from tests.support.gateways import Naps, gateway_over, payment_with
 from tests.support.rows import ledger_entries
+from worker.gateway.answers import paypal_fee
 from worker.gateway.ledger import Ledger
 from worker.gateway.protocol import GatewayUnavailable
-from worker.gateway.simulator import paypal_fee
 
 pytest_plugins = ["tests.support.gateway_fixtures"]
 

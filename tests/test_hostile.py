@@ -252,7 +252,7 @@ async def send_hostile_requests(target: Target, database: Database, *, mutations
 
 async def assert_no_harm_was_done(target: Target, database: Database) -> None:
     async def all_ended() -> bool:
-        return all(payment.status.is_terminal for payment in await read_all(database))
+        return all(payment.status.has_ended for payment in await read_all(database))
 
     await eventually(all_ended, 30)
     await assert_sound(database)

@@ -9,9 +9,11 @@ from cli.verify.breaches import BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events, webhook_endpoints
+from shared.event_types import EVENT_OF_MOVE, WRITTEN_IF_WANTED, EventType
 from shared.keyring import open_keyring
-from shared.lifecycle import EVENT_OF_STATUS, WRITTEN_IF_WANTED, EventType
+from shared.lifecycle import HistoryReason
 from shared.payments.events import emit
+from shared.payments.history import Move
 from shared.payments.payment import Payment
 from tests.support.receivers import register
 from tests.support.rows import accepted, write
@@ -31,7 +33,7 @@ async def accept(database: Database) -> Payment:
     payment = accepted(NOW, callback_url=URL)
     await write(database, payment)
     async with database.transaction() as connection:
-        await emit(connection, [payment], now=NOW)
+        await emit(connection, [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by)], now=NOW)
     return payment
 
 
@@ -41,7 +43,7 @@ async def types_written(database: Database) -> list[str]:
 
 
 def test_only_the_beginning_may_go_unwritten() -> None:
-    assert {EventType.INITIATED} == WRITTEN_IF_WANTED < set(EVENT_OF_STATUS.values())
+    assert {EventType.INITIATED} == WRITTEN_IF_WANTED < set(EVENT_OF_MOVE.values())
 
 
 @pytest.mark.parametrize(

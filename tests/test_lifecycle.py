@@ -8,38 +8,56 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from shared import lifecycle
-from shared.database.tables import LIVE, deliveries, metadata, payment_history, payments
+from shared import lifecycle, refund_lifecycle
+from shared.database.schema import metadata
+from shared.database.tables import LIVE as LIVE_ORDERS
+from shared.database.tables import deliveries, payment_history, payments
+from shared.event_types import CALLBACK_EVENTS, DEFAULT_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, EventType
 from shared.lifecycle import (
-    EVENT_OF_STATUS,
-    MAY_BE_CANCELLED,
-    MAY_BE_CLAIMED,
+    CANCELLED_AT_ONCE,
+    ENDED,
+    IN_PROGRESS,
+    LIVE,
     MAY_BE_SETTLED,
     NOT_LIVE,
-    OPEN_DELIVERY,
-    TERMINAL_EVENTS,
+    PAID,
+    REFUNDABLE,
     TRANSITIONS,
+    WAITING,
+    CaptureFailureCode,
+    CaptureMethod,
     DeliveryKind,
     DeliveryStatus,
-    EventType,
     FailureCode,
     HistoryReason,
     MethodType,
     PaymentStatus,
 )
+from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, claimed, order, paid, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
 PENDING, PROCESSING = PaymentStatus.PENDING, PaymentStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = PaymentStatus.COMPLETED, PaymentStatus.FAILED, PaymentStatus.CANCELLED
+AUTHORIZED = PaymentStatus.AUTHORIZED
+PARTIALLY_REFUNDED, REFUNDED = PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED
 
 
 def test_the_words_that_clients_see_are_these_and_no_others() -> None:
-    assert set(PaymentStatus) == {"PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED"}
-    assert set(EventType) == {
-        "payment.initiated", "payment.completed", "payment.failed", "payment.cancelled", "payment.order_conflict",
+    assert set(PaymentStatus) == {
+        "PENDING", "PROCESSING", "AUTHORIZED", "COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "FAILED", "CANCELLED",
     }  # fmt: skip
+    assert set(EventType) == {
+        "payment.initiated", "payment.authorized", "payment.capture_failed", "payment.completed", "payment.failed",
+        "payment.cancelled", "payment.partially_refunded", "payment.refunded", "payment.order_conflict",
+        "refund.created", "refund.completed", "refund.failed", "refund.cancelled",
+    }  # fmt: skip
+    assert set(CaptureMethod) == {"automatic", "manual"}
+    assert set(CaptureFailureCode) == {"capture_declined", "network_error"}
+    assert set(RefundStatus) == {"PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED"}
+    assert set(RefundFailureCode) == {"refund_declined", "network_error"}
+    assert set(RefundReason) == {"requested_by_customer", "duplicate", "fraudulent", "order_cancelled", "other"}
     assert set(MethodType) == {"CREDIT_CARD", "DEBIT_CARD", "PAYPAL"}
     assert set(DeliveryStatus) == {"pending", "sending", "delivered", "exhausted", "cancelled"}
     assert set(DeliveryKind) == {"endpoint", "callback", "order"}
@@ -51,47 +69,83 @@ def test_the_words_that_clients_see_are_these_and_no_others() -> None:
     }  # fmt: skip
 
 
-def test_every_status_is_classified() -> None:
-    assert set(TRANSITIONS) == set(EVENT_OF_STATUS) == set(PaymentStatus)
-    assert {status for status in PaymentStatus if status.is_terminal} == {COMPLETED, FAILED, CANCELLED}
-    assert {status for status in PaymentStatus if status.is_live} == {PENDING, PROCESSING, COMPLETED}
-    assert {FAILED, CANCELLED} == NOT_LIVE
-    assert set(TERMINAL_EVENTS) == set(EventType) - {EventType.INITIATED, EventType.ORDER_CONFLICT}
-    assert set(OPEN_DELIVERY) == {DeliveryStatus.PENDING, DeliveryStatus.SENDING}
+def test_every_status_is_in_exactly_one_class_of_what_happens_next() -> None:
+    assert set(TRANSITIONS) == set(PaymentStatus)
+    assert sorted((*IN_PROGRESS, *WAITING, *ENDED)) == sorted(PaymentStatus)
+    assert set(IN_PROGRESS) == {PENDING, PROCESSING}
+    assert set(WAITING) == {AUTHORIZED}
+    for status in PaymentStatus:
+        assert status.has_ended == (status in ENDED)
+        assert status.is_settled == (status not in IN_PROGRESS)
 
 
-def test_every_event_is_the_event_of_one_status_or_of_a_conflict() -> None:
-    emitted = [event for event in EVENT_OF_STATUS.values() if event is not None]
-    assert sorted([*emitted, EventType.ORDER_CONFLICT]) == sorted(EventType)
+def test_a_live_payment_blocks_its_order_until_it_is_refunded() -> None:
+    assert sorted((*LIVE, *NOT_LIVE)) == sorted(PaymentStatus)
+    assert set(NOT_LIVE) == {FAILED, CANCELLED, REFUNDED}
+    assert {status for status in PaymentStatus if status.is_live} == set(LIVE)
+    assert set(PAID) == {COMPLETED, PARTIALLY_REFUNDED} < set(LIVE)
 
 
-def test_every_status_is_reached_and_what_has_ended_never_moves() -> None:
+def test_what_a_client_may_ask_for_is_written_out() -> None:
+    assert set(CANCELLED_AT_ONCE) == {PENDING}
+    assert set(REFUNDABLE) == {COMPLETED, PARTIALLY_REFUNDED}
+    assert set(MAY_BE_SETTLED) == {PROCESSING}
+    assert {status for status in PaymentStatus if FAILED in TRANSITIONS[status]} == set(MAY_BE_SETTLED)
+
+
+def test_every_status_is_reached_and_only_refunds_move_what_has_ended() -> None:
     reached = {PENDING}
     for _ in PaymentStatus:
         reached |= {after for before in reached for after in TRANSITIONS[before]}
     assert reached == set(PaymentStatus)
     assert PENDING not in set(itertools.chain(*TRANSITIONS.values()))
-    for status in PaymentStatus:
-        assert status.is_terminal == (status not in MAY_BE_CLAIMED and status not in MAY_BE_SETTLED)
+    for status in ENDED:
+        assert TRANSITIONS[status] <= {COMPLETED, PARTIALLY_REFUNDED, REFUNDED}
+        assert bool(TRANSITIONS[status]) == (status in REFUNDABLE)
 
 
-def test_what_a_status_allows_follows_from_the_moves() -> None:
-    assert set(MAY_BE_CLAIMED) == {PENDING, PROCESSING}
-    assert set(MAY_BE_SETTLED) == {PROCESSING}
-    assert set(MAY_BE_CANCELLED) == {PENDING}
-    assert {status for status in PaymentStatus if FAILED in TRANSITIONS[status]} == set(MAY_BE_SETTLED)
+def test_every_event_belongs_to_a_move_a_step_of_a_refund_or_a_conflict() -> None:
+    of_moves, of_refunds = set(EVENT_OF_MOVE.values()), set(REFUND_EVENT_OF_REASON.values())
+    assert of_moves | of_refunds | {EventType.ORDER_CONFLICT} == set(EventType)
+    assert not of_moves & of_refunds
+    assert set(DEFAULT_EVENTS) == {EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED}
+    assert set(CALLBACK_EVENTS) == set(EventType) - {EventType.INITIATED, EventType.ORDER_CONFLICT}
 
 
-def test_the_diagram_shows_every_status_and_every_reason() -> None:
+def test_every_end_has_an_event_whatever_its_reason() -> None:
+    ends = {
+        COMPLETED: {"gateway_approved", "claims_exhausted", "captured"},
+        FAILED: {
+            "gateway_declined", "gateway_unreachable", "claims_exhausted", "order_refused", "order_check_timed_out",
+        },
+        CANCELLED: {"cancelled", "voided"},
+    }  # fmt: skip
+    for status, reasons in ends.items():
+        assert {reason for before, reason in EVENT_OF_MOVE if before is status} == reasons
+
+
+def test_every_status_of_a_refund_is_classified() -> None:
+    assert set(refund_lifecycle.TRANSITIONS) == set(RefundStatus)
+    assert sorted((*refund_lifecycle.OPEN, *refund_lifecycle.ENDED)) == sorted(RefundStatus)
+    assert set(refund_lifecycle.OPEN) == {RefundStatus.PENDING, RefundStatus.PROCESSING}
+    assert set(refund_lifecycle.MAY_BE_CLAIMED) == {RefundStatus.PENDING, RefundStatus.PROCESSING}
+    assert set(refund_lifecycle.MAY_BE_SETTLED) == {RefundStatus.PROCESSING}
+    assert set(refund_lifecycle.MAY_BE_CANCELLED) == {RefundStatus.PENDING}
+    assert set(refund_lifecycle.PAYMENT_REASON_OF_END) == set(refund_lifecycle.ENDED)
+    for status in RefundStatus:
+        assert status.has_ended == (not refund_lifecycle.TRANSITIONS[status])
+
+
+def test_the_diagrams_show_every_status() -> None:
     diagram = inspect.getdoc(lifecycle) or ""
     for status in PaymentStatus:
         assert status in diagram
-    for reason in HistoryReason:
-        assert reason in diagram
+    for of_refund in RefundStatus:
+        assert of_refund in (inspect.getdoc(refund_lifecycle) or "")
 
 
 def test_the_constraint_on_live_orders_knows_the_same_statuses() -> None:
-    assert str(LIVE) == f"status NOT IN ('{FAILED}', '{CANCELLED}')"
+    assert str(LIVE_ORDERS) == f"status NOT IN ('{FAILED}', '{CANCELLED}', '{REFUNDED}')"
 
 
 def test_every_word_fits_into_its_column() -> None:
@@ -106,6 +160,11 @@ def test_every_word_fits_into_its_column() -> None:
         (EventType, metadata.tables["events"].c.type),
         (DeliveryStatus, deliveries.c.status),
         (DeliveryKind, deliveries.c.kind),
+        (RefundStatus, metadata.tables["refunds"].c.status),
+        (RefundReason, metadata.tables["refunds"].c.reason),
+        (RefundHistoryReason, metadata.tables["refund_history"].c.reason),
+        (RefundFailureCode, metadata.tables["refunds"].c.failure_code),
+        (RefundCause, metadata.tables["refunds"].c.cause),
     ):
         longest = max(len(word) for word in words)
         assert longest <= column.type.length, column  # type: ignore[attr-defined]

@@ -16,13 +16,14 @@ from api.schemas.fields import METADATA_PAIRS_MAX
 from shared.api_keys import START_CHARS, KeyRole, new_api_key
 from shared.config.settings import Settings
 from shared.database.engine import Database
-from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX, metadata
+from shared.database.schema import metadata
+from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
+from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
 from shared.lifecycle import (
     DeliveryKind,
     DeliveryStatus,
-    EventType,
     FailureCode,
     HistoryReason,
     MethodType,
@@ -32,9 +33,9 @@ from shared.lifecycle import (
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
+from worker.gateway.answers import GatewayName
 from worker.gateway.ledger import EntryKind
 from worker.gateway.outcomes import FAILURE_REASONS
-from worker.gateway.simulator import GatewayName
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

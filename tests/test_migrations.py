@@ -21,7 +21,7 @@ from shared.database.migrations import (
     require_current,
     revision,
 )
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from shared.errors import SchemaOutdated, StatementFailed
 from tests.support.servers import PostgresServer
 
@@ -137,8 +137,8 @@ async def test_the_migrations_end_at_our_tables(empty: Settings, other_empty: Se
 
 
 CHANGES = {
-    "WHERE dropped": """DROP INDEX uq_payments_live_order;
-        CREATE UNIQUE INDEX uq_payments_live_order ON payments (user_id, order_id)""",
+    "WHERE dropped": """DROP INDEX uq_payments_live;
+        CREATE UNIQUE INDEX uq_payments_live ON payments (user_id, order_id)""",
     "WHERE changed": """DROP INDEX ix_payments_due;
         CREATE INDEX ix_payments_due ON payments (due_at) WHERE due_at IS NULL""",
     "columns swapped": "DROP INDEX ix_payments_user; CREATE INDEX ix_payments_user ON payments (id, user_id)",

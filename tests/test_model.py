@@ -28,11 +28,11 @@ from shared.database.tables import deliveries, payments
 from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
 from shared.lifecycle import DeliveryStatus, HistoryReason, PaymentStatus
 from shared.payments.accept import Accepted, accept
-from shared.payments.cancel import cancel
 from shared.payments.intent import Intent
-from shared.payments.outcomes import Approved, ClaimOutcome, Postpone, Release, Retry, Settled
+from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Postpone, Release, Retry, Settled
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
+from shared.payments.requests import cancel
 from shared.webhooks.attempts import Delivered, Exhausted, Gone, TryAgain, record_attempts
 from shared.webhooks.deliveries import ClaimedDelivery, claim_deliveries, release
 from shared.webhooks.fan_out import EmittedDeliveries
@@ -131,8 +131,8 @@ class Verbs(RuleBasedStateMachine):
         answer = self.harness.write(lambda connection: cancel(connection, payment_id, by="user:1", now=self.model.now))
         assert answer is not None
         payment = self.model.payments[payment_id]
-        assert answer.is_new == (payment.status == PaymentStatus.PENDING)
-        if answer.is_new:
+        assert answer.is_moved == (payment.status == PaymentStatus.PENDING)
+        if answer.is_moved:
             payment.end(PaymentStatus.CANCELLED)
             self._emit(EmittedDeliveries(tuple(answer.deliveries)))
 
@@ -198,6 +198,8 @@ class Verbs(RuleBasedStateMachine):
                     payment.due_at = max(self.model.now, min(self.model.after(wait_s), until))
                 case Release():
                     payment.due_at = self.model.now
+                case Authorized():
+                    raise AssertionError("the model has automatic captures only")
 
     def _emit(self, emitted: EmittedDeliveries) -> None:
         items = [*emitted.to_publish, *(delivery.work_item for delivery in emitted.leased)]

@@ -15,7 +15,7 @@ from api.schemas.payments import Payment
 from api.state import Api
 from shared.config.settings import load_settings
 from shared.database.tables import events
-from shared.lifecycle import EventType
+from shared.event_types import EventType
 from shared.runtime import open_runtime
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
 from tests.support.models import strict

@@ -11,6 +11,7 @@ from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from shared.simulation.scenarios import Scenario
+from worker.gateway.answers import GatewayName, gateway_of
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,
@@ -21,7 +22,6 @@ from worker.gateway.outcomes import (
 )
 from worker.gateway.requests import SimulatedRequest
 from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
-from worker.gateway.simulator import GatewayName, gateway_of
 
 DRAWS = 20_000
 DEFAULTS = OutcomeSettings(seed="a seed", success_rate=0.95, uses_test_amounts=False)

@@ -13,7 +13,7 @@ from tests.support.messages import jobs_in
 from tests.support.processing import NOW, ScriptedGateway, processing
 from tests.support.rows import accepted, read_all, write
 from tests.support.waiting import eventually
-from worker.payments.prefetch import PrefetchBuffer
+from worker.prefetch import PrefetchBuffer
 
 # The buffer of a processor with so many slots keeps two items.
 SLOTS = 10

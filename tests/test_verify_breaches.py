@@ -296,7 +296,7 @@ async def test_a_planted_breach_is_found_and_nothing_else(
 
 
 async def test_two_live_payments_of_an_order_are_found(database: Database, world: World) -> None:
-    [index] = [index for index in payments.indexes if index.name == "uq_payments_live_order"]
+    [index] = [index for index in payments.indexes if index.name == "uq_payments_live"]
     async with without(database, index):
         await accept(database, order_id=str(world.completed))
         found = await look(database)

@@ -14,7 +14,7 @@ from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S, WorkerStatus, remove_
 from shared.ids import new_id
 from shared.version import VERSION
 from worker.deliveries.pool import DeliveryPool
-from worker.payments.processor import Processor
+from worker.processor import Processor
 
 # Heartbeats over which the payments settled per second are averaged.
 RATE_OVER_BEATS = 5

@@ -30,11 +30,13 @@ from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat
 from worker.orders import OrderService
-from worker.payments.charge import Charger, ChargeRules
-from worker.payments.prefetch import PrefetchBuffer
-from worker.payments.processor import Processor
+from worker.payments.charge import Charger
+from worker.prefetch import PrefetchBuffer
+from worker.processor import Processor
 from worker.purge import Purge
+from worker.refunds.repay import Repayer
 from worker.relay import Relay
+from worker.rules import ChargeRules
 
 log = structlog.get_logger(__name__)
 
@@ -57,18 +59,23 @@ class WorkerProcess:
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
         self._order_client, orders = _open_order_service(settings)
-        charger = Charger(_open_gateway(settings, database, self._ledger), _charge_rules(settings), orders)
+        gateway, rules = _open_gateway(settings, database, self._ledger), _charge_rules(settings)
+        charger = Charger(gateway, rules, orders)
         self._service_addresses = ServiceAddresses(settings.services_closed_to_users)
         self.pool = open_pool(runtime, orders, self._service_addresses)
         self.processor = Processor(
             database,
             charger,
             self._publisher,
+            repayer=Repayer(gateway, rules),
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
             sender=self.pool,
         )
-        self._prefetch = PrefetchBuffer(self.processor, runtime.broker, slots=settings.worker_concurrency)
+        self._prefetch = [
+            PrefetchBuffer(self.processor, runtime.broker, queue, slots=settings.worker_concurrency)
+            for queue in (Queue.PROCESS, Queue.REFUND)
+        ]
         self._heartbeat = Heartbeat(runtime.broker, self.processor, self.pool, slots=settings.worker_concurrency)
         self._relay = Relay(
             database,
@@ -105,7 +112,8 @@ class WorkerProcess:
                 parts.create_task(self._purge.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
-            parts.create_task(self._prefetch.run())
+            for buffer in self._prefetch:
+                parts.create_task(buffer.run())
             parts.create_task(self.processor.run())
             parts.create_task(self.pool.run())
             log.info("worker.started", slots=settings.worker_concurrency)
@@ -118,7 +126,8 @@ class WorkerProcess:
             )
             for task in intake:
                 task.cancel()
-            self._prefetch.close()
+            for buffer in self._prefetch:
+                buffer.close()
             await asyncio.gather(self.processor.stop(payments_grace_s), self.pool.stop(deliveries_grace_s))
             self._ledger.close()
             self._publisher.close()
@@ -142,19 +151,17 @@ class WorkerProcess:
             "queues": queues,
         }
 
-    def _open_job_loops(self) -> tuple[JobLoop, JobLoop]:
+    def _open_job_loops(self) -> list[JobLoop]:
         settings = self._runtime.settings
         url = settings.redis_url or ""
-        return (
-            JobLoop(
-                url,
-                Queue.PROCESS,
-                self._prefetch.take,
-                poll_delay_ms=settings.poll_delay_ms,
-                gate=lambda: self.processor.free,
+        poll_delay_ms = settings.poll_delay_ms
+        return [
+            *(
+                JobLoop(url, buffer.queue, buffer.take, poll_delay_ms=poll_delay_ms, gate=lambda: self.processor.free)
+                for buffer in self._prefetch
             ),
-            JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=settings.poll_delay_ms, gate=lambda: JOBS_MAX),
-        )
+            JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=poll_delay_ms, gate=lambda: JOBS_MAX),
+        ]
 
     async def _deliver(self, items: list[WorkItem], _score_ms: int) -> None:
         await self.pool.offer(items)
@@ -179,6 +186,8 @@ def _charge_rules(settings: Settings) -> ChargeRules:
         gateway_backoff_s=settings.gateway_backoff_s,
         order_check_timeout_s=settings.order_check_timeout,
         order_backoff_s=settings.order_backoff_s,
+        card_valid_s=settings.authorization_valid_s_card,
+        paypal_valid_s=settings.authorization_valid_s_paypal,
     )
 
 

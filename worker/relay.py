@@ -15,6 +15,7 @@ from shared import metrics
 from shared.broker.client import JOB_ITEMS_MAX, Broker, Queue
 from shared.database.engine import Database
 from shared.database.leases import WorkItem, give_back, take_due
+from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.errors import PaymentsError
 
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 # Batches of one table in one round: a backlog in one table must not hold up the other.
 PASSES_MAX = 20
-SOURCES = ((payments, Queue.PROCESS), (deliveries, Queue.DELIVER))
+SOURCES = ((payments, Queue.PROCESS), (refunds, Queue.REFUND), (deliveries, Queue.DELIVER))
 
 
 class Relay:
@@ -58,7 +59,7 @@ class Relay:
             await asyncio.sleep(self._interval_s)
 
     async def run_once(self) -> int:
-        """Make one round over both tables, and return how many ids were published.
+        """Make one round over all tables, and return how many ids were published.
 
         Takes nothing while Redis takes no jobs, which costs one round trip to find out. Raises DatabaseUnavailable or
         CommitUnknown.

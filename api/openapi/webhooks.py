@@ -4,7 +4,7 @@ from typing import Any
 
 from api.openapi.examples import CANCELLED, COMPLETED, ENDED_AT, EVENT_ID, FAILED, PENDING
 from api.schemas.events import Event
-from shared.lifecycle import EventType
+from shared.event_types import EventType
 
 # For each type of event: what happened, and the payment of its example.
 EVENTS: dict[EventType, tuple[str, dict[str, Any]]] = {

@@ -19,7 +19,7 @@ def etag_of(payment: Payment) -> str:
 def payment_headers(payment: Payment, wait: Wait | None) -> dict[str, str]:
     """Return the headers of every answer with a payment: its ETag, when to ask again, and what became of the wait."""
     headers = {"ETag": etag_of(payment)}
-    if not payment.status.is_terminal:
+    if not payment.status.is_settled:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return headers | wait.headers(payment) if wait else headers
 

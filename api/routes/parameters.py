@@ -71,7 +71,7 @@ class Wait:
 
         They have Preference-Applied if the preference was honoured: the payment has ended, or the time is up.
         """
-        is_honoured = payment.status.is_terminal or monotonic() - self.asked_at >= self.seconds
+        is_honoured = payment.status.is_settled or monotonic() - self.asked_at >= self.seconds
         return {"Vary": "Prefer"} | ({"Preference-Applied": f"wait={self.seconds}"} if is_honoured else {})
 
 

@@ -143,5 +143,5 @@ def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait
     headers = {"Location": location(request, payment.id)} | payment_headers(payment, wait)
     if is_replay:
         headers |= REPLAYED_HEADER
-    is_created = wait is not None and payment.status.is_terminal and not is_replay
+    is_created = wait is not None and payment.status.is_settled and not is_replay
     return json_response(payment.to_json(), status=201 if is_created else 202, headers=headers)

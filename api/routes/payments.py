@@ -30,10 +30,10 @@ from shared.broker.client import Queue
 from shared.database.clock import rfc3339
 from shared.ids import ORDER_ID
 from shared.lifecycle import PaymentStatus
-from shared.payments.cancel import Cancelled, cancel
 from shared.payments.find import Filters, find_newest
 from shared.payments.history import history_of
 from shared.payments.payment import Payment
+from shared.payments.requests import Requested, cancel
 from shared.webhooks.delivery_log import Delivery, deliveries_of_payment
 
 log = structlog.get_logger(__name__)
@@ -183,16 +183,17 @@ async def cancel_payment(
         object_id=payment.id,
     )
 
-    async def work(connection: AsyncConnection, now: datetime, _repeated: UUID | None) -> Cancelled:
+    async def work(connection: AsyncConnection, now: datetime, _repeated: UUID | None) -> Requested:
         cancelled = await cancel(connection, payment.id, by=principal.actor, now=now)
-        if cancelled is None or cancelled.payment.status != PaymentStatus.CANCELLED:
+        if cancelled is None or not (cancelled.is_moved or cancelled.payment.status is PaymentStatus.CANCELLED):
             raise Problem(Code.PAYMENT_NOT_CANCELLABLE)
         return cancelled
 
     cancelled, is_replay = await run_idempotent(api.runtime.database, key_request, work)
-    if cancelled.is_new:
+    if cancelled.is_moved:
         log.info("payment.cancelled", payment_id=str(payment.id))
         api.publisher.publish(Queue.DELIVER, cancelled.deliveries)
+        api.publisher.publish(Queue.PROCESS, cancelled.work)
         api.publisher.notify_settled([payment.id])
     headers = {"ETag": etag_of(cancelled.payment)} | (REPLAYED_HEADER if is_replay else {})
     return json_response(cancelled.payment.to_json(), headers=headers)

@@ -32,11 +32,11 @@ async def await_replayed(api: Api, payment: Payment, wait: Wait) -> Payment:
     If the database cannot be read meanwhile, this is no error: `payment` is an answer already.
     A repeat is subscribed under the new id that it was given, not under the id of this payment: its wait begins here.
     """
-    if payment.status.is_terminal:
+    if payment.status.is_settled:
         return payment
     async with api.long_polls.subscribe(payment.id) as waiter:
         current = await _read_again(api, payment)
-        return current if current.status.is_terminal else await _end(waiter, wait) or current
+        return current if current.status.is_settled else await _end(waiter, wait) or current
 
 
 async def await_accepted(api: Api, waiter: Waiter | None, payment: Payment, wait: Wait) -> Payment:
@@ -62,7 +62,7 @@ async def _awaited(api: Api, payment_id: UUID, visible: Visible, wait: Wait | No
         return await _read(api, payment_id, visible)
     async with api.long_polls.subscribe(payment_id) as waiter:
         payment = await _read(api, payment_id, visible)
-        if payment.status.is_terminal:
+        if payment.status.is_settled:
             return payment
         return await _end(waiter, wait) or await _read(api, payment_id, visible)
 

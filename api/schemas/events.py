@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from api.schemas.payments import Payment
-from shared.lifecycle import EventType
+from shared.event_types import EventType
 
 
 class EventData(BaseModel):

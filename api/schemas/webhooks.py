@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.fields import ChangeModel, Name, RequestModel, Url, change_config
-from shared.lifecycle import TERMINAL_EVENTS, DeliveryKind, DeliveryStatus, EventType
+from shared.event_types import DEFAULT_EVENTS, EventType
+from shared.lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
 from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX, BODIES_SHOWN_MAX
 
@@ -34,7 +35,7 @@ class EndpointRequest(RequestModel):
     name: Name = Field(description="A name for people.", examples=["order-service"])
     url: Url = Field(description="Where events are sent by POST.", examples=["https://orders.example/hooks/payments"])
     event_types: EventTypes = Field(
-        default_factory=lambda: list(TERMINAL_EVENTS),
+        default_factory=lambda: list(DEFAULT_EVENTS),
         description="The types of events to send. By default those that end a payment: completed, failed, cancelled.",
     )
 

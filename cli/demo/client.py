@@ -95,7 +95,7 @@ def document(answer: httpx.Response) -> Document:
 
 def is_terminal(payment: Document) -> bool:
     """Return whether the payment has ended."""
-    return PaymentStatus(payment["status"]).is_terminal
+    return PaymentStatus(payment["status"]).has_ended
 
 
 def parse_time(text: str) -> datetime:

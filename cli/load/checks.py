@@ -99,7 +99,7 @@ async def judge_histories(api: Api, token: str, payment_tally: PaymentTally, ver
 
 def choose_histories(payment_tally: PaymentTally) -> list[str]:
     """Return the ids of at most HISTORIES_MAX payments that have ended. Half of them have the longest histories."""
-    ended = [payment_id for payment_id, known in payment_tally.known.items() if known.status.is_terminal]
+    ended = [payment_id for payment_id, known in payment_tally.known.items() if known.status.has_ended]
     longest = sorted(ended, key=lambda payment_id: -payment_tally.known[payment_id].sequence)[: HISTORIES_MAX // 2]
     others = [payment_id for payment_id in ended if payment_id not in set(longest)]
     room = HISTORIES_MAX - len(longest)
@@ -116,7 +116,7 @@ def tells_one_end(history: Sequence[dict[str, Any]], sequence: int) -> bool:
     return (
         [move["sequence"] for move in history] == list(range(1, sequence + 1))
         and all(later["previous_status"] == earlier["new_status"] for earlier, later in pairwise(history))
-        and [status.is_terminal for status in statuses] == [False] * (sequence - 1) + [True]
+        and [status.has_ended for status in statuses] == [False] * (sequence - 1) + [True]
     )
 
 

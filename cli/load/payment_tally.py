@@ -55,8 +55,8 @@ class PaymentTally:
         before = self.known.get(payment_id)
         if before is None:
             self._note_order(order_id, payment_id)
-        elif before.status.is_terminal:
-            if status.is_terminal and status != before.status:
+        elif before.status.has_ended:
+            if status.has_ended and status != before.status:
                 self.changed.add(payment_id)
             # A payment that has ended does not move. An answer in which it is open is an older one.
             return
@@ -70,7 +70,7 @@ class PaymentTally:
         )
         self.known[payment_id] = known
         self.newest_at = max(self.newest_at, known.created_at)
-        if status.is_terminal:
+        if status.has_ended:
             self.open.discard(payment_id)
             self.missing.discard(payment_id)
             self.ends[status, known.failure_code] += 1

@@ -148,7 +148,7 @@ KINDS: dict[BreachKind, BreachInfo] = {
     BreachKind.LIVE_TWICE: BreachInfo(
         Invariant.LIVE_PAYMENT,
         "Another payment of the same user and order is live, too.",
-        "The index uq_payments_live_order is missing, or was created anew. Refund one of the two payments, then create "
+        "The index uq_payments_live is missing, or was created anew. Refund one of the two payments, then create "
         "the index again.",
     ),
     BreachKind.DANGLING_IDEMPOTENCY_KEY: BreachInfo(

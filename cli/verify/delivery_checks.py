@@ -27,24 +27,16 @@ from sqlalchemy import (
 
 from cli.verify.breaches import BreachKind
 from cli.verify.payment_checks import Query, in_range, kind_of, only_breaches
-from shared.database.tables import UtcDateTime, deliveries, events, payment_history, payments, webhook_endpoints
-from shared.lifecycle import (
-    EVENT_OF_STATUS,
-    OPEN_DELIVERY,
-    TERMINAL_EVENTS,
-    WRITTEN_IF_WANTED,
-    DeliveryKind,
-    DeliveryStatus,
-    EventType,
-    HistoryReason,
-    PaymentStatus,
-)
+from shared.database.columns import UtcDateTime
+from shared.database.tables import deliveries, events, payment_history, payments, webhook_endpoints
+from shared.event_types import CALLBACK_EVENTS, EVENT_OF_MOVE, WRITTEN_IF_WANTED, EventType
+from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus, HistoryReason, PaymentStatus
 
 # Seconds; longer than any transaction of the service. A transaction that began before a change may not have seen it.
 SETTLING_S = 60
-_EVENT_TYPES = {status: event for status, event in EVENT_OF_STATUS.items() if event is not None}
+_MOVE = payment_history.c.new_status + " " + payment_history.c.reason
 _EXPECTED_TYPE = case(
-    {status.value: event.value for status, event in _EVENT_TYPES.items()}, value=payment_history.c.new_status
+    {f"{status} {reason}": event.value for (status, reason), event in EVENT_OF_MOVE.items()}, value=_MOVE
 )
 _UNDELIVERED_ENDS = (DeliveryStatus.EXHAUSTED, DeliveryStatus.CANCELLED)
 _OF_EVENT = and_(
@@ -79,8 +71,8 @@ def events_missing() -> Query:
                 in_range(events.c.payment_id),
             ),
         )
-        .where(in_range(move.payment_id), move.new_status.in_(list(_EVENT_TYPES)), must_exist)
-        .group_by(move.payment_id, move.sequence, move.new_status)
+        .where(in_range(move.payment_id), _EXPECTED_TYPE.is_not(None), must_exist)
+        .group_by(move.payment_id, move.sequence, move.new_status, move.reason)
         .subquery()
     )
     return _not_once(found, BreachKind.EVENT_MISSING, BreachKind.EVENT_REPEATED)
@@ -138,7 +130,7 @@ def missing_callback_deliveries() -> Query:
     found = (
         _events_with_deliveries(DeliveryKind.CALLBACK)
         .join(payments, and_(payments.c.id == events.c.payment_id, in_range(payments.c.id)))
-        .where(payments.c.callback_url.is_not(None), events.c.type.in_(TERMINAL_EVENTS))
+        .where(payments.c.callback_url.is_not(None), events.c.type.in_(CALLBACK_EVENTS))
         .subquery()
     )
     return _not_once(found, BreachKind.MISSING_CALLBACK_DELIVERY, BreachKind.DELIVERY_REPEATED)
@@ -181,7 +173,7 @@ def payments_never_due() -> Query:
         payments.c.status,
     ).where(
         in_range(payments.c.id),
-        payments.c.status.in_([status for status in PaymentStatus if not status.is_terminal]),
+        payments.c.status.in_([status for status in PaymentStatus if not status.has_ended]),
         payments.c.due_at.is_(None),
     )
 

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Select, String, Table, and_, func, literal
 
 from cli.verify.breaches import BreachKind
 from cli.verify.payment_checks import Query
-from shared.database.tables import UtcDateTime, deliveries, payments
+from shared.database.columns import UtcDateTime
+from shared.database.tables import deliveries, payments
 from shared.lifecycle import DeliveryStatus, PaymentStatus
 
 UNCLAIMED = {payments: BreachKind.PAYMENT_UNCLAIMED, deliveries: BreachKind.DELIVERY_UNCLAIMED}

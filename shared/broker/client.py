@@ -54,12 +54,13 @@ class Queue(StrEnum):
     """The queues of arq, each for one kind of job."""
 
     PROCESS = "payments:process"
+    REFUND = "payments:refund"
     DELIVER = "payments:deliver"
 
     @property
     def job(self) -> str:
         """The name of the arq function that takes the batches of this queue."""
-        return {Queue.PROCESS: "process_payments", Queue.DELIVER: "deliver"}[self]
+        return {Queue.PROCESS: "process_payments", Queue.REFUND: "process_refunds", Queue.DELIVER: "deliver"}[self]
 
 
 def open_broker(redis_url: str) -> "Broker":

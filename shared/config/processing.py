@@ -83,6 +83,12 @@ class WorkerSettings(BaseSettings):
         le=3600,
         description="Seconds that a claim of a payment holds; must exceed the longest delay of the gateway + 10 s.",
     )
+    authorization_valid_s_card: int = Field(
+        default=7 * 24 * 3600, ge=1, le=365 * 24 * 3600, description="Seconds that an authorization of a card holds."
+    )
+    authorization_valid_s_paypal: int = Field(
+        default=29 * 24 * 3600, ge=1, le=365 * 24 * 3600, description="Seconds that an authorization of PayPal holds."
+    )
     max_claims: int = Field(
         default=5,
         ge=1,

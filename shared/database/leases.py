@@ -1,4 +1,4 @@
-"""Leases: one way to find, claim and hold work in the tables `payments` and `deliveries`.
+"""Leases: one way to find, claim and hold work in the tables `payments`, `refunds` and `deliveries`.
 
 `due_at` says when a process must look at a row. `lease_version` counts the claims and is the fencing token of what is
 written afterwards. This module does not know what the work is.
@@ -30,6 +30,14 @@ class WorkItem:
 
     id: UUID
     lease_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed[R]:
+    """A claimed row, and the reason that its history gives for the claim."""
+
+    row: R
+    reason: str
 
 
 async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> dict[WorkItem, datetime]:

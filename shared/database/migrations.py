@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
 from shared.database.failures import is_lock_timeout
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaOutdated
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import metrics
 from shared.database.engine import Database
-from shared.database.tables import metadata
+from shared.database.schema import metadata
 from shared.errors import DatabaseRefused, DatabaseUnavailable, PaymentsError
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,5 @@
 """The tables, for SQLAlchemy Core. The packages that write them decide what may be written, and when."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -9,8 +8,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -23,28 +20,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import JSON, TypeDecorator
+from sqlalchemy.types import JSON
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment with its time zone. SQLite stores no zone and would return a naive time."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert the moment to UTC. Raises ValueError for a naive time, which is a bug of ours."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("A moment needs a time zone. Pass one in UTC.")
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the moment with its time zone."""
-        return value.replace(tzinfo=UTC) if value is not None and dialect.name == "sqlite" else value
-
+from shared.database.columns import UtcDateTime
 
 # Characters of the longest URL, name and error that a column takes.
 URL_CHARS_MAX = 2048
@@ -62,8 +40,9 @@ metadata = MetaData(
 )
 
 
-def _required(name: str, type_: Any, **options: Any) -> Column[Any]:
-    return Column(name, type_, nullable=False, **options)
+def required(name: str, type_: Any, *items: Any, **options: Any) -> Column[Any]:
+    """Return a column that is never null."""
+    return Column(name, type_, *items, nullable=False, **options)
 
 
 def columns_of(table: Table, *keys: str) -> list[ColumnElement[Any]]:
@@ -79,52 +58,52 @@ payment_methods = Table(
     "payment_methods",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("user_id", String(64)),
-    _required("type", String(16)),
-    _required("display_name", String(NAME_CHARS_MAX)),
-    _required("is_default", Boolean),
-    _required("is_active", Boolean),
+    required("user_id", String(64)),
+    required("type", String(16)),
+    required("display_name", String(NAME_CHARS_MAX)),
+    required("is_default", Boolean),
+    required("is_active", Boolean),
     # A keyed hash of the card number, or of the PayPal address.
-    _required("fingerprint", String(64)),
+    required("fingerprint", String(64)),
     # What may be shown: brand, last four digits and expiry, or the masked address.
-    _required("details", Json),
+    required("details", Json),
     # The failure code that a test number or test address names.
     Column("scenario", String(40)),
     # The first moment at which the method is no longer valid.
     Column("expires_at", UtcDateTime),
-    _required("created_at", UtcDateTime),
-    _required("updated_at", UtcDateTime),
+    required("created_at", UtcDateTime),
+    required("updated_at", UtcDateTime),
     Index("uq_payment_methods_card", "user_id", "fingerprint", unique=True,
           postgresql_where=text("is_active"), sqlite_where=text("is_active")),
     Index("uq_payment_methods_default", "user_id", unique=True,
           postgresql_where=text("is_active AND is_default"), sqlite_where=text("is_active AND is_default")),
 )  # fmt: skip
 
-LIVE = text("status NOT IN ('FAILED', 'CANCELLED')")
+LIVE = text("status NOT IN ('FAILED', 'CANCELLED', 'REFUNDED')")
 DUE = text("due_at IS NOT NULL")
 
 payments = Table(
     "payments",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("user_id", String(64)),
-    _required("created_by", String(80)),
-    _required("order_id", String(64)),
-    _required("payment_method_id", Uuid),
-    _required("amount", BigInteger),  # minor units
-    _required("currency", String(3)),
+    required("user_id", String(64)),
+    required("created_by", String(80)),
+    required("order_id", String(64)),
+    required("payment_method_id", Uuid),
+    required("amount", BigInteger),  # minor units
+    required("currency", String(3)),
     Column("description", String(255)),
-    _required("metadata", Json),
+    required("metadata", Json),
     Column("callback_url", String(URL_CHARS_MAX)),
     Column("idempotency_key", String(255)),
     Column("correlation_id", String(128)),
     # A copy of what the gateway needs: later changes of the method do not touch it.
-    _required("method", Json),
-    _required("status", String(24)),
-    _required("sequence", Integer),  # the length of its history
+    required("method", Json),
+    required("status", String(24)),
+    required("sequence", Integer),  # the length of its history
     # The number of claims so far: every write of a worker is guarded by it.
-    _required("attempt", Integer, key="lease_version"),
-    _required("gateway_tries", Integer),  # answers that said "nothing happened"
+    required("attempt", Integer, key="lease_version"),
+    required("gateway_tries", Integer),  # answers that said "nothing happened"
     # When a worker must claim the payment next, at a lease's end too; null = never again.
     Column("due_at", UtcDateTime),
     # The reason that the history will give for the next claim.
@@ -135,15 +114,27 @@ payments = Table(
     Column("outcome_rule", String(16)),
     Column("failure_code", String(40)),
     Column("failure_reason", String(255)),
-    _required("created_at", UtcDateTime),
-    _required("updated_at", UtcDateTime),
+    required("created_at", UtcDateTime),
+    required("updated_at", UtcDateTime),
     Column("processed_at", UtcDateTime),
     # Checks of the order that the order service did not answer. Their claims do not count against MAX_CLAIMS.
-    _required("order_checks", Integer, server_default=text("0")),
+    required("order_checks", Integer, server_default=text("0")),
     # When the last such check is made; null = none has gone unanswered.
     Column("order_check_until", UtcDateTime),
+    # A version that does not know these columns writes none of them: null must mean what it does.
+    Column("capture_method", String(16)),  # null = automatic
+    # What the payment is due for; null = its charge.
+    Column("operation", String(16)),
+    Column("operation_amount", BigInteger),  # of a capture, in minor units
+    # The sequence and the lease version when the payment became due for it; null = the beginning. The sequence is the
+    # number of a capture at the gateway, and claims are counted from the version.
+    Column("operation_number", Integer),
+    Column("operation_version", Integer),
+    # The end of the authorization; null = there is none that could be captured.
+    Column("capture_before", UtcDateTime),
+    Column("last_capture_error", Json),
     CheckConstraint("amount > 0", name="amount_is_positive"),
-    Index("uq_payments_live_order", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
+    Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
     Index("ix_payments_user", "user_id", "id"),
     Index("ix_payments_order", "order_id", "id"),
@@ -157,11 +148,11 @@ payment_history = Table(
     Column("payment_id", Uuid, ForeignKey("payments.id"), primary_key=True),
     Column("sequence", Integer, primary_key=True, autoincrement=False),
     Column("previous_status", String(24)),
-    _required("new_status", String(24)),
-    _required("reason", String(24)),
-    _required("metadata", Json),
-    _required("created_at", UtcDateTime),
-    _required("created_by", String(80)),
+    required("new_status", String(24)),
+    required("reason", String(24)),
+    required("metadata", Json),
+    required("created_at", UtcDateTime),
+    required("created_by", String(80)),
 )
 
 idempotency_keys = Table(
@@ -169,37 +160,42 @@ idempotency_keys = Table(
     metadata,
     Column("scope", String(160), primary_key=True),  # token subject and route
     Column("key", String(255), primary_key=True),
-    _required("fingerprint", String(64)),
-    _required("object_id", Uuid),
-    _required("created_at", UtcDateTime),
+    required("fingerprint", String(64)),
+    required("object_id", Uuid),
+    required("created_at", UtcDateTime),
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
+
+CAPTURE_OR_VOID = text("kind IN ('capture', 'void')")
 
 gateway_ledger = Table(
     "gateway_ledger",
     metadata,
-    Column("key", String(64), primary_key=True),  # {payment}:{kind}
+    Column("key", String(64), primary_key=True),  # {payment}:{kind}, with the number of a step above 2
     # No foreign key: the ledger belongs to the gateway, which knows none of our tables.
-    _required("payment_id", Uuid),
-    # 1 = authorize, sale or decline; 2 = capture or void. Each step happens once.
-    _required("step", Integer),
-    _required("kind", String(16)),
-    _required("amount", BigInteger),
-    _required("currency", String(3)),
-    _required("answer", Json),
-    _required("created_at", UtcDateTime),
+    required("payment_id", Uuid),
+    # 1 = authorize, sale or decline; 2 = capture or void; else the number of a capture on request or of a refund. Each
+    # step happens once.
+    required("step", Integer),
+    required("kind", String(16)),
+    required("amount", BigInteger),
+    required("currency", String(3)),
+    required("answer", Json),
+    required("created_at", UtcDateTime),
     UniqueConstraint("payment_id", "step"),
-)
+    Index("uq_gateway_ledger_capture_or_void", "payment_id", unique=True,
+          postgresql_where=CAPTURE_OR_VOID, sqlite_where=CAPTURE_OR_VOID),
+)  # fmt: skip
 
 events = Table(
     "events",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("payment_id", Uuid),
-    _required("sequence", Integer),
-    _required("type", String(40)),
-    _required("body", Text),  # exactly as sent
-    _required("created_at", UtcDateTime),
+    required("payment_id", Uuid),
+    required("sequence", Integer),
+    required("type", String(40)),
+    required("body", Text),  # exactly as sent
+    required("created_at", UtcDateTime),
     UniqueConstraint("payment_id", "sequence", "type"),
 )
 
@@ -207,15 +203,15 @@ webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("created_by", String(80)),
-    _required("name", String(NAME_CHARS_MAX)),
-    _required("url", String(URL_CHARS_MAX)),
-    _required("event_types", Json),
-    _required("enabled", Boolean),
+    required("created_by", String(80)),
+    required("name", String(NAME_CHARS_MAX)),
+    required("url", String(URL_CHARS_MAX)),
+    required("event_types", Json),
+    required("enabled", Boolean),
     Column("disabled_reason", String(100)),
-    _required("secret", String(512)),  # encrypted
-    _required("created_at", UtcDateTime),
-    _required("updated_at", UtcDateTime),
+    required("secret", String(512)),  # encrypted
+    required("created_at", UtcDateTime),
+    required("updated_at", UtcDateTime),
     Column("deleted_at", UtcDateTime),
     Index("ix_webhook_endpoints_created_by", "created_by", "id"),
 )
@@ -227,24 +223,24 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("event_id", Uuid, index=False),
-    _required("payment_id", Uuid),
-    _required("kind", String(16)),
+    required("event_id", Uuid, index=False),
+    required("payment_id", Uuid),
+    required("kind", String(16)),
     Column("endpoint_id", Uuid),
     # The URL of a callback. That of an endpoint may change, so it is read from the endpoint.
     Column("url", String(URL_CHARS_MAX)),
     Column("correlation_id", String(128)),
-    _required("status", String(16)),
+    required("status", String(16)),
     # The number of claims so far: every write of a worker is guarded by it.
-    _required("attempt", Integer, key="lease_version"),
+    required("attempt", Integer, key="lease_version"),
     # Attempts that count against the retry schedule; a resend starts at 0 again.
-    _required("tries", Integer, key="retries"),
+    required("tries", Integer, key="retries"),
     # The number of rows in delivery_attempts.
-    _required("attempts_made", Integer, key="attempts_total"),
+    required("attempts_made", Integer, key="attempts_total"),
     Column("due_at", UtcDateTime),
     Column("last_error", String(ERROR_CHARS_MAX)),
-    _required("created_at", UtcDateTime),
-    _required("updated_at", UtcDateTime),
+    required("created_at", UtcDateTime),
+    required("updated_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
     Index("uq_deliveries_endpoint", "event_id", "endpoint_id", unique=True,
           postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
@@ -260,8 +256,8 @@ delivery_attempts = Table(
     metadata,
     Column("delivery_id", Uuid, ForeignKey("deliveries.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    _required("started_at", UtcDateTime),
-    _required("duration_ms", Integer),
+    required("started_at", UtcDateTime),
+    required("duration_ms", Integer),
     Column("status_code", Integer),
     Column("error", String(ERROR_CHARS_MAX)),
     Column("response_body", Text),
@@ -274,13 +270,13 @@ api_keys = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     # With the role, the principal. Several keys may name the same one.
-    _required("name", String(64)),
-    _required("role", String(16)),
-    _required("key_hash", String(64)),  # keyed
+    required("name", String(64)),
+    required("role", String(16)),
+    required("key_hash", String(64)),  # keyed
     # The first characters, by which its owner recognises a key.
-    _required("key_start", String(16)),
-    _required("created_by", String(80)),
-    _required("created_at", UtcDateTime),
+    required("key_start", String(16)),
+    required("created_by", String(80)),
+    required("created_at", UtcDateTime),
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
     # Rows of revoked keys stay, so that a use afterwards is recognised.
@@ -293,7 +289,7 @@ verify_reports = Table(
     "verify_reports",
     metadata,
     Column("id", Uuid, primary_key=True),
-    _required("started_at", UtcDateTime),
-    _required("finished_at", UtcDateTime),
-    _required("report", Json),
+    required("started_at", UtcDateTime),
+    required("finished_at", UtcDateTime),
+    required("report", Json),
 )

@@ -12,9 +12,8 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.id_list import id_in
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
-from shared.database.tables import columns_of, payments
+from shared.database.tables import payments
 from shared.errors import (
     IdempotencyKeyReused,
     OrderAlreadyPaid,
@@ -23,8 +22,9 @@ from shared.errors import (
     Refused,
 )
 from shared.idempotency import KeyRequest, bind, replayed, unbind
-from shared.lifecycle import NOT_LIVE, HistoryReason, PaymentStatus
+from shared.lifecycle import LIVE, PAID, CaptureMethod, HistoryReason, PaymentOperation, PaymentStatus
 from shared.payments.events import emit
+from shared.payments.find import find_many
 from shared.payments.history import Move, append
 from shared.payments.intent import Intent
 from shared.payments.payment import Payment
@@ -73,12 +73,9 @@ async def accept(
     created = await _insert(connection, usable, now, answers)
     refused = [intent.idempotency for intent in firsts if intent.id in answers and intent.idempotency]
     await unbind(connection, refused)
-    await append(
-        connection,
-        [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by) for payment in created],
-        now=now,
-    )
-    emitted = await emit(connection, created, now=now)
+    moves = [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by) for payment in created]
+    await append(connection, moves, now=now)
+    emitted = await emit(connection, moves, now=now)
     for payment in created:
         answers[payment.id] = Accepted(
             payment, is_replay=False, deliveries=emitted.get(payment.id, NO_DELIVERIES).to_publish
@@ -178,14 +175,19 @@ def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any
         "created_at": now,
         "updated_at": now,
         "processed_at": None,
+        **(_MANUAL if intent.capture_method is CaptureMethod.MANUAL else _AUTOMATIC),
     }
+
+
+_AUTOMATIC = {"capture_method": None, "operation": None}
+_MANUAL = {"capture_method": CaptureMethod.MANUAL, "operation": PaymentOperation.AUTHORIZE}
 
 
 async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], _LivePayment]:
     orders = sorted({(intent.user_id, intent.order_id) for intent in intents})
     found = await connection.execute(
         select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status, payments.c.created_by).where(
-            tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.not_in(NOT_LIVE)
+            tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.in_(LIVE)
         )
     )
     return {
@@ -200,7 +202,7 @@ def _refusal(intent: Intent, blocker: _LivePayment | None) -> Refused:
     # A client must not learn the id of a payment that it may not see.
     is_visible = intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by)
     payment_id = blocker.id if is_visible else None
-    return OrderAlreadyPaid(payment_id) if blocker.status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
+    return OrderAlreadyPaid(payment_id) if blocker.status in PAID else PaymentInProgress(payment_id)
 
 
 async def _answer_repeats(
@@ -208,12 +210,7 @@ async def _answer_repeats(
 ) -> None:
     """Answer repeats with the payment as it is now, or with the refusal that this batch gave to the first request."""
     earlier = {payment_id for _, payment_id in repeats} - answers.keys()
-    found = (
-        (await connection.execute(select(*columns_of(payments)).where(id_in(payments.c.id, earlier)))).mappings()
-        if earlier
-        else ()
-    )
-    known = {row["id"]: Payment.of(row) for row in found}
+    known = {payment.id: payment for payment in await find_many(connection, earlier)} if earlier else {}
     for intent, payment_id in repeats:
         answer = answers.get(payment_id)
         match answer:

@@ -1,30 +1,21 @@
 """Claiming payments: the first claim takes a payment out of PENDING, every claim holds it under a lease."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, and_, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import WorkItem, claim_locked, lock
+from shared.database.leases import Claimed, WorkItem, claim_locked, lock
 from shared.database.tables import payments
-from shared.lifecycle import MAY_BE_CLAIMED, HistoryReason, PaymentStatus
+from shared.lifecycle import IN_PROGRESS, HistoryReason, PaymentStatus
 from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A claimed payment, and the reason that its history gives for the claim."""
-
-    payment: Payment
-    reason: HistoryReason
-
-
 async def claim(
     connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
-) -> list[Claimed | None]:
+) -> list[Claimed[Payment] | None]:
     """Claim the payment of each item for `lease_s` seconds, in the order of `items`.
 
     The list has None where another worker was first or the payment has ended. A later claim says in the history how the
@@ -36,7 +27,7 @@ async def claim(
         payments,
         held,
         update(payments)
-        .where(payments.c.status.in_(MAY_BE_CLAIMED))
+        .where(_may_be_claimed(now))
         .values(
             status=PaymentStatus.PROCESSING,
             sequence=payments.c.sequence + 1,
@@ -46,7 +37,7 @@ async def claim(
             updated_at=now,
         ),
     )
-    by_item: dict[WorkItem, Claimed] = {}
+    by_item: dict[WorkItem, Claimed[Payment]] = {}
     for row in claimed:
         item = WorkItem(row["id"], row["lease_version"] - 1)
         by_item[item] = Claimed(Payment.of(row), HistoryReason(held[item]["due_reason"]))
@@ -54,14 +45,20 @@ async def claim(
         connection,
         [
             Move(
-                one.payment,
+                one.row,
                 PaymentStatus(held[item]["status"]),
-                one.reason,
+                HistoryReason(one.reason),
                 WORKER,
-                {"attempt": one.payment.lease_version},
+                {"attempt": one.row.lease_version},
             )
             for item, one in by_item.items()
         ],
         now=now,
     )
     return [by_item.pop(item, None) for item in items]
+
+
+def _may_be_claimed(now: datetime) -> ColumnElement[bool]:
+    # What waits for a client is claimed when its authorization is over: until then a capture is accepted.
+    is_over = and_(payments.c.status == PaymentStatus.AUTHORIZED, payments.c.capture_before <= now)
+    return or_(payments.c.status.in_(IN_PROGRESS), is_over)

@@ -2,38 +2,39 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.clock import rfc3339
-from shared.database.id_list import id_in
-from shared.database.tables import columns_of
-from shared.database.tables import payments as payments_table
+from shared.event_types import CALLBACK_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, WRITTEN_IF_WANTED, EventType
 from shared.ids import new_id
-from shared.lifecycle import EVENT_OF_STATUS, TERMINAL_EVENTS, WRITTEN_IF_WANTED, EventType
+from shared.payments.find import find_many
+from shared.payments.history import Move
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import EmittedDeliveries, Event, fan_out, fan_out_once, read_subscriptions
 
 
 async def emit(
     connection: AsyncConnection,
-    payments: Sequence[Payment],
+    moves: Sequence[Move],
     *,
     now: datetime,
     confirms_orders: bool = False,
     lease_for_s: float | None = None,
 ) -> dict[UUID, EmittedDeliveries]:
-    """Insert the event that each payment's status calls for, with its deliveries. Return the deliveries by payment.
+    """Insert the event that each move calls for, with its deliveries. Return the deliveries by payment.
 
     An event of a type in WRITTEN_IF_WANTED is not even built unless an endpoint wants its type at this moment.
 
     With `confirms_orders` every completed payment also has a delivery to the order service. See `fan_out` for
-    `lease_for_s`. Call this in the transaction that moved the payments, with the payments as they are after the move.
+    `lease_for_s`. Call this in the transaction of the moves.
     """
-    called_for = [(payment, event) for payment in payments if (event := EVENT_OF_STATUS[payment.status])]
+    called_for = [
+        (move.payment, event) for move in moves if (event := EVENT_OF_MOVE.get((move.payment.status, move.reason)))
+    ]
     if not called_for:
         return {}
     subscriptions = await read_subscriptions(connection)
@@ -45,6 +46,26 @@ async def emit(
     return await fan_out(connection, happened, subscriptions, lease_for_s=lease_for_s)
 
 
+async def emit_steps(
+    connection: AsyncConnection,
+    steps: Sequence[tuple[Move, dict[str, Any]]],
+    *,
+    now: datetime,
+    lease_for_s: float | None = None,
+) -> dict[UUID, EmittedDeliveries]:
+    """Insert the events of refunds' steps, with their deliveries. Return the deliveries by payment.
+
+    A step is the payment's move and the refund as clients see it. The refund's event comes before the payment's.
+    """
+    happened: list[Event] = []
+    for move, refund in steps:
+        of_refund = REFUND_EVENT_OF_REASON[move.reason]
+        happened.append(_event(of_refund, move.payment, happened_at=now, refund=refund))
+        if of_payment := EVENT_OF_MOVE.get((move.payment.status, move.reason)):
+            happened.append(_event(of_payment, move.payment, happened_at=now, refund=refund))
+    return await fan_out(connection, happened, await read_subscriptions(connection), lease_for_s=lease_for_s)
+
+
 async def emit_order_conflicts(connection: AsyncConnection, payment_ids: Collection[UUID], *, now: datetime) -> None:
     """Insert the event that these payments are completed while their orders were cancelled; deliveries are due now.
 
@@ -53,23 +74,27 @@ async def emit_order_conflicts(connection: AsyncConnection, payment_ids: Collect
     """
     if not payment_ids:
         return
-    found = await connection.execute(
-        select(*columns_of(payments_table)).where(id_in(payments_table.c.id, payment_ids)).order_by(payments_table.c.id)
-    )
-    charged = [Payment.of(row) for row in found.mappings()]
+    charged = sorted(await find_many(connection, payment_ids), key=lambda payment: payment.id)
     await fan_out_once(connection, [_event(EventType.ORDER_CONFLICT, payment, happened_at=now) for payment in charged])
 
 
-def _event(event_type: EventType, payment: Payment, *, happened_at: datetime, confirms_orders: bool = False) -> Event:
+def _event(
+    event_type: EventType,
+    payment: Payment,
+    *,
+    happened_at: datetime,
+    confirms_orders: bool = False,
+    refund: dict[str, Any] | None = None,
+) -> Event:
     event_id = new_id()
     return Event(
         id=event_id,
         type=event_type,
         payment_id=payment.id,
         sequence=payment.sequence,
-        body=event_body(event_id, event_type, payment, happened_at=happened_at),
+        body=event_body(event_id, event_type, payment, happened_at=happened_at, refund=refund),
         happened_at=happened_at,
-        callback_url=payment.callback_url if event_type in TERMINAL_EVENTS else None,
+        callback_url=payment.callback_url if event_type in CALLBACK_EVENTS else None,
         confirms_order=confirms_orders and event_type is EventType.COMPLETED,
         order_id=payment.order_id,
         owner=payment.created_by,
@@ -77,13 +102,24 @@ def _event(event_type: EventType, payment: Payment, *, happened_at: datetime, co
     )
 
 
-def event_body(event_id: UUID, event_type: EventType, payment: Payment, *, happened_at: datetime) -> str:
-    """Return the body of an event (the payload of Standard Webhooks). What is stored is what is signed and sent."""
+def event_body(
+    event_id: UUID,
+    event_type: EventType,
+    payment: Payment,
+    *,
+    happened_at: datetime,
+    refund: dict[str, Any] | None = None,
+) -> str:
+    """Return the body of an event (the payload of Standard Webhooks). What is stored is what is signed and sent.
+
+    An event that a refund brought names it, and shows it as it was then.
+    """
+    of_refund = {"refund_id": refund["id"], "refund": refund} if refund else {}
     return orjson.dumps(
         {
             "id": str(event_id),
             "type": event_type.value,
             "timestamp": rfc3339(happened_at),
-            "data": {"payment": payment.to_json(), "sequence": payment.sequence},
+            "data": {"payment": payment.to_json(), "sequence": payment.sequence, **of_refund},
         }
     ).decode()

@@ -1,16 +1,19 @@
 """Finding payments. What a client asks for is found within what its principal may see."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
+from shared.database.refund_tables import payment_balances
 from shared.database.tables import columns_of, payments
 from shared.lifecycle import PaymentStatus
+from shared.payments.balance import COLUMNS, balance_of
 from shared.payments.payment import Payment
 
 
@@ -44,19 +47,49 @@ class Filters:
     created_before: datetime | None = None  # exclusive
 
 
+# Whole payments: each with its balance, if it has one.
+WHOLE = select(*columns_of(payments), *columns_of(payment_balances, *COLUMNS)).outerjoin(
+    payment_balances, payment_balances.c.payment_id == payments.c.id
+)
+
+
+def whole_payment(row: Mapping[Any, Any]) -> Payment:
+    """Return the payment of a row of `WHOLE`."""
+    members = dict(row)
+    balance = balance_of(members)
+    for column in COLUMNS:
+        del members[column]
+    return Payment.of(members, balance)
+
+
 async def find(connection: AsyncConnection, payment_id: UUID, visible: Visible) -> Payment | None:
     """Return the payment if the principal may see it; else None, as if there were no such payment."""
-    found = await connection.execute(
-        select(*columns_of(payments)).where(payments.c.id == payment_id, *visible.conditions())
-    )
+    found = await connection.execute(WHOLE.where(payments.c.id == payment_id, *visible.conditions()))
     row = found.mappings().one_or_none()
-    return Payment.of(row) if row else None
+    return whole_payment(row) if row else None
+
+
+async def lock_whole(connection: AsyncConnection, payment_id: UUID) -> Payment | None:
+    """Lock the payment until the transaction ends, and return it; None if there is no such payment."""
+    return (await lock_whole_many(connection, [payment_id])).get(payment_id)
+
+
+async def lock_whole_many(connection: AsyncConnection, payment_ids: Collection[UUID]) -> dict[UUID, Payment]:
+    """Lock the payments until the transaction ends, in the order of their ids, and return them by id."""
+    if not payment_ids:
+        return {}
+    await connection.execute(
+        select(payments.c.id).where(id_in(payments.c.id, payment_ids)).order_by(payments.c.id).with_for_update()
+    )
+    # A statement of its own: one that waits for a lock sees the locked row as it is then, and a joined row as it was
+    # when the statement began.
+    return {payment.id: payment for payment in await find_many(connection, payment_ids)}
 
 
 async def find_many(connection: AsyncConnection, payment_ids: Collection[UUID]) -> list[Payment]:
     """Return those of the payments that exist. The caller has checked that its clients may see them."""
-    found = await connection.execute(select(*columns_of(payments)).where(id_in(payments.c.id, payment_ids)))
-    return [Payment.of(row) for row in found.mappings()]
+    found = await connection.execute(WHOLE.where(id_in(payments.c.id, payment_ids)))
+    return [whole_payment(row) for row in found.mappings()]
 
 
 async def find_newest(
@@ -76,10 +109,8 @@ async def find_newest(
         conditions.append(payments.c.created_at < filters.created_before)
     if before is not None:
         conditions.append(payments.c.id < before)
-    found = await connection.execute(
-        select(*columns_of(payments)).where(*conditions).order_by(payments.c.id.desc()).limit(limit)
-    )
-    return [Payment.of(row) for row in found.mappings()]
+    found = await connection.execute(WHOLE.where(*conditions).order_by(payments.c.id.desc()).limit(limit))
+    return [whole_payment(row) for row in found.mappings()]
 
 
 async def earlier_payments(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared.idempotency import KeyRequest
+from shared.lifecycle import CaptureMethod
 from shared.payments.find import Visible
 from shared.simulation.ready_made import ReadyMade
 
@@ -25,5 +26,6 @@ class Intent:
     callback_url: str | None
     correlation_id: str | None
     idempotency: KeyRequest | None
+    capture_method: CaptureMethod = CaptureMethod.AUTOMATIC
     # The method itself if it is a ready-made one, which no table has.
     ready_made: ReadyMade | None = None

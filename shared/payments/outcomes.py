@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.lifecycle import FailureCode, HistoryReason
+from shared.lifecycle import CaptureFailureCode, FailureCode, HistoryReason
+from shared.refund_lifecycle import RefundFailureCode
 
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """The money moved.
+    """The gateway did what it was asked to: the money moved, or is held.
 
     `details` has what the method has: authorization code, AVS and CVC results, payer id, fee. `outcome_rule` says what
     decided the outcome.
@@ -23,13 +24,13 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """No money moved and, for this payment, none ever will. `failure_reason` is a sentence for people.
+    """No money moved and, by this operation, none ever will. `failure_reason` is a sentence for people.
 
     `gateway` and `details` are None if the payment failed before a gateway was asked to charge it.
     """
 
     gateway: str | None
-    failure_code: FailureCode
+    failure_code: FailureCode | CaptureFailureCode | RefundFailureCode
     failure_reason: str
     details: dict[str, Any] | None
     outcome_rule: str
@@ -39,11 +40,26 @@ type GatewayAnswer = Approved | Declined
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The gateway's answer is final: the payment becomes COMPLETED or FAILED, for `reason`."""
+class Voided:
+    """The held funds were released: no money moves."""
 
-    answer: GatewayAnswer
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The gateway's answer to the payment's operation is final, and moves the payment for `reason`."""
+
+    answer: GatewayAnswer | Voided
     reason: HistoryReason
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """The gateway holds the funds for `valid_s` seconds from now."""
+
+    answer: Approved
+    valid_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +82,4 @@ class Postpone:
     until: datetime
 
 
-type ClaimOutcome = Settled | Retry | Postpone | Release
+type ClaimOutcome = Settled | Authorized | Retry | Postpone | Release

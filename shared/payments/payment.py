@@ -8,7 +8,8 @@ from uuid import UUID
 
 from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
-from shared.lifecycle import PaymentStatus
+from shared.lifecycle import PAID, CaptureMethod, PaymentOperation, PaymentStatus
+from shared.payments.balance import NOTHING, Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,10 @@ class Payment:
 
     `created_by` is the principal that asked for the payment, and `user_id` the user that pays. `amount` is in minor
     units of `currency`. `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at`
-    is the moment at which a worker must claim it next, at the end of a lease too; None = never again.
+    is the moment at which a worker must claim it next, at the end of a lease too; None = never again. `operation` is
+    what it is due for, None a charge; `operation_amount` is that of a capture. `operation_number` and
+    `operation_version` are the sequence and the lease version when it became due for that. `capture_before` is the end
+    of the authorization; None = nothing can be captured. `balance` is the payment's row of amounts, if it has one.
     `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
@@ -52,16 +56,41 @@ class Payment:
     processed_at: datetime | None
     order_checks: int = 0
     order_check_until: datetime | None = None
+    capture_method: str | None = None
+    operation: str | None = None
+    operation_amount: int | None = None
+    operation_number: int | None = None
+    operation_version: int | None = None
+    capture_before: datetime | None = None
+    last_capture_error: dict[str, Any] | None = None
+    balance: Balance | None = None
 
     @classmethod
-    def of(cls, row: Mapping[Any, Any]) -> Self:
+    def of(cls, row: Mapping[Any, Any], balance: Balance | None = None) -> Self:
         """Return the payment of a row that was selected with `columns_of`."""
-        return cls(**{**row, "status": PaymentStatus(row["status"])})
+        return cls(**{**row, "status": PaymentStatus(row["status"])}, balance=balance)
 
     @property
     def work_item(self) -> WorkItem:
         """The row with its current lease version."""
         return WorkItem(self.id, self.lease_version)
+
+    @property
+    def due_for(self) -> PaymentOperation:
+        """What the payment is due for, or was when it ended."""
+        return PaymentOperation(self.operation or PaymentOperation.CHARGE)
+
+    @property
+    def claims(self) -> int:
+        """The number of claims for the present operation."""
+        return self.lease_version - (self.operation_version or 0)
+
+    @property
+    def amounts(self) -> Balance:
+        """The amounts of the payment: those of its row, or what its status says."""
+        if self.balance is not None:
+            return self.balance
+        return Balance.charged(self.amount) if self.status in PAID else NOTHING
 
     def to_json(self) -> dict[str, Any]:
         """Return the payment as clients see it."""
@@ -78,6 +107,10 @@ class Payment:
             "metadata": self.metadata,
             "callback_url": self.callback_url,
             "status": self.status.value,
+            "capture_method": self.capture_method or CaptureMethod.AUTOMATIC.value,
+            **self.amounts.to_json(),
+            "capture_before": rfc3339(self.capture_before) if self.capture_before else None,
+            "last_capture_error": self.last_capture_error,
             "gateway": self.gateway,
             "gateway_transaction_id": self.gateway_transaction_id,
             "failure_code": self.failure_code,

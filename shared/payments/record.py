@@ -1,19 +1,21 @@
 """Recording what a claim ended with. Every write is guarded by status and lease version."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Update, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import lock
 from shared.database.tables import payments
-from shared.lifecycle import MAY_BE_SETTLED, HistoryReason, PaymentStatus
+from shared.lifecycle import MAY_BE_SETTLED, HistoryReason, PaymentOperation, PaymentStatus
+from shared.payments.after_claim import after_claim
+from shared.payments.balances import insert_balances, update_balances
 from shared.payments.events import emit
 from shared.payments.history import WORKER, Move, append
-from shared.payments.outcomes import Approved, ClaimOutcome, Declined, GatewayAnswer, Postpone, Release, Retry, Settled
+from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, Settled, Voided
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import NO_DELIVERIES, EmittedDeliveries
 
@@ -50,30 +52,17 @@ async def record(
     """
     held = await lock(connection, payments, [item.payment.work_item for item in records], payments.c.status)
     after = {
-        item.payment.work_item: _after(item, now)
+        item.payment.work_item: after_claim(item.payment, item.outcome, now)
         for item in records
         if item.payment.work_item in held and held[item.payment.work_item]["status"] in MAY_BE_SETTLED
     }
-    if after:
-        await connection.execute(_RECORD, [_parameters(payment) for payment in after.values()])
-    settled = [
-        Move(
-            after[item.payment.work_item],
-            PaymentStatus.PROCESSING,
-            item.outcome.reason,
-            WORKER,
-            _history_metadata(item.outcome.answer),
-        )
-        for item in records
-        if item.payment.work_item in after and isinstance(item.outcome, Settled)
-    ]
-    await append(connection, settled, now=now)
+    await _write(connection, after.values())
+    moved = [(after[item.payment.work_item], item.outcome) for item in records if item.payment.work_item in after]
+    await _write_balances(connection, moved)
+    moves = [_move(payment, outcome) for payment, outcome in moved if isinstance(outcome, Settled | Authorized)]
+    await append(connection, moves, now=now)
     emitted = await emit(
-        connection,
-        [move.payment for move in settled],
-        now=now,
-        confirms_orders=confirms_orders,
-        lease_for_s=lease_deliveries_for_s,
+        connection, moves, now=now, confirms_orders=confirms_orders, lease_for_s=lease_deliveries_for_s
     )
     return [
         Recorded(payment, emitted.get(payment.id, NO_DELIVERIES))
@@ -83,7 +72,54 @@ async def record(
     ]
 
 
-_RECORDED_COLUMNS = (
+async def _write(connection: AsyncConnection, recorded: Collection[Payment]) -> None:
+    charges = [payment for payment in recorded if payment.due_for is PaymentOperation.CHARGE]
+    others = [payment for payment in recorded if payment.due_for is not PaymentOperation.CHARGE]
+    for statement, columns, written in (
+        (_RECORD, _COLUMNS_OF_CHARGE, charges),
+        (_RECORD_OPERATION, _COLUMNS_OF_OPERATION, others),
+    ):
+        if written:
+            await connection.execute(
+                statement,
+                [
+                    {"record_id": payment.id, **{column: getattr(payment, column) for column in columns}}
+                    for payment in written
+                ],
+            )
+
+
+async def _write_balances(connection: AsyncConnection, moved: Sequence[tuple[Payment, ClaimOutcome]]) -> None:
+    """Write the amounts of payments that were authorized or, after that, captured."""
+    authorized = [payment for payment, outcome in moved if isinstance(outcome, Authorized)]
+    captured = [
+        payment
+        for payment, outcome in moved
+        if payment.due_for is not PaymentOperation.CHARGE
+        and isinstance(outcome, Settled)
+        and isinstance(outcome.answer, Approved)
+    ]
+    await insert_balances(connection, authorized)
+    await update_balances(connection, captured)
+
+
+def _move(payment: Payment, outcome: Settled | Authorized) -> Move:
+    reason = HistoryReason.AUTHORIZED if isinstance(outcome, Authorized) else outcome.reason
+    answer = outcome.answer
+    metadata: dict[str, Any] = {"gateway": answer.gateway}
+    match answer:
+        case Approved():
+            metadata["gateway_transaction_id"] = answer.transaction_id
+            if payment.due_for is PaymentOperation.CAPTURE:
+                metadata["amount"] = payment.amounts.captured
+        case Declined():
+            metadata["failure_code"] = answer.failure_code
+        case Voided():
+            pass
+    return Move(payment, PaymentStatus.PROCESSING, reason, WORKER, metadata)
+
+
+_COLUMNS_OF_CHARGE = (
     "status",
     "sequence",
     "gateway_tries",
@@ -100,71 +136,25 @@ _RECORDED_COLUMNS = (
     "order_checks",
     "order_check_until",
 )
-_RECORD = (
-    update(payments)
-    .where(payments.c.id == bindparam("record_id"))
-    .values({column: bindparam(column) for column in _RECORDED_COLUMNS})
+_COLUMNS_OF_OPERATION = (
+    *_COLUMNS_OF_CHARGE,
+    "operation",
+    "operation_amount",
+    "operation_number",
+    "operation_version",
+    "capture_before",
+    "last_capture_error",
 )
 
 
-def _parameters(payment: Payment) -> dict[str, Any]:
-    return {"record_id": payment.id, **{column: getattr(payment, column) for column in _RECORDED_COLUMNS}}
+def _update(columns: Sequence[str]) -> Update:
+    return (
+        update(payments)
+        .where(payments.c.id == bindparam("record_id"))
+        .values({column: bindparam(column) for column in columns})
+    )
 
 
-def _after(record: Record, now: datetime) -> Payment:
-    """Return the payment as its outcome leaves it."""
-    payment = record.payment
-    match record.outcome:
-        case Settled(answer):
-            return _settled(payment, answer, now)
-        case Retry(wait_s):
-            return replace(
-                payment,
-                gateway_tries=payment.gateway_tries + 1,
-                due_at=now + timedelta(seconds=wait_s),
-                due_reason=HistoryReason.RETRIED,
-            )
-        case Postpone(wait_s, until):
-            return replace(
-                payment,
-                order_checks=payment.order_checks + 1,
-                order_check_until=until,
-                due_at=max(now, min(now + timedelta(seconds=wait_s), until)),
-                due_reason=HistoryReason.ORDER_UNREACHABLE,
-            )
-        case Release():
-            return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED)
-
-
-def _settled(payment: Payment, answer: GatewayAnswer, now: datetime) -> Payment:
-    common: dict[str, Any] = {
-        "gateway": answer.gateway,
-        "gateway_details": answer.details,
-        "outcome_rule": answer.outcome_rule,
-        "sequence": payment.sequence + 1,
-        "due_at": None,
-        "due_reason": None,
-        "updated_at": now,
-        "processed_at": now,
-    }
-    match answer:
-        case Approved():
-            return replace(
-                payment, status=PaymentStatus.COMPLETED, gateway_transaction_id=answer.transaction_id, **common
-            )
-        case Declined():
-            return replace(
-                payment,
-                status=PaymentStatus.FAILED,
-                failure_code=answer.failure_code,
-                failure_reason=answer.failure_reason,
-                **common,
-            )
-
-
-def _history_metadata(answer: GatewayAnswer) -> dict[str, Any]:
-    match answer:
-        case Approved():
-            return {"gateway": answer.gateway, "gateway_transaction_id": answer.transaction_id}
-        case Declined():
-            return {"gateway": answer.gateway, "failure_code": answer.failure_code}
+# The plain charge writes no more columns than it needs.
+_RECORD = _update(_COLUMNS_OF_CHARGE)
+_RECORD_OPERATION = _update(_COLUMNS_OF_OPERATION)

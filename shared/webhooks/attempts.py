@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.columns import UtcDateTime
 from shared.database.leases import WorkItem, lock
-from shared.database.tables import UtcDateTime, columns_of, deliveries, delivery_attempts, webhook_endpoints
+from shared.database.tables import columns_of, deliveries, delivery_attempts, webhook_endpoints
 from shared.lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.deliveries import ClaimedDelivery, cancel_open, sanitize_error
 

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.tables import deliveries, webhook_endpoints
 from shared.database.tables import events as events_table
+from shared.event_types import EventType
 from shared.ids import new_id
-from shared.lifecycle import DeliveryKind, DeliveryStatus, EventType
+from shared.lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.deliveries import ClaimedDelivery
 
 
@@ -47,6 +48,10 @@ class EmittedDeliveries:
 
     to_publish: tuple[WorkItem, ...] = ()
     leased: tuple[ClaimedDelivery, ...] = ()
+
+    def __add__(self, other: "EmittedDeliveries") -> "EmittedDeliveries":
+        """Return the deliveries of both."""
+        return EmittedDeliveries(self.to_publish + other.to_publish, self.leased + other.leased)
 
 
 NO_DELIVERIES = EmittedDeliveries()
@@ -100,12 +105,12 @@ async def fan_out(
         new = [_row(event, one, due_at=due_at, is_leased=lease_for_s is not None) for one in recipients]
         rows += new
         if lease_for_s is None:
-            emitted[event.payment_id] = EmittedDeliveries(
-                to_publish=tuple(WorkItem(row["id"], row["lease_version"]) for row in new)
-            )
+            of_event = EmittedDeliveries(to_publish=tuple(WorkItem(row["id"], row["lease_version"]) for row in new))
         else:
             leased = zip(new, recipients, strict=True)
-            emitted[event.payment_id] = EmittedDeliveries(leased=tuple(_leased(event, *each) for each in leased))
+            of_event = EmittedDeliveries(leased=tuple(_leased(event, *each) for each in leased))
+        earlier = emitted.get(event.payment_id)
+        emitted[event.payment_id] = earlier + of_event if earlier else of_event
     await connection.execute(insert(events_table), [_event_row(event) for event in events])
     if rows:
         await connection.execute(insert(deliveries), rows)

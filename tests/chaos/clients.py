@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 
 from cli.tokens import mint
+from shared.event_types import EventType
 from shared.ids import new_id
-from shared.lifecycle import EventType
 from tests.chaos.installation import Installation
 
 CLIENTS = 16

@@ -17,7 +17,8 @@ from sqlalchemy import func, select
 
 from shared.database.engine import Database, open_database
 from shared.database.tables import deliveries, payments
-from shared.lifecycle import EVENT_OF_STATUS, OPEN_DELIVERY, DeliveryStatus, EventType, PaymentStatus
+from shared.event_types import EVENT_OF_MOVE, EventType
+from shared.lifecycle import OPEN_DELIVERY, DeliveryStatus, PaymentStatus
 from shared.payments.payment import Payment
 from tests.chaos.clients import HOOK, Clients, Intent, callback_path
 from tests.chaos.installation import Installation
@@ -39,6 +40,10 @@ class Judgement:
     settled_s: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
+
+
+# The event of the end of a payment, whatever its reason.
+_END_EVENTS = {status: event for (status, _), event in EVENT_OF_MOVE.items() if status.has_ended}
 
 
 async def judge(installation: Installation, clients: Clients, view: Console) -> Judgement:
@@ -79,7 +84,7 @@ async def _opened(installation: Installation) -> AsyncIterator[Database]:
 
 async def _open_work(database: Database) -> dict[str, int]:
     """How many payments and deliveries have not ended, by status."""
-    waiting = [status for status in PaymentStatus if not status.is_terminal]
+    waiting = [status for status in PaymentStatus if not status.has_ended]
     async with database.read() as connection:
         found = [
             *await connection.execute(
@@ -107,7 +112,7 @@ def _of_intent(installation: Installation, intent: Intent, found: dict[str, Paym
     moves = installation.orders.orders[intent.order_id].moves
     if moves != ["CONFIRMED"] * (payment.status is PaymentStatus.COMPLETED):
         wrong.append(f"its order was moved: {moves}")
-    if (end := EVENT_OF_STATUS[payment.status]) is not None:
+    if (end := _END_EVENTS.get(payment.status)) is not None:
         expected = [(HOOK, EventType.INITIATED), (HOOK, end), (callback_path(intent.user), end)]
         missed = [each for each in expected if not installation.receiver.taken[each[0], intent.payment_id, each[1]]]
         wrong += [f"{event} never came to {path}" for path, event in missed]

@@ -26,7 +26,8 @@ from api.state import Api
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
-from shared.database.tables import metadata, payments
+from shared.database.schema import metadata
+from shared.database.tables import payments
 from shared.errors import CommitUnknown, DatabaseUnavailable, WriteConflict
 from shared.lifecycle import FailureCode, HistoryReason
 from shared.payments.outcomes import Approved, Declined, Retry, Settled

@@ -28,8 +28,9 @@ from tests.support.waiting import eventually
 from worker.gateway.ledger import Ledger
 from worker.gateway.simulator import SimulatedGateway
 from worker.main import open_pool
-from worker.payments.charge import Charger, ChargeRules
-from worker.payments.processor import Processor
+from worker.payments.charge import Charger
+from worker.processor import Processor
+from worker.rules import ChargeRules
 
 TABLE = re.compile(r"(?:FROM|INTO|UPDATE)\s+(\w+)")
 STEP_S = 20.0

@@ -13,6 +13,7 @@ from shared.database.engine import Database
 from shared.database.tables import gateway_ledger
 from shared.lifecycle import FailureCode, MethodType
 from shared.payments.payment import Payment
+from shared.refunds.refund import Refund
 from tests.support.rows import claimed
 from worker.gateway.ledger import Ledger
 from worker.gateway.simulator import SimulatedGateway
@@ -51,6 +52,10 @@ class OrderKeys:
     async def seed_key(self, payment: Payment) -> str:
         """See `SeedKeys.seed_key`."""
         return payment.order_id
+
+    async def refund_key(self, payment: Payment, refund: Refund) -> str:
+        """See `SeedKeys.refund_key`."""
+        return f"{payment.order_id} {refund.number}"
 
 
 def method(method_type: MethodType = MethodType.CREDIT_CARD, scenario: FailureCode | None = None) -> dict[str, Any]:

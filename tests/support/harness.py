@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
-from shared.database.tables import columns_of, deliveries, delivery_attempts, metadata, payment_methods, payments
+from shared.database.schema import metadata
+from shared.database.tables import columns_of, deliveries, delivery_attempts, payment_methods, payments
 from shared.idempotency import KeyRequest
 from shared.ids import new_id
 from shared.payments.find import Visible

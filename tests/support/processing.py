@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,18 +20,22 @@ from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.tables import payments
 from shared.errors import CommitUnknown, DatabaseUnavailable
-from shared.lifecycle import FailureCode, HistoryReason
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer
+from shared.lifecycle import CaptureFailureCode, FailureCode, HistoryReason
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Voided
 from shared.payments.payment import Payment
+from shared.refund_lifecycle import RefundFailureCode
+from shared.refunds.refund import Refund
 from tests.support.rows import read
 from tests.support.waiting import eventually
 from worker.gateway.ledger import Ledger
 from worker.gateway.protocol import Gateway, GatewayUnavailable, OutcomeUnknown
 from worker.gateway.simulator import SimulatedGateway
 from worker.orders import OrderCheck, OrderChecker
-from worker.payments.charge import Charger, ChargeRules
-from worker.payments.processor import Processor
+from worker.payments.charge import Charger
 from worker.payments.recorder import Sender
+from worker.processor import Processor
+from worker.refunds.repay import Repayer
+from worker.rules import ChargeRules
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 APPROVED = Approved("stripe_mock", "ch_1", {"authorization_code": "A1B2C3"}, "rate")
@@ -54,8 +59,43 @@ class ScriptedGateway:
     # The payments as they were when the gateway was asked to charge them.
     asked: list[Payment] = field(default_factory=list)
     voided: list[tuple[Payment, FailureCode]] = field(default_factory=list)
+    refunded: list[Refund] = field(default_factory=list)
+    # What was asked whether it is done already, and closed.
+    closed: list[tuple[UUID, str]] = field(default_factory=list)
 
     async def charge(self, payment: Payment) -> GatewayAnswer:
+        return await self._answer(payment)
+
+    async def authorize(self, payment: Payment) -> GatewayAnswer:
+        return await self._answer(payment)
+
+    async def capture(self, payment: Payment) -> GatewayAnswer:
+        return await self._answer(payment)
+
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer:
+        self.refunded.append(refund)
+        return await self._answer(payment)
+
+    async def void(self, payment: Payment) -> Voided | Approved:
+        answer = await self._answer(payment)
+        return answer if isinstance(answer, Approved) and self.on_record else Voided(answer.gateway or "")
+
+    async def close_capture_or_fetch(
+        self, payment: Payment, failure_code: CaptureFailureCode | FailureCode
+    ) -> GatewayAnswer:
+        self.closed.append((payment.id, failure_code))
+        return self.on_record or Declined("stripe_mock", failure_code, "Closed.", {}, "closed")
+
+    async def close_refund_or_fetch(
+        self,
+        payment: Payment,  # noqa: ARG002 - the protocol's signature
+        refund: Refund,
+        failure_code: RefundFailureCode,
+    ) -> GatewayAnswer:
+        self.closed.append((refund.id, failure_code))
+        return self.on_record or Declined("stripe_mock", failure_code, "Closed.", {}, "closed")
+
+    async def _answer(self, payment: Payment) -> GatewayAnswer:
         self.asked.append(payment)
         answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         await self.opened.wait()
@@ -148,8 +188,16 @@ def new_processor(
 ) -> Processor:
     """Return a processor that does not run yet; `rules` are changes of its `ChargeRules`."""
     defaults: dict[str, Any] = {"max_claims": 5, "gateway_tries_max": 3, "gateway_backoff_s": 1.0}
-    charger = Charger(gateway, ChargeRules(**{**defaults, **rules}), orders)
-    return Processor(database, charger, publisher, concurrency=concurrency, lease_s=lease_s, sender=sender)
+    charge_rules = ChargeRules(**{**defaults, **rules})
+    return Processor(
+        database,
+        Charger(gateway, charge_rules, orders),
+        publisher,
+        repayer=Repayer(gateway, charge_rules),
+        concurrency=concurrency,
+        lease_s=lease_s,
+        sender=sender,
+    )
 
 
 @asynccontextmanager
@@ -176,7 +224,7 @@ async def settled(database: Database, *rows: Payment) -> list[Payment]:
 
     async def all_ended() -> list[Payment]:
         found = [await read(database, row.id) for row in rows]
-        return found if all(payment.status.is_terminal for payment in found) else []
+        return found if all(payment.status.has_ended for payment in found) else []
 
     return await eventually(all_ended)
 

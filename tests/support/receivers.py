@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,13 +19,16 @@ from standardwebhooks import Webhook
 
 from shared.database.leases import WorkItem
 from shared.database.tables import columns_of, deliveries, payments, webhook_endpoints
+from shared.event_types import DEFAULT_EVENTS
 from shared.ids import new_id
 from shared.keyring import Keyring, new_webhook_secret
-from shared.lifecycle import TERMINAL_EVENTS, PaymentStatus
+from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.events import emit
+from shared.payments.history import WORKER, Move
 from shared.payments.payment import Payment
 from shared.webhooks.deliveries import ClaimedDelivery
 from shared.webhooks.fan_out import EmittedDeliveries
+from tests.support.payment_rows import columns_of_payment
 
 type Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -181,7 +184,7 @@ async def register(
         "created_by": "service:shop",
         "name": name,
         "url": url,
-        "event_types": [str(event) for event in TERMINAL_EVENTS],
+        "event_types": [str(event) for event in DEFAULT_EVENTS],
         "enabled": True,
         "secret": keyring.encrypt(endpoint.secret),
         "created_at": now,
@@ -211,8 +214,9 @@ async def _completed(
     connection: AsyncConnection, count: int, *, now: datetime, callback_url: str | None = None, **options: Any
 ) -> list[EmittedDeliveries]:
     rows = [replace(a_payment(now), callback_url=callback_url) for _ in range(count)]
-    await connection.execute(insert(payments), [asdict(payment) for payment in rows])
-    emitted = await emit(connection, rows, now=now, **options)
+    await connection.execute(insert(payments), [columns_of_payment(payment) for payment in rows])
+    moves = [Move(row, PaymentStatus.PROCESSING, HistoryReason.GATEWAY_APPROVED, WORKER) for row in rows]
+    emitted = await emit(connection, moves, now=now, **options)
     return [emitted[payment.id] for payment in rows]
 
 

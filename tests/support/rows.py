@@ -1,7 +1,7 @@
 """Payments in the middle of their life, written straight into the tables, and what must hold of them at any moment."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,9 +13,11 @@ from cli.verify.scan import DELIVERIES, LEDGER, RECORDS, Found, Scan
 from shared.database.engine import Database
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.tables import columns_of, gateway_ledger, payment_history, payments
-from shared.lifecycle import EventType, HistoryReason, PaymentStatus
+from shared.event_types import EventType
+from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments import claim as claims
 from shared.payments.payment import Payment
+from tests.support.payment_rows import columns_of_payment
 from tests.support.receivers import a_payment
 
 BREACHES_MAX = 1000
@@ -57,7 +59,7 @@ def claimed(now: datetime, *, claims: int = 1, due_at: datetime | None = None, *
 async def write(database: Database, *written: Payment) -> list[WorkItem]:
     """Insert payments with the history that belongs to them; return their work items."""
     async with database.transaction() as connection:
-        await connection.execute(insert(payments), [asdict(payment) for payment in written])
+        await connection.execute(insert(payments), [columns_of_payment(payment) for payment in written])
         await connection.execute(insert(payment_history), [move for payment in written for move in _moves(payment)])
     return [payment.work_item for payment in written]
 
@@ -85,7 +87,7 @@ async def claim(
 ) -> list[Payment | None]:
     """Claim payments as a worker does; without the reasons of the claims."""
     found = await claims.claim(connection, now, items, lease_s=lease_s)
-    return [claimed.payment if claimed else None for claimed in found]
+    return [claimed.row if claimed else None for claimed in found]
 
 
 async def read(database: Database, payment_id: UUID) -> Payment:
@@ -105,7 +107,7 @@ async def read_all(database: Database) -> list[Payment]:
 async def are_settled(database: Database, count: int) -> bool:
     """There are `count` payments and every one has ended."""
     found = await read_all(database)
-    return len(found) == count and all(payment.status.is_terminal for payment in found)
+    return len(found) == count and all(payment.status.has_ended for payment in found)
 
 
 async def reasons(database: Database, payment_id: UUID) -> list[str]:

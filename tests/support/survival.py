@@ -103,4 +103,4 @@ async def everything_ends(database: Database) -> None:
 
 
 async def are_all_settled(database: Database) -> bool:
-    return all(payment.status.is_terminal for payment in await read_all(database))
+    return all(payment.status.has_ended for payment in await read_all(database))

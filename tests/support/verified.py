@@ -18,11 +18,13 @@ from shared.database.leases import WorkItem
 from shared.database.tables import columns_of, deliveries, gateway_ledger, idempotency_keys, payments
 from shared.ids import new_id
 from shared.keyring import open_keyring
-from shared.payments.cancel import cancel
+from shared.lifecycle import HistoryReason
 from shared.payments.events import emit
+from shared.payments.history import Move
 from shared.payments.outcomes import Settled
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
+from shared.payments.requests import cancel
 from tests.support.api_client import APPROVED, DECLINED
 from tests.support.receivers import register
 from tests.support.rows import accepted, claim, write
@@ -72,7 +74,7 @@ async def accept(database: Database, *, at: datetime = NOW, **changes: Any) -> P
     payment = accepted(at, idempotency_key="k", **changes)
     await write(database, payment)
     async with database.transaction() as connection:
-        await emit(connection, [payment], now=at)
+        await emit(connection, [Move(payment, None, HistoryReason.ACCEPTED, payment.created_by)], now=at)
         await bind(connection, "user:1 POST /payments", payment.id)
     return payment
 

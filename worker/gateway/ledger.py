@@ -1,7 +1,10 @@
 """The simulated gateway's own ledger: what happened to the money, whatever the row of the payment says.
 
-An entry is inserted once and never changed. The unique key (payment, step) decides every race: one of authorize, sale
-and decline happens, and one of capture and void. Only the gateway reads and writes the ledger, never the processor.
+An entry is inserted once and never changed. Unique keys decide every race. Of a payment's own steps, 1 is one of
+authorize, sale and decline, and 2 is one of capture and void. Each capture on request and each refund has a step of its
+own, by its number, which is above 2. A payment has one capture or void, whatever its step.
+
+Only the gateway reads and writes the ledger, never the processor.
 """
 
 from collections.abc import Sequence
@@ -19,8 +22,9 @@ from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
 from shared.database.id_list import id_in
 from shared.database.tables import gateway_ledger
-from shared.lifecycle import FailureCode
+from shared.lifecycle import CaptureFailureCode, FailureCode
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
+from shared.refund_lifecycle import RefundFailureCode
 
 # See GroupCommit: how long to linger after a commit, as a multiple of the time it took. Large, for few large commits:
 # the wait is short beside the delay of a gateway.
@@ -40,21 +44,25 @@ class EntryKind(StrEnum):
     """Held funds have moved."""
     VOID = "void"
     """Held funds were released: no money moves."""
+    CAPTURE_DECLINE = "capture_decline"
+    """A capture was refused: the funds are still held."""
+    REFUND = "refund"
+    """Money was paid back."""
+    REFUND_DECLINE = "refund_decline"
+    """A refund was refused: no money moves."""
 
-    @property
-    def step(self) -> int:
-        """The step of the payment that the entry takes, 1 or 2. Each step of a payment happens once."""
-        return 2 if self in {EntryKind.CAPTURE, EntryKind.VOID} else 1
 
-
+FIRST_STEP, SECOND_STEP = 1, 2
 MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
+CAPTURE_OR_VOID = (EntryKind.CAPTURE, EntryKind.VOID)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of the ledger; `amount` is in minor units.
 
-    `answer` is what the caller of the gateway gets. That of an authorization is given only after its capture.
+    `answer` is what the caller of the gateway gets. That of an authorization within a charge is given only after its
+    capture. `number` is that of a capture on request or of a refund; None = the entry is of the payment's own steps.
     """
 
     payment_id: UUID
@@ -62,11 +70,20 @@ class Entry:
     amount: int
     currency: str
     answer: GatewayAnswer
+    number: int | None = None
+
+    @property
+    def step(self) -> int:
+        """The step of the payment that the entry takes."""
+        if self.number is not None:
+            return self.number
+        return SECOND_STEP if self.kind in CAPTURE_OR_VOID else FIRST_STEP
 
     @property
     def key(self) -> str:
         """The primary key of the entry."""
-        return f"{self.payment_id}:{self.kind}"
+        key = f"{self.payment_id}:{self.kind}"
+        return key if self.number is None else f"{key}:{self.number}"
 
 
 class Ledger:
@@ -79,16 +96,23 @@ class Ledger:
         )
 
     async def record_entry(self, entry: Entry) -> Entry:
-        """Write `entry` unless its step is taken. Return the payment's latest entry after that, committed.
+        """Write `entry` unless its step is taken. Return what is on record after that, committed.
+
+        That is the entry itself, or the one that is in its way: the one with the same number, the payment's capture or
+        void, or the latest of its own steps.
 
         Raises DatabaseUnavailable or Overloaded if nothing was written, CommitUnknown if that is not known.
         """
         return await self._entries.submit(entry)
 
-    async def find(self, payment_id: UUID) -> Entry | None:
-        """Return the payment's latest entry, None if there is none. Raises DatabaseUnavailable."""
+    async def find(self, payment_id: UUID, number: int | None = None) -> Entry | None:
+        """Return the entry of a capture or refund; without a number, the latest of the payment's own steps.
+
+        Return None if there is none. Raises DatabaseUnavailable.
+        """
         async with self._database.read() as connection:
-            return (await _latest(connection, [payment_id])).get(payment_id)
+            entries = await _entries(connection, [payment_id])
+        return _on_record(entries.get(payment_id, []), number)
 
     async def run(self) -> None:
         """Write what arrives until `close`, then what is still queued."""
@@ -104,36 +128,52 @@ INSERT = insert(gateway_ledger).on_conflict_do_nothing().returning(gateway_ledge
 
 
 async def write(connection: AsyncConnection, now: datetime, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """Insert the entries whose step is not taken.
-
-    Return, in the order of `entries`, the entry itself if it was inserted, else its payment's latest entry.
-    """
+    """Insert the entries whose step is not taken. Return what is on record for each, in the order of `entries`."""
     tried: dict[tuple[UUID, int], Entry] = {}
     # Of several entries for one step only the first is tried: the others find the step taken.
     for entry in entries:
-        tried.setdefault((entry.payment_id, entry.kind.step), entry)
+        tried.setdefault((entry.payment_id, entry.step), entry)
     # Every writer inserts in the same order, so that two batches never deadlock.
     rows = [_row(tried[step], now) for step in sorted(tried)]
     inserted = set((await connection.execute(INSERT, rows)).scalars())
     written = {id(entry) for entry in tried.values() if entry.key in inserted}
-    taken = {entry.payment_id for entry in entries if id(entry) not in written}
-    latest_entries = await _latest(connection, list(taken)) if taken else {}
-    return [entry if id(entry) in written else latest_entries[entry.payment_id] for entry in entries]
+    refused = [entry for entry in entries if id(entry) not in written]
+    found = await _entries(connection, list({entry.payment_id for entry in refused})) if refused else {}
+    return [entry if id(entry) in written else _in_the_way(entry, found[entry.payment_id]) for entry in entries]
 
 
-async def _latest(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> dict[UUID, Entry]:
+async def _entries(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> dict[UUID, list[Entry]]:
+    """Return all entries of these payments, by step."""
     found = await connection.execute(
         select(gateway_ledger).where(id_in(gateway_ledger.c.payment_id, payment_ids)).order_by(gateway_ledger.c.step)
     )
-    # The entry of the second step replaces that of the first.
-    return {row.payment_id: _entry(row) for row in found}
+    entries: dict[UUID, list[Entry]] = {}
+    for row in found:
+        entry = _entry(row)
+        entries.setdefault(entry.payment_id, []).append(entry)
+    return entries
+
+
+def _on_record(of_payment: Sequence[Entry], number: int | None) -> Entry | None:
+    """Return the entry with this number; without one, the latest of the payment's own steps."""
+    return next((entry for entry in reversed(of_payment) if entry.number == number), None)
+
+
+def _in_the_way(refused: Entry, of_payment: Sequence[Entry]) -> Entry:
+    """Return the entry because of which another one was not inserted."""
+    for entry in of_payment:
+        if entry.step == refused.step and refused.step != FIRST_STEP:
+            return entry
+    if refused.kind in CAPTURE_OR_VOID:
+        return next(entry for entry in of_payment if entry.kind in CAPTURE_OR_VOID)
+    return next(entry for entry in reversed(of_payment) if entry.number is None)
 
 
 def _row(entry: Entry, now: datetime) -> dict[str, Any]:
     return {
         "key": entry.key,
         "payment_id": entry.payment_id,
-        "step": entry.kind.step,
+        "step": entry.step,
         "kind": entry.kind,
         "amount": entry.amount,
         "currency": entry.currency,
@@ -143,7 +183,9 @@ def _row(entry: Entry, now: datetime) -> dict[str, Any]:
 
 
 def _entry(row: Row[Any]) -> Entry:
-    return Entry(UUID(str(row.payment_id)), EntryKind(row.kind), row.amount, row.currency, _from_json(row.answer))
+    payment_id, kind = UUID(str(row.payment_id)), EntryKind(row.kind)
+    number = row.step if row.step > SECOND_STEP else None
+    return Entry(payment_id, kind, row.amount, row.currency, _from_json(row.answer), number)
 
 
 def _to_json(answer: GatewayAnswer) -> dict[str, Any]:
@@ -162,8 +204,15 @@ def _from_json(stored: dict[str, Any]) -> GatewayAnswer:
         return Approved(stored["gateway"], stored["transaction_id"], stored["details"], stored["outcome_rule"])
     return Declined(
         stored["gateway"],
-        FailureCode(stored["failure_code"]),
+        _failure_code(stored["failure_code"]),
         stored["failure_reason"],
         stored["details"],
         stored["outcome_rule"],
     )
+
+
+def _failure_code(code: str) -> FailureCode | CaptureFailureCode | RefundFailureCode:
+    for codes in (FailureCode, CaptureFailureCode, RefundFailureCode):
+        if code in set(codes):
+            return codes(code)
+    raise ValueError(f"{code} is no failure code")

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from shared.lifecycle import FailureCode, MethodType, OutcomeRule
+from shared.lifecycle import CaptureFailureCode, FailureCode, MethodType, OutcomeRule
+from shared.refund_lifecycle import RefundFailureCode
 from worker.gateway.requests import SimulatedRequest
 from worker.gateway.seeded_random import fraction
 
@@ -80,6 +81,15 @@ FAILURE_REASONS = {
     FailureCode.ORDER_NOT_PAYABLE: "The order does not wait for a payment.",
     FailureCode.ORDER_AMOUNT_MISMATCH: "The order's total is another amount or currency.",
     FailureCode.ORDER_SERVICE_UNAVAILABLE: "The order could not be checked in time; nothing was charged.",
+}
+
+CAPTURE_FAILURE_REASONS = {
+    CaptureFailureCode.CAPTURE_DECLINED: "The issuer refused the capture; the funds are still held.",
+    CaptureFailureCode.NETWORK_ERROR: "The gateway could not be reached; nothing was captured.",
+}
+REFUND_FAILURE_REASONS = {
+    RefundFailureCode.REFUND_DECLINED: "The issuer refused the refund; nothing was paid back.",
+    RefundFailureCode.NETWORK_ERROR: "The gateway could not be reached; nothing was paid back.",
 }
 
 

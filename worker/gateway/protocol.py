@@ -3,13 +3,15 @@
 from typing import ClassVar, Protocol
 
 from shared.errors import PaymentsError
-from shared.lifecycle import FailureCode
-from shared.payments.outcomes import GatewayAnswer
+from shared.lifecycle import CaptureFailureCode, FailureCode
+from shared.payments.outcomes import Approved, GatewayAnswer, Voided
 from shared.payments.payment import Payment
+from shared.refund_lifecycle import RefundFailureCode
+from shared.refunds.refund import Refund
 
 
 class GatewayUnavailable(PaymentsError):
-    """The gateway could not be reached and nothing happened: the charge may be tried again."""
+    """The gateway could not be reached and nothing happened: the operation may be tried again."""
 
     # The failure code of a payment that runs out of tries.
     failure_code: ClassVar = FailureCode.NETWORK_ERROR
@@ -20,25 +22,62 @@ class GatewayUnavailable(PaymentsError):
 
 
 class OutcomeUnknown(PaymentsError):
-    """It is not known whether the money moved: ask again for the same payment."""
+    """It is not known whether the money moved: ask again for the same operation."""
 
 
 class Gateway(Protocol):
-    """Moves money, at most once per payment. The payment's id is the idempotency key of every call."""
+    """Moves money, each operation at most once.
+
+    The idempotency key of a charge, an authorization and a void is the payment's id, that of a capture the payment's id
+    and `operation_number`, and that of a refund the payment's id and the refund's `number`. A call that finds its
+    operation settled answers again what an earlier call decided.
+
+    Every operation raises GatewayUnavailable if nothing happened, and OutcomeUnknown if it is not known what did. The
+    inquiries, which end in `_or_fetch`, raise only OutcomeUnknown; after one of them nothing happens to the operation
+    any more.
+    """
 
     async def charge(self, payment: Payment) -> GatewayAnswer:
-        """Charge the payment, or return again what an earlier call decided.
+        """Authorize the amount and capture it at once."""
+        ...
 
-        Raises GatewayUnavailable if nothing happened, OutcomeUnknown if it is not known what did.
-        """
+    async def authorize(self, payment: Payment) -> GatewayAnswer:
+        """Hold the amount, to be captured or voided later."""
         ...
 
     async def void_or_fetch(
         self, payment: Payment, failure_code: FailureCode = FailureCode.PROCESSING_ERROR
     ) -> GatewayAnswer:
-        """Void what is not finished, and return what the payment ended with; nothing happens to it afterwards.
+        """Void what is not finished of a charge or an authorization, and return what it ended with.
 
-        Return Approved for a finished charge. Everything else is Declined: as an earlier call declined it or, if none
-        did, with `failure_code`. Raises OutcomeUnknown.
+        Return Approved for a finished one. Everything else is Declined: as an earlier call declined it or, if none did,
+        with `failure_code`.
         """
+        ...
+
+    async def capture(self, payment: Payment) -> GatewayAnswer:
+        """Capture `operation_amount` of what is held, and release the rest; return the authorization as Approved.
+
+        Return Declined if the gateway refuses: the funds are still held.
+        """
+        ...
+
+    async def close_capture_or_fetch(
+        self, payment: Payment, failure_code: CaptureFailureCode | FailureCode
+    ) -> GatewayAnswer:
+        """Refuse the capture with `failure_code` unless an earlier call decided it, and return what it ended with."""
+        ...
+
+    async def void(self, payment: Payment) -> Voided | Approved:
+        """Release what is held. Return Approved if it was captured before: then nothing is released."""
+        ...
+
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer:
+        """Pay the refund's amount back."""
+        ...
+
+    async def close_refund_or_fetch(
+        self, payment: Payment, refund: Refund, failure_code: RefundFailureCode
+    ) -> GatewayAnswer:
+        """Refuse the refund with `failure_code` unless an earlier call decided it, and return what it ended with."""
         ...

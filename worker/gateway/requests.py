@@ -8,6 +8,8 @@ from shared.database.engine import Database
 from shared.lifecycle import MethodType
 from shared.payments.find import earlier_payments
 from shared.payments.payment import Payment
+from shared.refunds.find import earlier_refunds
+from shared.refunds.refund import Refund
 from shared.simulation.scenarios import Scenario, read_scenario
 
 
@@ -36,6 +38,10 @@ class SeedKeys(Protocol):
         """Return the key, the same at every call for the same payment. Raises DatabaseUnavailable."""
         ...
 
+    async def refund_key(self, payment: Payment, refund: Refund) -> str:
+        """Return the key of a refund, the same at every call for the same refund. Raises DatabaseUnavailable."""
+        ...
+
 
 class UnseededKeys:
     """The key is the payment's id, which differs in every run; without SIMULATOR_SEED."""
@@ -43,6 +49,10 @@ class UnseededKeys:
     async def seed_key(self, payment: Payment) -> str:
         """See `SeedKeys.seed_key`."""
         return str(payment.id)
+
+    async def refund_key(self, payment: Payment, refund: Refund) -> str:  # noqa: ARG002 - the id is enough
+        """See `SeedKeys.refund_key`."""
+        return str(refund.id)
 
 
 class RepeatableKeys:
@@ -61,6 +71,12 @@ class RepeatableKeys:
         async with self._database.read() as connection:
             earlier = await earlier_payments(connection, [payment.id])
         return f"{payment.user_id} order {payment.order_id} {earlier[payment.id]}"
+
+    async def refund_key(self, payment: Payment, refund: Refund) -> str:
+        """Return the key of the payment and the number of its earlier refunds. Raises DatabaseUnavailable."""
+        async with self._database.read() as connection:
+            earlier = await earlier_refunds(connection, refund)
+        return f"{await self.seed_key(payment)} refund {earlier}"
 
 
 async def simulated_request(payment: Payment, keys: SeedKeys) -> SimulatedRequest:

@@ -1,15 +1,13 @@
-"""The charge of one claimed payment: check its order, ask the gateway, and decide what the claim ends with.
+"""The work on one claimed payment: check its order, ask the gateway, and find out what the claim ends with.
 
-With an order service, the gateway is asked to charge only after the order was found payable. A payment that fails
-because of its order is voided at the gateway first: if the gateway has already decided it, the gateway's answer counts.
-
-This module never decides whether money moves: the gateway does.
+With an order service, the gateway is asked to charge, authorize or capture only after the order was found payable. A
+payment that fails because of its order is voided at the gateway first: if the gateway has already decided it, the
+gateway's answer counts.
 """
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 
@@ -18,40 +16,19 @@ from prometheus_client import Gauge
 
 from shared import metrics
 from shared.errors import UpstreamUnavailable
-from shared.lifecycle import FailureCode, HistoryReason, OutcomeRule
-from shared.payments.outcomes import Approved, ClaimOutcome, Postpone, Release, Retry, Settled
+from shared.lifecycle import FailureCode, HistoryReason, PaymentOperation
+from shared.payments.outcomes import ClaimOutcome, Postpone, Release
 from shared.payments.payment import Payment
-from worker.gateway.protocol import Gateway, GatewayUnavailable, OutcomeUnknown
+from worker.gateway.protocol import Gateway, OutcomeUnknown
 from worker.orders import NotPayable, OrderChecker
+from worker.payments.operations import BACKOFF_DOUBLINGS_MAX, Operations, Refusal
+from worker.rules import ASK_AGAIN_S, ChargeRules
 from worker.slots import Interrupted, Slots
 
 log = structlog.get_logger(__name__)
 
-# Seconds until a gateway whose answer was lost is asked again.
-ASK_AGAIN_S = 0.5
-# A bound for the exponent: without it, a payment with a thousand order checks would overflow a float.
-BACKOFF_DOUBLINGS_MAX = 16
 # The longest backoff, in seconds, while the order service does not answer.
 ORDER_BACKOFF_MAX_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChargeRules:
-    """How often the gateway and the order service are asked, and the backoff (seconds) between two tries."""
-
-    max_claims: int
-    gateway_tries_max: int
-    gateway_backoff_s: float
-    order_check_timeout_s: float = 60
-    order_backoff_s: float = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a payment must not be charged."""
-
-    failure_code: FailureCode
-    reason: HistoryReason
 
 
 class InFlight:
@@ -79,7 +56,7 @@ class Charger:
     """Finds out what the claims of payments end with. Without `orders` every order counts as payable."""
 
     def __init__(self, gateway: Gateway, rules: ChargeRules, orders: OrderChecker | None = None) -> None:
-        self._gateway = gateway
+        self._operations = Operations(gateway, rules)
         self._rules = rules
         self._orders = orders
         self._in_gateway = InFlight(metrics.in_gateway)
@@ -119,7 +96,7 @@ class Charger:
         with self._in_gateway.counted():
             while monotonic() < lease_ends and not slots.is_interrupting:
                 try:
-                    return await self._ask(payment, objection)
+                    return await self._operations.ask(payment, objection)
                 except OutcomeUnknown as error:
                     log.warning("payment.outcome_unknown", attempt=payment.lease_version, error=str(error))
                 await asyncio.sleep(ASK_AGAIN_S)
@@ -131,7 +108,10 @@ class Charger:
 
     async def _check_order(self, payment: Payment) -> Refusal | Postpone | None:
         """Return why the payment must not be charged, or Postpone to check its order again; None if neither."""
-        if self._orders is None or self._exceeded_max_claims(payment):
+        # What is to be voided is voided whatever its order says.
+        if self._orders is None or payment.due_for is PaymentOperation.VOID:
+            return None
+        if self._operations.exceeded_max_claims(payment):
             return None
         try:
             with self._checking_orders.counted():
@@ -147,35 +127,3 @@ class Charger:
         if isinstance(check, NotPayable):
             return Refusal(check.failure_code, HistoryReason.ORDER_REFUSED)
         return None
-
-    def _exceeded_max_claims(self, payment: Payment) -> bool:
-        """Return whether too many claims ended without an answer: then only the gateway's record counts."""
-        # A claim that recorded a retry or a postponement did not end its worker.
-        answered = payment.gateway_tries + payment.order_checks
-        return payment.lease_version - answered > self._rules.max_claims
-
-    async def _ask(self, payment: Payment, refusal: Refusal | None) -> ClaimOutcome:
-        if self._exceeded_max_claims(payment):
-            return Settled(await self._gateway.void_or_fetch(payment), HistoryReason.CLAIMS_EXHAUSTED)
-        if refusal is not None:
-            return await self._refuse(payment, refusal)
-        try:
-            answer = await self._gateway.charge(payment)
-        except GatewayUnavailable as error:
-            if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
-                return Retry(self._rules.gateway_backoff_s * 2**payment.gateway_tries)
-            voided = await self._gateway.void_or_fetch(payment, error.failure_code)
-            if isinstance(voided, Approved):
-                return Settled(voided, HistoryReason.GATEWAY_APPROVED)
-            return Settled(replace(voided, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
-        is_approved = isinstance(answer, Approved)
-        return Settled(answer, HistoryReason.GATEWAY_APPROVED if is_approved else HistoryReason.GATEWAY_DECLINED)
-
-    async def _refuse(self, payment: Payment, refusal: Refusal) -> ClaimOutcome:
-        """Fail the payment, unless the gateway has already decided it for an earlier claim: then that answer counts."""
-        voided = await self._gateway.void_or_fetch(payment, refusal.failure_code)
-        if isinstance(voided, Approved):
-            return Settled(voided, HistoryReason.GATEWAY_APPROVED)
-        if voided.failure_code != refusal.failure_code:
-            return Settled(voided, HistoryReason.GATEWAY_DECLINED)
-        return Settled(replace(voided, gateway=None, details=None, outcome_rule=OutcomeRule.ORDER), refusal.reason)

@@ -17,8 +17,9 @@ from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
-from shared.lifecycle import HistoryReason
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Postpone, Release, Retry, Settled
+from shared.lifecycle import HistoryReason, PaymentOperation, PaymentStatus
+from shared.payments.outcomes import Approved, Authorized, Declined, Postpone, Release, Retry, Settled, Voided
+from shared.payments.payment import Payment
 from shared.payments.record import Record, Recorded, record
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.slots import NotRecorded, Slots, record_within_lease
@@ -125,7 +126,7 @@ class Recorder:
         """Send the deliveries of a committed batch, end its long polls with one message, publish what was released."""
         committed = [one for one in batch if one is not None]
         done = [one.recorded for one in committed]
-        settled = [recorded.payment.id for recorded in done if recorded.payment.status.is_terminal]
+        settled = [recorded.payment.id for recorded in done if recorded.payment.status.is_settled]
         self.settled += len(settled)
         self._publisher.notify_settled(settled)
         self._publisher.publish(Queue.DELIVER, [item for recorded in done for item in recorded.deliveries.to_publish])
@@ -147,8 +148,8 @@ def _log_outcome(item: Record, recorded: Recorded | None) -> None:
         return
     payment = recorded.payment
     match item.outcome:
-        case Settled(answer):
-            _log_answer(answer, attempt)
+        case Settled(answer) | Authorized(answer):
+            _log_answer(payment, answer, attempt)
         case Retry(wait_s):
             log.info("payment.postponed", attempt=attempt, wait_s=wait_s, gateway_try=payment.gateway_tries)
         case Postpone(wait_s):
@@ -157,13 +158,20 @@ def _log_outcome(item: Record, recorded: Recorded | None) -> None:
             log.info("payment.released", attempt=attempt)
     if payment.processed_at is not None:
         metrics.settled.labels(payment.status, payment.failure_code or "").inc()
-        metrics.settle_seconds.observe((payment.processed_at - payment.created_at).total_seconds())
+        # A capture on request may come days later.
+        if payment.due_for is PaymentOperation.CHARGE:
+            metrics.settle_seconds.observe((payment.processed_at - payment.created_at).total_seconds())
 
 
-def _log_answer(answer: GatewayAnswer, attempt: int) -> None:
-    rule = answer.outcome_rule
+def _log_answer(payment: Payment, answer: Approved | Declined | Voided, attempt: int) -> None:
+    if payment.status is PaymentStatus.AUTHORIZED and isinstance(answer, Declined):
+        log.info("payment.capture_failed", attempt=attempt, failure_code=answer.failure_code)
+        return
+    event = f"payment.{payment.status.value.lower()}"
     match answer:
-        case Approved():
-            log.info("payment.completed", attempt=attempt, gateway=answer.gateway, outcome_rule=rule)
-        case Declined():
-            log.info("payment.failed", attempt=attempt, failure_code=answer.failure_code, outcome_rule=rule)
+        case Approved(gateway):
+            log.info(event, attempt=attempt, gateway=gateway, outcome_rule=answer.outcome_rule)
+        case Declined(_, failure_code):
+            log.info(event, attempt=attempt, failure_code=failure_code, outcome_rule=answer.outcome_rule)
+        case Voided(gateway):
+            log.info(event, attempt=attempt, gateway=gateway)

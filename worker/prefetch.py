@@ -11,7 +11,7 @@ from time import monotonic
 
 from shared.broker.client import Broker, Queue
 from shared.database.leases import WorkItem
-from worker.payments.processor import Processor
+from worker.processor import Processor
 
 # The size of the buffer as a part of the slots: as many as become free in the next moment. More would wait here while
 # another worker has a free slot.
@@ -27,7 +27,8 @@ class PrefetchBuffer:
     publishes it again.
     """
 
-    def __init__(self, processor: Processor, broker: Broker, *, slots: int) -> None:
+    def __init__(self, processor: Processor, broker: Broker, queue: Queue = Queue.PROCESS, *, slots: int) -> None:
+        self.queue = queue
         self._processor = processor
         self._broker = broker
         self._size = max(1, int(BUFFER_SHARE * slots))
@@ -42,14 +43,14 @@ class PrefetchBuffer:
 
         `score_ms` is the place in the queue that they keep, in Unix milliseconds.
         """
-        leftover = await self._processor.offer(items)
+        leftover = await self._processor.offer(items, self.queue)
         room = 0 if self._closing else max(0, self._size - len(self._items))
         if leftover[:room]:
             self._score_ms = min(score_ms, self._score_ms) if self._items else score_ms
             self._items += leftover[:room]
             self._has_items.set()
         if leftover[room:]:
-            await self._broker.publish(Queue.PROCESS, leftover[room:], score_ms=score_ms)
+            await self._broker.publish(self.queue, leftover[room:], score_ms=score_ms)
 
     async def run(self) -> None:
         """Offer the buffered items as slots become free, and put them back after BUFFERED_S seconds, until `close`."""
@@ -60,10 +61,10 @@ class PrefetchBuffer:
             while self._items and await self._processor.wait_for_free_slot(until - monotonic()):
                 next_items = [self._items.popleft() for _ in range(min(len(self._items), self._processor.free))]
                 # The processor has a slot for each of them.
-                await self._processor.offer(next_items)
+                await self._processor.offer(next_items, self.queue)
             if self._items:
                 back, self._items = list(self._items), deque()
-                await self._broker.publish(Queue.PROCESS, back, score_ms=self._score_ms)
+                await self._broker.publish(self.queue, back, score_ms=self._score_ms)
 
     def close(self) -> None:
         """Keep no more items; once the processor stops, `run` puts the buffered ones back and returns."""

@@ -1,0 +1,118 @@
+"""What a client asks of a payment that exists: to cancel it, or to capture its authorization.
+
+Both lock the payment's row. What needs the gateway makes the payment due for an operation, which a worker claims.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.tables import payments
+from shared.lifecycle import CANCELLED_AT_ONCE, HistoryReason, PaymentOperation, PaymentStatus
+from shared.payments.events import emit
+from shared.payments.find import lock_whole
+from shared.payments.history import Move, append
+from shared.payments.payment import Payment
+from shared.webhooks.fan_out import NO_DELIVERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """The payment after the request, whether or not the request moved it.
+
+    After the commit, publish `work`, which a worker is to claim, and `deliveries`.
+    """
+
+    payment: Payment
+    is_moved: bool
+    work: tuple[WorkItem, ...] = ()
+    deliveries: tuple[WorkItem, ...] = ()
+
+
+async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now: datetime) -> Requested | None:
+    """Cancel the payment if it is PENDING; make it due for its void if it is AUTHORIZED.
+
+    Return None if there is no such payment. Of a cancel, a capture and a claim at the same time, one comes first, and
+    the others see what it did.
+    """
+    payment = await lock_whole(connection, payment_id)
+    if payment is None:
+        return None
+    if payment.status in CANCELLED_AT_ONCE:
+        cancelled = _moved(payment, PaymentStatus.CANCELLED, now)
+        return await _write(connection, payment, cancelled, HistoryReason.CANCELLED, by, now)
+    if payment.status is PaymentStatus.AUTHORIZED:
+        due = _due_for(payment, PaymentOperation.VOID, now)
+        return await _write(connection, payment, due, HistoryReason.VOID_REQUESTED, by, now)
+    return Requested(payment, is_moved=False)
+
+
+async def capture(
+    connection: AsyncConnection, payment_id: UUID, *, amount: int | None, by: str, now: datetime
+) -> Requested | None:
+    """Make the payment due for the capture of `amount` (minor units; None = all) if it is AUTHORIZED.
+
+    Until the end of the authorization the capture wins over the expiry; afterwards nothing is captured. Return None if
+    there is no such payment. The caller has checked that the amount is not above the payment's.
+    """
+    payment = await lock_whole(connection, payment_id)
+    if payment is None:
+        return None
+    is_over = payment.capture_before is None or payment.capture_before <= now
+    if payment.status is not PaymentStatus.AUTHORIZED or is_over:
+        return Requested(payment, is_moved=False)
+    due = replace(
+        _due_for(payment, PaymentOperation.CAPTURE, now),
+        operation_amount=payment.amount if amount is None else amount,
+    )
+    return await _write(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
+
+
+def _due_for(payment: Payment, operation: PaymentOperation, now: datetime) -> Payment:
+    """Return the payment as it is due for an operation: its publication has a head start over the relay."""
+    return replace(
+        _moved(payment, PaymentStatus.PROCESSING, now),
+        operation=operation,
+        operation_number=payment.sequence + 1,
+        operation_version=payment.lease_version,
+        due_at=now + timedelta(seconds=FIRST_RELAY_AFTER_S),
+        due_reason=HistoryReason.CLAIMED,
+    )
+
+
+def _moved(payment: Payment, status: PaymentStatus, now: datetime) -> Payment:
+    return replace(payment, status=status, sequence=payment.sequence + 1, due_at=None, due_reason=None, updated_at=now)
+
+
+_WRITTEN_COLUMNS = (
+    "status",
+    "sequence",
+    "operation",
+    "operation_amount",
+    "operation_number",
+    "operation_version",
+    "due_at",
+    "due_reason",
+    "updated_at",
+)
+
+
+async def _write(
+    connection: AsyncConnection, before: Payment, after: Payment, reason: HistoryReason, by: str, now: datetime
+) -> Requested:
+    columns = {column: getattr(after, column) for column in _WRITTEN_COLUMNS}
+    await connection.execute(update(payments).where(payments.c.id == after.id).values(columns))
+    metadata = {} if after.operation_amount is None else {"amount": after.operation_amount}
+    move = Move(after, before.status, reason, by, metadata)
+    await append(connection, [move], now=now)
+    emitted = await emit(connection, [move], now=now)
+    return Requested(
+        after,
+        is_moved=True,
+        work=() if after.due_at is None else (after.work_item,),
+        deliveries=emitted.get(after.id, NO_DELIVERIES).to_publish,
+    )

@@ -1,0 +1,1 @@
+"""Refunds of payments: requested, claimed by workers, recorded, and found again."""

@@ -1,0 +1,62 @@
+"""Claiming refunds: the first claim takes a refund out of PENDING, every claim holds it under a lease."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database.leases import Claimed, WorkItem, claim_locked, lock
+from shared.database.refund_tables import refunds
+from shared.payments.find import find_many
+from shared.payments.history import WORKER
+from shared.refund_lifecycle import MAY_BE_CLAIMED, RefundHistoryReason, RefundStatus
+from shared.refunds.history import RefundMove, append
+from shared.refunds.outcomes import RefundWork
+from shared.refunds.refund import Refund
+
+
+async def claim_refunds(
+    connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
+) -> list[Claimed[RefundWork] | None]:
+    """Claim the refund of each item for `lease_s` seconds, in the order of `items`.
+
+    The list has None where another worker was first or the refund has ended.
+    """
+    held = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason)
+    claimed = await claim_locked(
+        connection,
+        refunds,
+        held,
+        update(refunds)
+        .where(refunds.c.status.in_(MAY_BE_CLAIMED))
+        .values(
+            status=RefundStatus.PROCESSING,
+            sequence=refunds.c.sequence + 1,
+            due_at=now + timedelta(seconds=lease_s),
+            # What the next claim will say if this one records nothing.
+            due_reason=RefundHistoryReason.LEASE_EXPIRED,
+            updated_at=now,
+        ),
+    )
+    of_claims = {WorkItem(row["id"], row["lease_version"] - 1): Refund.of(row) for row in claimed}
+    moves = [
+        RefundMove(
+            refund,
+            RefundStatus(held[item]["status"]),
+            RefundHistoryReason(held[item]["due_reason"]),
+            WORKER,
+            {"attempt": refund.lease_version},
+        )
+        for item, refund in of_claims.items()
+    ]
+    await append(connection, moves, now=now)
+    payments = {
+        payment.id: payment
+        for payment in await find_many(connection, {refund.payment_id for refund in of_claims.values()})
+    }
+    works = {
+        item: Claimed(RefundWork(refund, payments[refund.payment_id]), held[item]["due_reason"])
+        for item, refund in of_claims.items()
+    }
+    return [works.pop(item, None) for item in items]

@@ -1,0 +1,136 @@
+"""Authorization, capture, void and expiry of a payment, as workers do them, on both databases."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select, update
+
+from shared.broker.client import Broker
+from shared.database.engine import Database
+from shared.database.refund_tables import payment_balances
+from shared.database.tables import events, gateway_ledger, payment_history, payments
+from shared.lifecycle import CaptureMethod, HistoryReason, PaymentOperation, PaymentStatus
+from shared.payments.find import Visible, find
+from shared.payments.payment import Payment
+from shared.payments.requests import Requested, cancel, capture
+from tests.support.processing import RunningProcessor, processing, simulated_gateway
+from tests.support.rows import accepted, write
+from tests.support.waiting import eventually
+
+
+async def authorized(database: Database, worker: RunningProcessor, **changes: Any) -> Payment:
+    payment = replace(
+        accepted(datetime.now(UTC)),
+        capture_method=CaptureMethod.MANUAL,
+        operation=PaymentOperation.AUTHORIZE,
+        **changes,
+    )
+    await write(database, payment)
+    await worker.offer(payment)
+    return await reached(database, payment.id, PaymentStatus.AUTHORIZED)
+
+
+async def whole(database: Database, payment_id: UUID) -> Payment:
+    async with database.read() as connection:
+        found = await find(connection, payment_id, Visible())
+    assert found is not None
+    return found
+
+
+async def reached(database: Database, payment_id: UUID, status: PaymentStatus) -> Payment:
+    async def there() -> Any:
+        payment = await whole(database, payment_id)
+        return payment if payment.status is status else None
+
+    found: Payment = await eventually(there)
+    return found
+
+
+async def request(database: Database, payment: Payment, amount: int | None = None, *, voids: bool = False) -> Requested:
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        if voids:
+            requested = await cancel(connection, payment.id, by="service:shop", now=now)
+        else:
+            requested = await capture(connection, payment.id, amount=amount, by="service:shop", now=now)
+    assert requested is not None
+    return requested
+
+
+async def told(database: Database, payment: Payment) -> tuple[list[str], list[str], list[tuple[int, str, int]]]:
+    """Return the reasons of the history, the types of the events, and the ledger."""
+    async with database.read() as connection:
+        of = payment.id
+        reasons = await connection.execute(
+            select(payment_history.c.reason).where(payment_history.c.payment_id == of).order_by("sequence")
+        )
+        types = await connection.execute(select(events.c.type).where(events.c.payment_id == of).order_by("sequence"))
+        ledger = await connection.execute(
+            select(gateway_ledger.c.step, gateway_ledger.c.kind, gateway_ledger.c.amount)
+            .where(gateway_ledger.c.payment_id == of)
+            .order_by("step")
+        )
+        return list(reasons.scalars()), list(types.scalars()), [tuple(row) for row in ledger]
+
+
+async def test_an_authorization_is_held_and_then_captured_in_part(database: Database, broker: Broker) -> None:
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        held = await authorized(database, worker)
+        assert held.capture_before is not None
+        assert held.due_at == held.capture_before
+        assert held.amounts.to_json() == {
+            "amount_authorized": held.amount, "amount_captured": 0, "amount_refunded": 0, "amount_refundable": 0,
+        }  # fmt: skip
+        requested = await request(database, held, 60)
+        assert requested.is_moved
+        await worker.processor.offer(requested.work)
+        captured = await reached(database, held.id, PaymentStatus.COMPLETED)
+    assert captured.amounts.captured == captured.amounts.refundable == 60
+    assert captured.gateway_transaction_id == held.gateway_transaction_id
+    assert captured.capture_before is captured.due_at is None
+    reasons, types, ledger = await told(database, captured)
+    assert reasons[2:] == ["authorized", "capture_requested", "claimed", "captured"]
+    assert types == ["payment.authorized", "payment.completed"]
+    assert ledger == [(1, "authorize", held.amount), (4, "capture", 60)]
+
+
+@pytest.mark.parametrize("expires", [False, True])
+async def test_an_authorization_is_voided_on_request_and_at_its_end(
+    database: Database, broker: Broker, *, expires: bool
+) -> None:
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        held = await authorized(database, worker)
+        await worker.processor.offer([held.work_item])
+        assert (await whole(database, held.id)).status is PaymentStatus.AUTHORIZED
+        if expires:
+            async with database.transaction() as connection:
+                over = datetime.now(UTC) - timedelta(seconds=1)
+                await connection.execute(update(payments).values(capture_before=over, due_at=over))
+            assert not (await request(database, held)).is_moved
+            await worker.processor.offer([held.work_item])
+        else:
+            await worker.processor.offer((await request(database, held, voids=True)).work)
+        cancelled = await reached(database, held.id, PaymentStatus.CANCELLED)
+    reasons, types, ledger = await told(database, cancelled)
+    why = [HistoryReason.AUTHORIZATION_EXPIRED] if expires else [HistoryReason.VOID_REQUESTED, HistoryReason.CLAIMED]
+    assert reasons[3:] == [*why, "voided"]
+    assert types == ["payment.authorized", "payment.cancelled"]
+    assert [kind for _, kind, _ in ledger] == ["authorize", "void"]
+    assert cancelled.processed_at is cancelled.capture_before is None
+    assert cancelled.amounts.refundable == 0
+
+
+async def test_the_balance_has_a_row_only_beyond_the_plain_charge(database: Database, broker: Broker) -> None:
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        plain = accepted(datetime.now(UTC))
+        await write(database, plain)
+        await worker.offer(plain)
+        completed = await reached(database, plain.id, PaymentStatus.COMPLETED)
+        held = await authorized(database, worker)
+    assert completed.amounts.captured == completed.amounts.refundable == plain.amount
+    async with database.read() as connection:
+        rows = (await connection.execute(select(payment_balances.c.payment_id))).scalars().all()
+    assert rows == [held.id]

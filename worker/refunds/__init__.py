@@ -1,0 +1,1 @@
+"""Processing refunds: the claims, the gateway's answers and their record."""

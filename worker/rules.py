@@ -1,0 +1,22 @@
+"""How often a worker asks the gateway and the order service, and how long it waits between two tries."""
+
+from dataclasses import dataclass
+
+# Seconds until a gateway whose answer was lost is asked again.
+ASK_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRules:
+    """How often the gateway and the order service are asked, and the backoff (seconds) between two tries.
+
+    An authorization of a card holds for `card_valid_s` seconds, one of PayPal for `paypal_valid_s`.
+    """
+
+    max_claims: int
+    gateway_tries_max: int
+    gateway_backoff_s: float
+    order_check_timeout_s: float = 60
+    order_backoff_s: float = 1
+    card_valid_s: float = 7 * 24 * 3600
+    paypal_valid_s: float = 29 * 24 * 3600
