@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, tuple_
@@ -28,6 +28,7 @@ from shared.payments.events import emit
 from shared.payments.history import Move, append
 from shared.payments.intent import Intent
 from shared.payments.payment import Payment
+from shared.payments.refusals import LivePayment, order_taken
 from shared.payments.usable_methods import MethodRules, copy_usable_methods
 from shared.webhooks.fan_out import NO_DELIVERIES
 
@@ -47,14 +48,6 @@ class Accepted:
 
 
 type IntentAnswer = Accepted | PaymentsError
-
-
-class _LivePayment(NamedTuple):
-    """The payment that blocks another one for the same order."""
-
-    id: UUID
-    status: PaymentStatus
-    created_by: str
 
 
 async def accept(
@@ -181,26 +174,32 @@ def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any
     }
 
 
-async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], _LivePayment]:
+async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], LivePayment]:
     orders = sorted({(intent.user_id, intent.order_id) for intent in intents})
     found = await connection.execute(
-        select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status, payments.c.created_by).where(
-            tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.not_in(NOT_LIVE)
-        )
+        select(
+            *columns_of(payments, "id", "user_id", "order_id", "status", "created_by", "updated_at", "processed_at")
+        ).where(tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.not_in(NOT_LIVE))
     )
     return {
-        (row.user_id, row.order_id): _LivePayment(row.id, PaymentStatus(row.status), row.created_by) for row in found
+        (row.user_id, row.order_id): LivePayment(
+            id=row.id,
+            status=PaymentStatus(row.status),
+            created_by=row.created_by,
+            since=row.processed_at or row.updated_at,
+        )
+        for row in found
     }
 
 
-def _refusal(intent: Intent, blocker: _LivePayment | None) -> Refused:
+def _refusal(intent: Intent, blocker: LivePayment | None) -> Refused:
     # The other payment ended between our INSERT and our SELECT. The next try of the client will be accepted.
     if blocker is None:
         return PaymentInProgress(None)
-    # A client must not learn the id of a payment that it may not see.
-    is_visible = intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by)
-    payment_id = blocker.id if is_visible else None
-    return OrderAlreadyPaid(payment_id) if blocker.status == PaymentStatus.COMPLETED else PaymentInProgress(payment_id)
+    if intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by):
+        return order_taken(intent.order_id, blocker)
+    # A client must not learn anything of a payment that it may not see.
+    return OrderAlreadyPaid(None) if blocker.status == PaymentStatus.COMPLETED else PaymentInProgress(None)
 
 
 async def _answer_repeats(

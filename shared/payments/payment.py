@@ -59,6 +59,11 @@ class Payment:
         return cls(**{**row, "status": PaymentStatus(row["status"])})
 
     @property
+    def since(self) -> datetime:
+        """The moment of its status; while it is PROCESSING, that of the latest claim."""
+        return self.processed_at or self.updated_at
+
+    @property
     def work_item(self) -> WorkItem:
         """The row with its current lease version."""
         return WorkItem(self.id, self.lease_version)
