@@ -13,6 +13,9 @@ from typing import Literal
 from shared.lifecycle import FailureCode
 from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
 
+# The form of the CVC of any brand.
+CVC = r"^[0-9]{3,4}$"
+
 type CardField = Literal["card_number", "cvv"]
 
 
@@ -89,8 +92,18 @@ CARD_SCENARIOS = {
 def inspect_card(number: str, cvc: str) -> InspectedCard:
     """Return what may be kept of the card with this number. The CVC is checked and not kept.
 
-    Raises CardRefused if the number belongs to no known brand, has none of the brand's lengths or a wrong check digit
-    (Luhn), or if the CVC does not have the brand's length.
+    Raises CardRefused as `check_number` and `check_cvc` do.
+    """
+    rule = check_number(number)
+    check_cvc(cvc, rule)
+    digits = digits_of(number)
+    return InspectedCard(brand=rule.brand, last4=digits[-4:], scenario=CARD_SCENARIOS.get(digits))
+
+
+def check_number(number: str) -> BrandRule:
+    """Return the rule of the brand that the number belongs to.
+
+    Raises CardRefused if there is none, or if the number has none of the brand's lengths or a wrong check digit (Luhn).
     """
     digits = digits_of(number)
     rule = _rule_of(digits)
@@ -98,9 +111,13 @@ def inspect_card(number: str, cvc: str) -> InspectedCard:
         raise CardRefused("card_number", f"does not have the length of a card of the brand {rule.brand}")
     if not passes_luhn(digits):
         raise CardRefused("card_number", "has a wrong check digit")
+    return rule
+
+
+def check_cvc(cvc: str, rule: BrandRule) -> None:
+    """Check that the CVC has the length of the brand. Raises CardRefused."""
     if len(cvc) != rule.cvc_length or not _is_digits(cvc):
         raise CardRefused("cvv", f"must have {rule.cvc_length} digits for a card of the brand {rule.brand}")
-    return InspectedCard(brand=rule.brand, last4=digits[-4:], scenario=CARD_SCENARIOS.get(digits))
 
 
 def digits_of(number: str) -> str:

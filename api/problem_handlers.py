@@ -1,8 +1,5 @@
 """The problem document of every error that an operation raises: our own, and those of validation and routing."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import structlog
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,22 +7,16 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
 
+from api.faults import problem_of
 from api.paths import shown_path
-from api.problems import Code, Problem, render
+from api.problems import UNUSABLE_METHOD, Code, Problem, fault, render
 from shared import errors
-from shared.config.values import reason_of
-from shared.lifecycle import MethodType
-from shared.logs import redact
 
 log = structlog.get_logger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Wrong fields named in one answer: a body of 64 KiB has room for thousands.
 ERRORS_MAX = 50
-# Characters that a pointer repeats of a member name that the client chose.
-NAME_CHARS_MAX = 64
-# The length of the location of a member of an object of the client: `body`, the object, the member.
-NAMED_MEMBER_DEPTH = 3
 
 CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
@@ -35,6 +26,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
     errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
+    errors.PaymentNotCancellable: Code.PAYMENT_NOT_CANCELLABLE,
     errors.DeliveryInProgress: Code.DELIVERY_IN_PROGRESS,
     errors.EndpointDisabled: Code.VALIDATION_ERROR,
     errors.EndpointDeleted: Code.VALIDATION_ERROR,
@@ -48,12 +40,9 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.UpstreamUnavailable: Code.UNAVAILABLE,
     errors.BrokerUnavailable: Code.UNAVAILABLE,
 }
-# The wrong field of a refusal, and what `errors[].detail` says of it.
+# The wrong field of a refusal, and what continues the sentence that begins with it.
 POINTERS: dict[type[errors.PaymentsError], tuple[str, str]] = {
-    errors.PaymentMethodUnusable: (
-        "/payment_method_id",
-        "must be an active payment method of the user that has not expired",
-    ),
+    errors.PaymentMethodUnusable: ("/payment_method_id", UNUSABLE_METHOD),
     errors.IdempotencyKeyReused: ("/header/Idempotency-Key", "must not have been used for another request"),
 }
 
@@ -70,7 +59,7 @@ def as_problem(error: errors.PaymentsError) -> Problem:
     return Problem(
         code,
         detail,
-        errors=[{"pointer": field[0], "detail": field[1]}] if field else (),
+        errors=[fault(*field)] if field else (),
         members={"payment_id": str(payment_id)} if payment_id else None,
     )
 
@@ -96,44 +85,7 @@ async def _on_payments_error(request: Request, error: errors.PaymentsError) -> R
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Name the wrong fields. The input is never repeated: it may hold a card number."""
-    found = error.errors()
-    # FastAPI passes on a body of another media type without parsing it.
-    if isinstance(error.body, bytes):
-        return _answer(request, Problem(Code.UNSUPPORTED_MEDIA_TYPE))
-    problems = [_wrong_field(item) for item in found[:ERRORS_MAX]]
-    return _answer(request, Problem(Code.VALIDATION_ERROR, errors=problems))
-
-
-def _wrong_field(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return the pointer and the reason. For a wrong `type` of a method, pydantic's own text would repeat the input."""
-    location, reason = item["loc"], _reason(item["msg"])
-    if item["type"].startswith("union_tag_"):
-        return {"pointer": _pointer((*location, "type")), "detail": f"must be one of {', '.join(MethodType)}"}
-    # Pydantic adds this to the location of a member whose name is wrong.
-    if len(location) > NAMED_MEMBER_DEPTH and location[-1] == "[key]":
-        return {"pointer": _pointer(location[:-1]), "detail": f"has a name that {reason}"}
-    return {"pointer": _pointer(location), "detail": reason}
-
-
-def _pointer(location: tuple[str | int, ...]) -> str:
-    """Return the JSON pointer (RFC 6901) of a field. Outside the body it begins with `/path`, `/query` or `/header`."""
-    where, *rest = location
-    if where != "body":
-        rest = [where, *rest]
-    elif len(rest) > 1 and rest[0] in tuple(MethodType):
-        # Pydantic adds the name of the model that `type` selected.
-        rest = rest[1:]
-    return "".join(f"/{member_name(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
-
-
-def member_name(part: str | int) -> str:
-    """Return the name of a member, shortened, and without a card number that a client put there."""
-    return redact(str(part))[:NAME_CHARS_MAX].encode("utf-8", "replace").decode()
-
-
-def _reason(message: str) -> str:
-    return reason_of(message).encode("utf-8", "replace").decode()
+    return _answer(request, problem_of(error.errors()[:ERRORS_MAX]))
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:

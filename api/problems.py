@@ -16,6 +16,8 @@ from shared.logs import redact
 PROBLEM_TYPE = "application/problem+json"
 # The least Retry-After of a 429 or 503, in seconds.
 RETRY_AFTER_S = 1
+# Why a payment method is refused; it continues a sentence that begins with the field.
+UNUSABLE_METHOD = "must be an active payment method of the user that has not expired"
 
 
 class Code(StrEnum):
@@ -87,7 +89,7 @@ KINDS: dict[Code, Kind] = {
 class Problem(Exception):
     """An error that is answered with a problem document.
 
-    `errors` name the wrong fields, each with `pointer` (a JSON pointer) and `detail`. `members` are extension members
+    `errors` are the wrong fields, each made by `fault`. `members` are extension members
     (RFC 9457, 3.2).
     """
 
@@ -115,9 +117,18 @@ def found_or_404[T](found: T | None, detail: str | None = None) -> T:
     return found
 
 
-def invalid(pointer: str, detail: str) -> Problem:
-    """Return a 422 that names one wrong field. `detail` continues a sentence that begins with the field."""
-    return Problem(Code.VALIDATION_ERROR, errors=[{"pointer": pointer, "detail": detail}])
+def fault(pointer: str, reason: str, *, name: str | None = None) -> dict[str, str]:
+    """Return an entry of `errors`: the pointer, and the whole sentence of which `reason` is all but the field.
+
+    `name` is that of the field, by default the last part of the pointer. The empty pointer is the whole body.
+    """
+    subject = f'"{name or pointer.rpartition("/")[2]}"' if pointer else "The body"
+    return {"pointer": pointer, "detail": f"{subject} {reason.removesuffix('.')}."}
+
+
+def invalid(pointer: str, reason: str) -> Problem:
+    """Return a 422 that names one wrong field. `reason` continues a sentence that begins with the field."""
+    return Problem(Code.VALIDATION_ERROR, errors=[fault(pointer, reason)])
 
 
 def render(problem: Problem, *, path: str, correlation_id: str) -> Response:

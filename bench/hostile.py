@@ -23,8 +23,10 @@ from cli.local.service import CHECKOUT
 RATE = 100
 CONNECTIONS = 10_000
 TURNS = 3
-# Longer than the API waits for a request (30 s by default), so that every hostile connection is ended and made again.
-ATTACK_S = 75
+# Seconds of payments beside the attack once all connections are there, and at least as many without it: a p99 needs
+# thousands of payments. Every hostile connection is ended and made again in this time.
+PAYING_S = 60
+ATTACK_S = int(RAMP_S) + PAYING_S + 5
 # Seconds after the attack: idle connections are gone, and the allocator has had time.
 AFTER_S = 5
 SAMPLE_S = 0.5
@@ -43,12 +45,11 @@ def hostile(seconds: int) -> Found:
         memory: list[list[tuple[float, float]]] = []
         for turn in range(TURNS):
             print_step(f"turn {turn + 1} of {TURNS}: {RATE} payments per second, alone")
-            alone.append(run_load(stack, plan(stack, "alone", seconds, rate=RATE)))
+            alone.append(run_load(stack, plan(stack, "alone", max(seconds, PAYING_S), rate=RATE)))
             print_step(f"the same beside {CONNECTIONS:,} hostile connections")
             with _attack(stack) as (attack, samples):
                 sleep(RAMP_S)
-                # The first of them are ended and made again in this time, too.
-                beside.append(run_load(stack, plan(stack, "beside", ATTACK_S - int(RAMP_S) - 5, rate=RATE)))
+                beside.append(run_load(stack, plan(stack, "beside", PAYING_S, rate=RATE)))
             beside[-1]["attack"] = attack
             memory.append(samples)
             sleep(AFTER_S)

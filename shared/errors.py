@@ -8,6 +8,7 @@ PaymentsError
 ├── Refused                     the request cannot be done; nothing was written
 │   ├── PaymentInProgress       the order has a live payment that is not settled
 │   ├── OrderAlreadyPaid        the order has a completed payment
+│   ├── PaymentNotCancellable   the payment is no longer PENDING
 │   ├── PaymentMethodUnusable   unknown, foreign, deleted or expired
 │   ├── OlderWorkers            a worker of an older version would do the request wrong
 │   ├── PaymentMethodLimit      the user has as many as allowed
@@ -54,20 +55,32 @@ class Refused(PaymentsError):
 class PaymentInProgress(Refused):
     """Another payment of this user for this order is not settled yet.
 
-    `payment_id` is None if that payment has just ended, or if the client may not see it.
+    `payment_id` is None if that payment has just ended, or if the client may not see it. Only a client that may see
+    the payment gets another `text`, with its state.
     """
 
-    def __init__(self, payment_id: UUID | None) -> None:
-        super().__init__("This order already has a payment in progress. Wait for it to end.")
+    def __init__(
+        self, payment_id: UUID | None, text: str = "This order already has a payment in progress. Wait for it to end."
+    ) -> None:
+        super().__init__(text)
         self.payment_id = payment_id
 
 
 class OrderAlreadyPaid(Refused):
-    """This user has paid this order, with the payment `payment_id`; None if the client may not see that payment."""
+    """This user has paid this order, with the payment `payment_id`; None if the client may not see that payment.
 
-    def __init__(self, payment_id: UUID | None) -> None:
-        super().__init__("This order is already paid. It needs no other payment.")
+    Only a client that may see the payment gets another `text`, with the moment.
+    """
+
+    def __init__(
+        self, payment_id: UUID | None, text: str = "This order is already paid. It needs no other payment."
+    ) -> None:
+        super().__init__(text)
         self.payment_id = payment_id
+
+
+class PaymentNotCancellable(Refused):
+    """The payment has left PENDING for another status than CANCELLED."""
 
 
 class PaymentMethodUnusable(Refused):

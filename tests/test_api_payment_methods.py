@@ -406,7 +406,7 @@ async def test_a_card_is_valid_through_the_last_day_of_its_month(settings: Setti
         assert [error["pointer"] for error in expired["errors"]] == ["/payment_method_id"]
         late = await user.post("/payment-methods", json=card(MASTERCARD, exp_month=2, exp_year=2030))
         assert pointers(late) == ["/payment_details/exp_year"]
-        assert late.json()["errors"][0]["detail"] == "is in the past: the card has expired"
+        assert late.json()["errors"][0]["detail"] == '"exp_year" is in the past: the card has expired.'
         assert (await claimed(database, payment["id"])) is not None  # accepted in time: it goes on
     await database.dispose()
 

@@ -216,7 +216,7 @@ async def test_loopback_takes_callbacks_in_development_but_our_own_ports_never_d
 # -- with which method
 
 
-UNUSABLE = "must be an active payment method of the user that has not expired"
+UNUSABLE = '"payment_method_id" must be an active payment method of the user that has not expired.'
 
 
 async def test_a_method_must_be_the_payers_own_and_in_use(running_api: RunningApi, user: httpx.AsyncClient) -> None:

@@ -99,26 +99,28 @@ async def test_lone_surrogates_are_422_wherever_they_are(user: httpx.AsyncClient
     problem(await posted(user, "/payments", raw), 400, "malformed_request")
     body = json.dumps(card(cardholder_name="\ud800")).encode()
     assert pointers(await posted(user, "/payment-methods", body)) == ["/payment_details/cardholder_name"]
-    body = json.dumps({"type": "\ud800"}).encode()
+    body = json.dumps(card(type="\ud800")).encode()
     assert pointers(await posted(user, "/payment-methods", body)) == ["/type"]
 
 
 async def test_a_member_of_metadata_is_named_for_its_name_and_for_its_value(user: httpx.AsyncClient) -> None:
     for metadata, pointer, reason in (
-        ({"k" * 41: "x"}, "/metadata/" + "k" * 41, "has a name that should have at most 40 characters"),
+        ({"k" * 41: "x"}, "/metadata/" + "k" * 41, "has a name that must have at most 40 characters"),
         ({"a\n": "x"}, "/metadata/a\n", "has a name that must not contain control characters"),
-        ({"[key]" * 9: "x"}, "/metadata/" + "[key]" * 9, "has a name that should have at most 40 characters"),
-        ({"[key]": "x" * 501}, "/metadata/[key]", "should have at most 500 characters"),
-        ({"a": 1}, "/metadata/a", "should be a valid string"),
+        ({"[key]" * 9: "x"}, "/metadata/" + "[key]" * 9, "has a name that must have at most 40 characters"),
+        ({"[key]": "x" * 501}, "/metadata/[key]", "must have at most 500 characters"),
+        ({"a": 1}, "/metadata/a", "must be a string"),
     ):
         answer = await user.post("/payments", json=order(str(new_id()), metadata=metadata))
-        assert problem(answer, 422, "validation_error")["errors"] == [{"pointer": pointer, "detail": reason}]
+        assert problem(answer, 422, "validation_error")["errors"] == [
+            {"pointer": pointer, "detail": f'"{pointer.removeprefix("/metadata/")}" {reason}.'}
+        ]
 
 
 async def test_a_plus_sign_that_is_not_escaped_is_named(user: httpx.AsyncClient) -> None:
     for moment in ("2026-11-27T10:00:00+02:00", "2026-11-27T10:00:00.5+02:00", "2026-11-27 10:00+02:00"):
         answer = await user.get(f"/payments?created_after={moment}")
-        detail = "has a blank before its offset: write the plus sign as %2B"
+        detail = '"created_after" has a blank before its offset: write the plus sign as %2B.'
         expected = [{"pointer": "/query/created_after", "detail": detail}]
         assert problem(answer, 422, "validation_error")["errors"] == expected
         assert (await user.get("/payments", params={"created_after": moment})).status_code == 200

@@ -443,7 +443,10 @@ async def test_a_delivery_that_is_being_sent_is_409(
     await claimed_deliveries(running_api)
     delivery = await only_delivery(user, payment)
     answer = await user.post(f"/webhook-deliveries/{delivery['id']}/resend", headers={"Idempotency-Key": "k1"})
-    problem(answer, 409, "delivery_in_progress")
+    assert problem(answer, 409, "delivery_in_progress")["detail"] == (
+        f"The delivery has been in the status sending since {delivery['updated_at']}, so it cannot be sent again at "
+        "the same time. Wait for the end of this attempt."
+    )
     assert "idempotency_keys" not in await row_counts(running_api.database)
 
 

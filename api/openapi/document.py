@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 from api.openapi.webhooks import describe_webhooks
 from api.problems import KINDS, Code
 from api.schemas.events import Event
-from api.schemas.fields import INT64_MAX
 from api.schemas.problems import ProblemDocument
+from api.schemas.rules import INT64_MAX
 
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
 

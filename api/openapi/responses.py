@@ -1,12 +1,18 @@
 """What operations declare of their responses: the errors that can happen, and what a success looks like."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 
-from api.problems import KINDS, PROBLEM_TYPE, Code
+from api.problems import KINDS, PROBLEM_TYPE, Code, fault
 from api.schemas.problems import ProblemDocument
+from shared.errors import Refused
+from shared.lifecycle import PaymentStatus
+from shared.payments.refusals import LivePayment, not_cancellable, order_taken
+from shared.webhooks.resend import being_sent
 
 # Errors of every operation that needs a token: 422 is, for instance, an unknown query parameter.
 EVERYWHERE = (Code.INVALID_TOKEN, Code.VALIDATION_ERROR, Code.RATE_LIMITED, Code.UNAVAILABLE)
@@ -16,6 +22,19 @@ BODY = (Code.MALFORMED_REQUEST, Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE
 KEYED = (Code.IDEMPOTENCY_KEY_REUSED, Code.OUTCOME_UNKNOWN)
 
 EXAMPLE_ID = "01a21e56-d069-72e6-9f2c-44be0a381c81"
+
+_SINCE = datetime(2026, 11, 27, 18, 48, 57, 118_000, UTC)
+# The refusal of each 409, in the words that clients get.
+CONFLICTS: dict[Code, Refused] = {
+    Code.PAYMENT_NOT_CANCELLABLE: not_cancellable(PaymentStatus.COMPLETED, _SINCE),
+    Code.DELIVERY_IN_PROGRESS: being_sent(_SINCE),
+} | {
+    code: order_taken("1042", LivePayment(id=UUID(EXAMPLE_ID), status=status, created_by="user:1", since=_SINCE))
+    for code, status in (
+        (Code.PAYMENT_IN_PROGRESS, PaymentStatus.PROCESSING),
+        (Code.ORDER_ALREADY_PAID, PaymentStatus.COMPLETED),
+    )
+}
 
 type Responses = dict[int | str, dict[str, Any]]
 
@@ -69,7 +88,12 @@ def _example(code: Code) -> dict[str, Any]:
         case Code.PAYMENT_IN_PROGRESS | Code.ORDER_ALREADY_PAID:
             example["payment_id"] = EXAMPLE_ID
         case Code.VALIDATION_ERROR:
-            example["errors"] = [{"pointer": "/amount", "detail": "must be between 50 and 100000000 minor units"}]
+            example["errors"] = [
+                fault("/amount", "must be between 50 and 100000000 minor units"),
+                fault("/currency", "must be a string"),
+            ]
         case _:
             pass
+    if code in CONFLICTS:
+        example["detail"] = str(CONFLICTS[code])
     return example

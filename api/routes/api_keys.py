@@ -46,7 +46,7 @@ async def create_api_key(
         if repeated is not None:
             return found_or_404(await find_unrevoked(connection, repeated))
         if body.expires_at is not None and body.expires_at <= now:
-            raise invalid("/expires_at", "must be in the future")
+            raise invalid("/expires_at", schemas.IN_FUTURE)
         return await add_key(
             connection,
             api.runtime.keyring,

@@ -1,4 +1,4 @@
-"""What several operations read from a request: the API's state, ids in paths, preferences, URLs of receivers."""
+"""What several operations read from a request: the API's state, ids in paths and preferences."""
 
 import re
 from dataclasses import dataclass
@@ -9,16 +9,12 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request
 
-from api.auth.principal import Principal, Role
 from api.edge.disconnect import Disconnect, disconnect_of
 from api.paths import shown_path
-from api.problems import Code, Problem, found_or_404
+from api.problems import found_or_404
 from api.state import Api
-from shared.errors import UrlRefused
 from shared.ids import USER_ID, parse_id
 from shared.payments.payment import Payment
-from shared.runtime import Runtime
-from shared.webhooks.url_policy import check_callback_url
 
 # One preference of a Prefer header (RFC 7240, 2): commas inside quotes do not end it.
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
@@ -99,16 +95,3 @@ def location(request: Request, object_id: UUID, *, user_id: str | None = None) -
     """
     query = f"?{urlencode({'user_id': user_id})}" if user_id is not None else ""
     return f"{shown_path(request.scope)}/{object_id}{query}"
-
-
-def check_receiver_url(runtime: Runtime, principal: Principal, pointer: str, url: str) -> None:
-    """Refuse a URL that no webhook of `principal` may be sent to, as far as its text shows.
-
-    Raises Problem (callback_url_refused).
-    """
-    policy = runtime.user_address_policy if principal.role == Role.USER else runtime.address_policy
-    try:
-        check_callback_url(url, policy, allows_http=runtime.settings.allows_http_webhooks)
-    except UrlRefused as error:
-        refusal = {"pointer": pointer, "detail": str(error)}
-        raise Problem(Code.CALLBACK_URL_REFUSED, errors=[refusal]) from error

@@ -9,12 +9,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.cards import (
-    CardRefused,
-    digits_of,
-    expires_at,
-    inspect_card,
-)
+from api.cards import digits_of, expires_at, inspect_card
 from api.fingerprints import address_fingerprint, card_fingerprint
 from api.openapi import examples
 from api.openapi.responses import BODY, KEYED, problems, success
@@ -73,17 +68,14 @@ async def create_payment_method(
     admins add a method for the user that they name.
     """
     owner = api.permissions.owner_of_methods(principal, body.user_id)
-    try:
-        new = _new_method(body, owner, api)
-    except CardRefused as error:
-        raise invalid(f"/payment_details/{error.field}", error.reason) from None
+    new = _new_method(body, owner, api)
     method_id = new_id()
 
     async def add(connection: AsyncConnection, now: datetime, repeated: UUID | None) -> tuple[Method, bool]:
         if repeated is not None:
             return await _added_before(connection, repeated, new)
         if new.expires_at is not None and new.expires_at <= now:
-            raise invalid("/payment_details/exp_year", "is in the past: the card has expired")
+            raise invalid("/payment_details/exp_year", schemas.HAS_EXPIRED)
         limit = api.runtime.settings.max_payment_methods_per_user
         return await add_method(connection, new, method_id=method_id, methods_max=limit, now=now)
 

@@ -1,7 +1,7 @@
 """Payments: their list, their status, history and deliveries, and cancelling them."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from api.auth.dependencies import Authenticated
 from api.openapi import examples
 from api.openapi.responses import KEYED, problems, success
 from api.paths import PAYMENTS
-from api.problems import Code, Problem, invalid
+from api.problems import Code, found_or_404
 from api.responses import json_response
 from api.routes.conditional import conditional_response, etag_of
 from api.routes.cursors import LIMIT_MAX, Cursor, Limit, open_page
@@ -33,6 +33,7 @@ from shared.lifecycle import PaymentStatus
 from shared.payments.find import Filters, find_newest
 from shared.payments.history import history_of
 from shared.payments.payment import Payment
+from shared.payments.refusals import not_cancellable
 from shared.payments.requests import Requested, cancel
 from shared.webhooks.delivery_log import Delivery, deliveries_of_payment
 
@@ -65,8 +66,8 @@ async def list_payments(
         "status": status,
         "order_id": order_id,
         "user_id": user_id,
-        "created_after": _moment("created_after", created_after),
-        "created_before": _moment("created_before", created_before),
+        "created_after": created_after and created_after.isoformat(),
+        "created_before": created_before and created_before.isoformat(),
     }
     filters = {name: value for name, value in given.items() if value is not None}
     page = open_page(api.runtime.keyring, cursor, filters, limit=limit, owner=principal.actor)
@@ -184,9 +185,9 @@ async def cancel_payment(
     )
 
     async def work(connection: AsyncConnection, now: datetime, _repeated: UUID | None) -> Requested:
-        cancelled = await cancel(connection, payment.id, by=principal.actor, now=now)
-        if cancelled is None or not (cancelled.is_moved or cancelled.payment.status is PaymentStatus.CANCELLED):
-            raise Problem(Code.PAYMENT_NOT_CANCELLABLE)
+        cancelled = found_or_404(await cancel(connection, payment.id, by=principal.actor, now=now))
+        if not (cancelled.is_moved or cancelled.payment.status is PaymentStatus.CANCELLED):
+            raise not_cancellable(cancelled.payment.status, cancelled.payment.since)
         return cancelled
 
     cancelled, is_replay = await run_idempotent(api.runtime.database, key_request, work)
@@ -197,17 +198,6 @@ async def cancel_payment(
         api.publisher.notify_settled([payment.id])
     headers = {"ETag": etag_of(cancelled.payment)} | (REPLAYED_HEADER if is_replay else {})
     return json_response(cancelled.payment.to_json(), headers=headers)
-
-
-def _moment(name: str, value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise invalid(f"/query/{name}", "needs a time zone, such as Z")
-    try:
-        return value.astimezone(UTC).isoformat()
-    except OverflowError:
-        raise invalid(f"/query/{name}", "is too far away") from None
 
 
 def _filters(wanted: Mapping[str, Any]) -> Filters:

@@ -11,12 +11,16 @@ from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
 
-from api.problem_handlers import member_name
+from api.faults import member_name
 from api.problems import Code, Problem
 
 NOT_JSON = "The body is not valid JSON."
 # Characters of a Content-Type: the time that Python needs to parse one grows with the square of its length.
 CONTENT_TYPE_CHARS_MAX = 256
+
+
+# What almost every client sends.
+PLAIN_JSON = "application/json"
 
 
 def check_coding(headers: Headers) -> None:
@@ -37,6 +41,18 @@ def check_coding(headers: Headers) -> None:
     message["content-type"] = content_type
     if str(message.get_param("charset")).lower() not in {"utf-8", "utf8"}:
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be UTF-8 (RFC 8259, 8.1).")
+
+
+def check_media_type(headers: Headers) -> None:
+    """Refuse a body that is not JSON by its Content-Type, as FastAPI would leave it unread. Raises Problem (415)."""
+    content_type = headers.get("content-type", "")
+    if content_type == PLAIN_JSON:
+        return
+    message = Message()
+    message["content-type"] = content_type
+    subtype = message.get_content_subtype()
+    if message.get_content_maintype() != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
 
 
 def parse_json(body: bytes) -> Any:

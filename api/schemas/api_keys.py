@@ -1,22 +1,23 @@
 """Models of API keys."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.fields import Moment, RequestModel
+from api.schemas.rules import clock_beside_faults
 from shared.api_keys import KEY_NAME, KeyRole
 from shared.database.clock import whole_milliseconds
 
+IN_FUTURE = "must be in the future"
 
-def _in_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("needs a time zone, such as Z")
-    try:
-        return whole_milliseconds(moment.astimezone(UTC))
-    except OverflowError:
-        raise ValueError("is too far away") from None
+
+def _in_future(moment: datetime) -> datetime:
+    now = clock_beside_faults()
+    if now is not None and moment <= now:
+        raise ValueError(IN_FUTURE)
+    return moment
 
 
 class ApiKeyRequest(RequestModel):
@@ -30,9 +31,9 @@ class ApiKeyRequest(RequestModel):
         examples=["orders"],
     )
     role: Annotated[KeyRole, Field(strict=False)] = Field(description="What the key may do, as the role of a token.")
-    expires_at: Annotated[Moment, Field(strict=False), AfterValidator(_in_utc)] | None = Field(
-        default=None, description="From this moment on the key is refused. By default it does not expire."
-    )
+    expires_at: (
+        Annotated[Moment, Field(strict=False), AfterValidator(whole_milliseconds), AfterValidator(_in_future)] | None
+    ) = Field(default=None, description="From this moment on the key is refused. By default it does not expire.")
 
 
 class ApiKey(BaseModel):

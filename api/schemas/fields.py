@@ -1,12 +1,13 @@
 """Types of fields that several models share: what a client may send, and its description in the OpenAPI document."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
+from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.ids import ORDER_ID, USER_ID
 from shared.money import is_currency
@@ -18,7 +19,6 @@ UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
-INT64_MAX = 2**63 - 1
 
 
 def clean_text(text: str) -> str:
@@ -29,24 +29,37 @@ def clean_text(text: str) -> str:
 
 
 def decimal_text(value: Any) -> Any:
-    """Return an integer of 64 bits in its decimal form, and every other value as it is."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT64_MAX else value
+    """Return a text as it is, and an integer of 64 bits in its decimal form. Raises ValueError for another value."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT64_MAX:
+        return str(value)
+    raise ValueError("must be a string or an integer of 64 bits")
 
 
-def require_boolean(value: Any) -> Any:
-    """Refuse everything but true and false: a `Literal[True]` would accept 1, too. Raises ValueError."""
-    if not isinstance(value, bool):
-        raise ValueError("should be a valid boolean")  # noqa: TRY004 - what pydantic understands
+def require_true(value: Any) -> Any:
+    """Refuse everything but true: a `Literal[True]` would accept 1, too. Raises ValueError."""
+    if value is not True:
+        raise ValueError("must be true")
     return value
 
 
 def _rfc3339(value: Any) -> Any:
     # Pydantic would read 0.5 as half a second after the beginning of 1970.
     if not isinstance(value, str) or not MOMENT.match(value):
-        raise ValueError("should be a moment such as 2026-11-22T12:00:00Z")
+        raise ValueError("must be a moment such as 2026-11-22T12:00:00Z")
     if UNESCAPED_PLUS.fullmatch(value, len("2026-11-22T")):
         raise ValueError("has a blank before its offset: write the plus sign as %2B")
     return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("needs a time zone, such as Z")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too far away") from None
 
 
 def _known_currency(code: str) -> str:
@@ -64,6 +77,7 @@ def _small(metadata: dict[str, str]) -> dict[str, str]:
 type Moment = Annotated[
     datetime,
     BeforeValidator(_rfc3339, json_schema_input_type=datetime),
+    AfterValidator(_in_utc),
     Field(description="A date and time with a time zone (RFC 3339), such as 2026-11-22T12:00:00Z."),
 ]
 type OrderId = Annotated[
@@ -74,6 +88,7 @@ type OrderId = Annotated[
         | Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)],
     ),
     StringConstraints(pattern=ORDER_ID),
+    AfterValidator(known_to_order_service),
     Field(
         description="The order that is paid. An integer is taken as its decimal text. If the installation has an order "
         "service, this must be a positive integer.",
@@ -98,7 +113,12 @@ type Metadata = Annotated[
     ),
     AfterValidator(_small),
 ]
-type Url = Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX), AfterValidator(clean_text)]
+type Url = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=URL_CHARS_MAX),
+    AfterValidator(clean_text),
+    AfterValidator(receiver_url),
+]
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
 type UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
 # No `type` statement, for the same reason as `Currency`.

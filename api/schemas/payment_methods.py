@@ -3,8 +3,22 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails
 
+from api.cards import CVC, CardRefused, check_cvc, check_number, expires_at
 from api.paypal_addresses import read_address
 from api.schemas.fields import (
     ChangeModel,
@@ -13,18 +27,30 @@ from api.schemas.fields import (
     RequestModel,
     change_config,
     clean_text,
-    require_boolean,
+    require_true,
 )
+from api.schemas.rules import clock_beside_faults
 from shared.lifecycle import FailureCode, MethodType
 
+HAS_EXPIRED = "is in the past: the card has expired"
+# Members by which `payment_details` is recognised as those of a card or of an account.
+LOOKS = frozenset({"card_number", "email"})
 IS_DEFAULT = "Make this the user's default. The first payment method of a user always is."
 OWNER = "The user whose method it is, by default the user of the token. Only services and admins may name one."
+
+
+def _possible_number(number: str) -> str:
+    try:
+        check_number(number)
+    except CardRefused as error:
+        raise ValueError(error.reason) from None
+    return number
 
 
 class CardDetails(RequestModel):
     """A card. Its number and its CVC are checked once and never stored."""
 
-    card_number: str = Field(
+    card_number: Annotated[str, AfterValidator(_possible_number)] = Field(
         min_length=12,
         max_length=40,
         description="The digits, which may have blanks or hyphens between them.",
@@ -35,15 +61,34 @@ class CardDetails(RequestModel):
     )
     exp_year: int = Field(ge=2000, le=2100, description="The year of expiry, with four digits.")
     cvv: str = Field(
-        min_length=3,
-        max_length=4,
-        pattern=r"^[0-9]{3,4}$",
+        pattern=CVC,
+        # For generators of clients, which read no lengths out of a pattern.
+        json_schema_extra={"minLength": 3, "maxLength": 4},
         description="The card verification code: 4 digits for American Express, 3 for every other brand.",
         examples=["123"],
     )
     cardholder_name: Annotated[str, StringConstraints(max_length=100), AfterValidator(clean_text)] | None = Field(
         default=None, description="Accepted and not stored."
     )
+
+    @field_validator("exp_year")
+    @classmethod
+    def _check_expiry(cls, year: int, info: ValidationInfo) -> int:
+        now, month = clock_beside_faults(), info.data.get("exp_month")
+        if now is not None and month is not None and expires_at(month, year) <= now:
+            raise ValueError(HAS_EXPIRED)
+        return year
+
+    @field_validator("cvv")
+    @classmethod
+    def _check_length(cls, cvv: str, info: ValidationInfo) -> str:
+        """Check the length, which depends on the brand. Of a wrong number no brand is known."""
+        if "card_number" in info.data:
+            try:
+                check_cvc(cvv, check_number(info.data["card_number"]))
+            except CardRefused as error:
+                raise ValueError(error.reason) from None
+        return cvv
 
 
 class PaypalDetails(RequestModel):
@@ -109,7 +154,40 @@ class PaypalMethodRequest(RequestModel):
     payment_details: PaypalDetails
 
 
-type MethodRequest = Annotated[CardMethodRequest | PaypalMethodRequest, Field(discriminator="type")]
+def _all_faults(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a new method. If its `type` is wrong, name the faults of the other members, too.
+
+    They are those of the type that `payment_details` looks like; if it looks like none, its members are not judged.
+    """
+    try:
+        return validate(value)
+    except ValidationError as error:
+        faults = error.errors()
+        if not faults[0]["type"].startswith("union_tag_") or not isinstance(value, dict):
+            raise
+    details = value.get("payment_details")
+    names = details.keys() if isinstance(details, dict) else frozenset()
+    looks_like = MethodType.PAYPAL if "email" in names else MethodType.CREDIT_CARD
+    try:
+        validate({**value, "type": looks_like})
+    except ValidationError as error:
+        others = [fault for fault in error.errors() if names & LOOKS or not _is_of_details(fault, details)]
+        faults += others
+    raise ValidationError.from_exception_data("MethodRequest", [_raised_again(fault) for fault in faults])
+
+
+def _is_of_details(fault: ErrorDetails, details: Any) -> bool:
+    """Return whether the fault is of a member of `payment_details`, and not of the whole."""
+    return isinstance(details, dict) and len(fault["loc"]) > 1 and fault["loc"][1] == "payment_details"
+
+
+def _raised_again(fault: ErrorDetails) -> InitErrorDetails:
+    return InitErrorDetails(type=fault["type"], loc=fault["loc"], input=fault["input"], ctx=fault.get("ctx", {}))
+
+
+type MethodRequest = Annotated[
+    CardMethodRequest | PaypalMethodRequest, Field(discriminator="type"), WrapValidator(_all_faults)
+]
 
 
 class MethodChange(ChangeModel):
@@ -118,7 +196,7 @@ class MethodChange(ChangeModel):
     model_config = change_config({"display_name": "Household", "is_default": True})
 
     display_name: Name | None = None
-    is_default: Annotated[Literal[True], BeforeValidator(require_boolean)] | None = Field(
+    is_default: Annotated[Literal[True], BeforeValidator(require_true)] | None = Field(
         default=None,
         description="Only true: it makes this payment method the default. To end that, make another one the default.",
     )

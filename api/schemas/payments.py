@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.config import JsonDict
 
 from api.schemas.fields import Currency, Metadata, NamedUserId, OrderId, RequestModel, Url, clean_text
+from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
 from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
 
 # Clients must not read amounts into 32 bits.
@@ -35,17 +36,16 @@ class PaymentRequest(RequestModel):
     )
 
     order_id: OrderId
-    payment_method_id: str = Field(
+    payment_method_id: Annotated[str, AfterValidator(known_if_ready_made)] = Field(
         min_length=1,
         max_length=64,
         description="An active payment method of the user who pays, or the name of a ready-made one, such as "
         "`pm_test_visa` (`GET /test-methods`).",
     )
-    amount: int = Field(
-        ge=1,
-        le=2**63 - 1,
+    amount: Annotated[int, AfterValidator(within_limits)] = Field(
         description="In minor units of the currency: 1585 is 15.85 USD, and 1,585 JPY.",
-        json_schema_extra=INT64,
+        # The limits of the settings are within these, and one sentence names them.
+        json_schema_extra=INT64 | {"minimum": 1, "maximum": INT64_MAX},
     )
     currency: Currency = "USD"
     description: Annotated[str, StringConstraints(max_length=255), AfterValidator(clean_text)] | None = Field(

@@ -13,7 +13,7 @@ class ProblemError(BaseModel):
         description="A JSON pointer (RFC 6901) into the body, or one that begins with `/path`, `/query` or `/header`."
     )
     detail: str = Field(
-        description="What is wrong: it continues a sentence that begins with the field, and never repeats its value."
+        description="What is wrong: a sentence that begins with the quoted field, and never repeats its value."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, tuple_
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
-from shared.database.tables import payments
+from shared.database.tables import columns_of, payments
 from shared.errors import (
     IdempotencyKeyReused,
     OrderAlreadyPaid,
@@ -28,6 +28,7 @@ from shared.payments.find import find_many
 from shared.payments.history import Move, append
 from shared.payments.intent import Intent
 from shared.payments.payment import Payment
+from shared.payments.refusals import LivePayment, order_taken
 from shared.payments.usable_methods import MethodRules, copy_usable_methods
 from shared.webhooks.fan_out import NO_DELIVERIES
 
@@ -47,14 +48,6 @@ class Accepted:
 
 
 type IntentAnswer = Accepted | PaymentsError
-
-
-class _LivePayment(NamedTuple):
-    """The payment that blocks another one for the same order."""
-
-    id: UUID
-    status: PaymentStatus
-    created_by: str
 
 
 async def accept(
@@ -183,26 +176,32 @@ _AUTOMATIC = {"capture_method": None, "operation": None}
 _MANUAL = {"capture_method": CaptureMethod.MANUAL, "operation": PaymentOperation.AUTHORIZE}
 
 
-async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], _LivePayment]:
+async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[tuple[str, str], LivePayment]:
     orders = sorted({(intent.user_id, intent.order_id) for intent in intents})
     found = await connection.execute(
-        select(payments.c.id, payments.c.user_id, payments.c.order_id, payments.c.status, payments.c.created_by).where(
-            tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.in_(LIVE)
-        )
+        select(
+            *columns_of(payments, "id", "user_id", "order_id", "status", "created_by", "updated_at", "processed_at")
+        ).where(tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.in_(LIVE))
     )
     return {
-        (row.user_id, row.order_id): _LivePayment(row.id, PaymentStatus(row.status), row.created_by) for row in found
+        (row.user_id, row.order_id): LivePayment(
+            id=row.id,
+            status=PaymentStatus(row.status),
+            created_by=row.created_by,
+            since=row.processed_at or row.updated_at,
+        )
+        for row in found
     }
 
 
-def _refusal(intent: Intent, blocker: _LivePayment | None) -> Refused:
+def _refusal(intent: Intent, blocker: LivePayment | None) -> Refused:
     # The other payment ended between our INSERT and our SELECT. The next try of the client will be accepted.
     if blocker is None:
         return PaymentInProgress(None)
-    # A client must not learn the id of a payment that it may not see.
-    is_visible = intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by)
-    payment_id = blocker.id if is_visible else None
-    return OrderAlreadyPaid(payment_id) if blocker.status in PAID else PaymentInProgress(payment_id)
+    if intent.visible.includes(user_id=intent.user_id, created_by=blocker.created_by):
+        return order_taken(intent.order_id, blocker)
+    # A client must not learn anything of a payment that it may not see.
+    return OrderAlreadyPaid(None) if blocker.status in PAID else PaymentInProgress(None)
 
 
 async def _answer_repeats(

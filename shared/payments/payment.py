@@ -71,6 +71,12 @@ class Payment:
         return cls(**{**row, "status": PaymentStatus(row["status"])}, balance=balance)
 
     @property
+    def since(self) -> datetime:
+        """The moment of its status; while it is PROCESSING, that of the latest claim."""
+        is_unmoved = self.status in {PaymentStatus.COMPLETED, PaymentStatus.FAILED}
+        return self.processed_at if self.processed_at and is_unmoved else self.updated_at
+
+    @property
     def work_item(self) -> WorkItem:
         """The row with its current lease version."""
         return WorkItem(self.id, self.lease_version)

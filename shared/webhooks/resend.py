@@ -10,6 +10,7 @@ from shared.database.leases import WorkItem
 from shared.database.tables import columns_of, deliveries, webhook_endpoints
 from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.lifecycle import DeliveryStatus
+from shared.wording import refused_in_state
 
 
 async def resend(connection: AsyncConnection, now: datetime, delivery_id: UUID) -> WorkItem | None:
@@ -26,13 +27,26 @@ async def resend(connection: AsyncConnection, now: datetime, delivery_id: UUID) 
         return None
     await _check_endpoint(connection, row["endpoint_id"])
     if row["status"] == DeliveryStatus.SENDING and row["due_at"] > now:
-        raise DeliveryInProgress("This delivery is being sent right now. Wait for the end of this attempt.")
+        raise being_sent(row["updated_at"])
     await connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery_id)
         .values(status=DeliveryStatus.PENDING, retries=0, due_at=now, updated_at=now)
     )
     return WorkItem(delivery_id, row["lease_version"])
+
+
+def being_sent(since: datetime) -> DeliveryInProgress:
+    """Return the refusal to resend a delivery that a worker has claimed at this moment."""
+    return DeliveryInProgress(
+        refused_in_state(
+            "The delivery",
+            "in the status sending",
+            since,
+            so="it cannot be sent again at the same time",
+            remedy="Wait for the end of this attempt.",
+        )
+    )
 
 
 async def _check_endpoint(connection: AsyncConnection, endpoint_id: UUID | None) -> None:

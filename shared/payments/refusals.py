@@ -1,0 +1,58 @@
+"""What is refused because of the state of a payment, in words: each refusal says the state and since when."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from shared.errors import OrderAlreadyPaid, PaymentInProgress, PaymentNotCancellable
+from shared.lifecycle import CANCELLED_AT_ONCE, PAID, WAITING, PaymentStatus
+from shared.logs import redact
+from shared.wording import in_state, refused_in_state
+
+# What a client can do instead of cancelling a payment in this status.
+INSTEAD_OF_CANCELLING = {
+    PaymentStatus.PROCESSING: "Wait for it to end.",
+    PaymentStatus.COMPLETED: "It was charged: refund it instead.",
+    PaymentStatus.PARTIALLY_REFUNDED: "It was charged: refund the rest instead.",
+    PaymentStatus.REFUNDED: "All of it was refunded, and there is nothing to cancel.",
+    PaymentStatus.FAILED: "Nothing was charged, and there is nothing to cancel.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePayment:
+    """The payment that blocks another one for the same order; `since` is the moment of its status."""
+
+    id: UUID
+    status: PaymentStatus
+    created_by: str
+    since: datetime
+
+
+def not_cancellable(status: PaymentStatus, since: datetime) -> PaymentNotCancellable:
+    """Return the refusal to cancel a payment, which the client may see, in this status since this moment."""
+    return PaymentNotCancellable(
+        refused_in_state(
+            "The payment",
+            status,
+            since,
+            so="it can no longer be cancelled",
+            remedy=INSTEAD_OF_CANCELLING[status],
+        )
+    )
+
+
+def order_taken(order_id: str, blocker: LivePayment) -> OrderAlreadyPaid | PaymentInProgress:
+    """Return the refusal of another payment for the order, for a client that may see `blocker`.
+
+    For every other client the errors have texts of their own, without the id, the status and the moment.
+    """
+    # The number of a card may stand where the id of an order should.
+    order = f"Order {redact(order_id)}"
+    if blocker.status in PAID:
+        paid = in_state(f"payment {blocker.id}", blocker.status, blocker.since)
+        return OrderAlreadyPaid(blocker.id, f"{order} is already paid: {paid}. It needs no other payment.")
+    paying = in_state(f"payment {blocker.id}, which", blocker.status, blocker.since)
+    can_be_cancelled = blocker.status in (*CANCELLED_AT_ONCE, *WAITING)
+    remedy = "Wait for it to end, or cancel it" if can_be_cancelled else "Wait for it to end"
+    return PaymentInProgress(blocker.id, f"{order} is being paid by {paying}. {remedy}.")

@@ -1,0 +1,188 @@
+"""One voice: whatever is wrong with a field or a parameter, the answer says it in whole sentences of our own."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.faults import PATTERNS
+from tests.support.api_client import RunningApi, added, card, order, paypal
+from tests.support.sentences import check_sentences
+
+pytest_plugins = ["tests.support.api_fixtures"]
+# Nothing here depends on the database.
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+BASE = "/api/v1"
+WRONG: list[Any] = [
+    *[None, True, False, 0, -1, 1.5, 10**30, "", " ", "x", "x" * 3000, "\ud800", "a\0b", "é", "2026-11-27T12:00:00"],
+    *["2026-13-40T00:00:00Z", "2020-01-01T00:00:00Z", [], [1], ["x"], ["payment.failed"] * 50, {}, {"a": 1}],
+    *[{"k" * 41: "v"}, {"k": "v" * 501}, {str(n): "v" for n in range(21)}, {str(n): "v" * 500 for n in range(20)}],
+    *["http://10.0.0.1/", "https://u:p@x.example/", "ftp://x.example", "https://x.example/#a", "https://[::1/"],
+    *["4242424242424241", "9999999999999995", "42424242424242424242", "12345", "pm_test_nothing", "a@b", "XXX"],
+]
+NO_BODIES: list[Any] = [None, True, 1, 1.5, "x", [], [{}], {}, {"x": 1, "y": [], "z": None}]
+WRONG_IN_QUERY = [
+    *["", " ", "x", "x" * 3000, "1.0", "-1", "0", "101", "9" * 5000, "é", "\0", "PENDING"],
+    *["2026-11-27", "2026-11-27T12:00:00", "9999-12-31T23:59:59-12:00"],
+]
+
+
+def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def fields(document: dict[str, Any], schema: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The place of every member of a body, at every depth."""
+    schema = resolved(document, schema)
+    for variant in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
+        yield from fields(document, variant, place)
+    for name, member in schema.get("properties", {}).items():
+        yield (*place, name)
+        yield from fields(document, member, (*place, name))
+
+
+def changed(body: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    name, *rest = place
+    inner = changed(body[name], tuple(rest), value) if rest else value
+    return {**body, name: inner}
+
+
+def check_voice(answer: httpx.Response) -> list[str]:
+    """Check every text of an answer. Return the places that it names."""
+    assert answer.status_code < 500, answer.text
+    if answer.status_code < 400:
+        return []
+    document = answer.json()
+    if "detail" in document:
+        check_sentences(document["detail"])
+    for error in document.get("errors", ()):
+        check_sentences(error["detail"])
+    assert document["code"] == "not_found" or document.get("errors") or document.get("detail"), document
+    return [error["pointer"] for error in document.get("errors", ())]
+
+
+async def bodies(admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """A valid body of each kind for every operation with a body, and the path to send it to."""
+    endpoint = {"name": "a", "url": "https://x.example/", "event_types": ["payment.failed"]}
+    endpoint_id = (await admin.post("/webhook-endpoints", json=endpoint)).json()["id"]
+    method_id = await added(admin)
+    intent = order(method_id, currency="USD", description="d", metadata={"a": "b"})
+    intent |= {"callback_url": "https://x.example/", "user_id": "root"}
+    new_card = card(cardholder_name="c") | {"user_id": "root", "display_name": "d", "is_default": True}
+    new_account = paypal(user_id="root", display_name="d", is_default=True)
+    return {
+        "post /payments": ("/payments", [intent]),
+        "post /payment-methods": ("/payment-methods", [new_card, new_account]),
+        "patch /payment-methods/{method_id}": (
+            f"/payment-methods/{method_id}",
+            [{"display_name": "d", "is_default": True}],
+        ),
+        "post /webhook-endpoints": ("/webhook-endpoints", [endpoint]),
+        "patch /webhook-endpoints/{endpoint_id}": (
+            f"/webhook-endpoints/{endpoint_id}",
+            [{**endpoint, "enabled": True}],
+        ),
+        "post /api-keys": (
+            "/api-keys",
+            [{"name": "orders", "role": "service", "expires_at": "2099-01-01T00:00:00Z"}],
+        ),
+    }
+
+
+async def document_of(running_api: RunningApi) -> dict[str, Any]:
+    found: dict[str, Any] = (await running_api.client(base="").get("/openapi.json")).json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method} {path.removeprefix(BASE)}", operation
+
+
+async def test_every_wrong_value_of_every_member_is_answered_in_sentences(
+    running_api: RunningApi, admin: httpx.AsyncClient
+) -> None:
+    document, known = await document_of(running_api), await bodies(admin)
+    with_body = {key: operation for key, operation in operations(document) if "requestBody" in operation}
+    assert with_body.keys() == known.keys()
+    for key, operation in with_body.items():
+        path, valid = known[key]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        places = set(fields(document, schema))
+        named: set[str] = set()
+        for body in valid:
+            for place in places:
+                if len(place) > 1 and place[-1] not in body.get(place[0], {}):
+                    continue
+                for value in WRONG:
+                    answer = await sent(admin, key, path, changed(body, place, value))
+                    named.update(check_voice(answer))
+        assert {f"/{'/'.join(place)}" for place in places} <= named, key
+
+
+async def sent(client: httpx.AsyncClient, key: str, path: str, body: Any) -> httpx.Response:
+    # As ASCII, because httpx does not send lone surrogates.
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    return await client.request(key.partition(" ")[0].upper(), path, content=content, headers=headers)
+
+
+async def test_every_body_that_is_no_object_is_answered_in_sentences(
+    running_api: RunningApi, admin: httpx.AsyncClient
+) -> None:
+    for key, (path, _) in (await bodies(admin)).items():
+        for value in NO_BODIES:
+            answer = await sent(admin, key, path, value)
+            check_voice(answer)
+            if not isinstance(value, dict):
+                assert answer.json()["errors"] == [{"pointer": "", "detail": "The body must be a JSON object."}]
+
+
+async def test_every_wrong_value_of_every_parameter_is_answered_in_sentences(
+    running_api: RunningApi, admin: httpx.AsyncClient
+) -> None:
+    document = await document_of(running_api)
+    named: set[str] = set()
+    asked: set[str] = set()
+    for key, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] != "query":
+                continue
+            method, path = key.split(" ")
+            asked.add(parameter["name"])
+            for value in WRONG_IN_QUERY:
+                url = path.format(payment_id="x", method_id="x", endpoint_id="01a21e56-b118-7d10-8e4c-5c1f3f0e2b77")
+                answer = await admin.request(method.upper(), url, params={parameter["name"]: value})
+                named.update(check_voice(answer))
+    assert {f"/query/{name}" for name in asked} <= named
+    answer = await admin.get("/payments?nothing=1&limit=1&limit=1")
+    assert check_voice(answer) == ["/query/nothing", "/query/limit"]
+    for value in ('"', "a b", "a" * 300):
+        answer = await admin.post("/api-keys", json={}, headers={"Idempotency-Key": value})
+        assert "/header/Idempotency-Key" in check_voice(answer)
+
+
+def patterns(node: Any) -> Iterator[str]:
+    match node:
+        case dict():
+            if isinstance(node.get("pattern"), str):
+                yield node["pattern"]
+            for value in node.values():
+                yield from patterns(value)
+        case list():
+            for value in node:
+                yield from patterns(value)
+        case _:
+            pass
+
+
+async def test_every_pattern_of_a_request_has_words(running_api: RunningApi) -> None:
+    # A currency is judged by the list of currencies, and a key by its own check.
+    by_code = {"^[A-Z]{3}$", "^[!-~]+$"}
+    assert set(patterns(await document_of(running_api))) - by_code == set(PATTERNS)
