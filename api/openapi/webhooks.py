@@ -30,7 +30,8 @@ def describe_webhooks(reference: str) -> dict[str, Any]:
 def _operation(event_type: EventType, reference: str) -> dict[str, Any]:
     summary, payment = EVENTS[event_type]
     return {
-        "tags": ["webhooks"],
+        # No tag of operations: openapi-generator would put these in the place of the operations.
+        "tags": ["events"],
         "summary": summary,
         "operationId": f"on_{event_type.value.replace('.', '_')}",
         "parameters": [
