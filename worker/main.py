@@ -68,7 +68,7 @@ class WorkerProcess:
             charger,
             self._publisher,
             repayer=Repayer(gateway, rules),
-            cancels_orders=settings.order_on_refund == "cancel",
+            cancels_orders=settings.cancels_orders,
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
             sender=self.pool,

@@ -30,7 +30,7 @@ class Processor:
     When they do, the database is behind, and no slot is given out: that is the back-pressure on the queue.
 
     A claim holds for `lease_s` seconds. `sender` is given the deliveries of payments that move here. Without `repayer`
-    no refunds are processed. With `cancels_orders`, and an order service, it is told of refunded payments too.
+    no refunds are processed. With `cancels_orders` the order service is told of refunded payments.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Processor:
                 database,
                 publisher,
                 queue_max=2 * concurrency,
-                cancels_orders=cancels_orders and charger.checks_orders,
+                cancels_orders=cancels_orders,
             )
             refunds = RefundHandler(repayer, recorder, lease_s=lease_s)
             self._refunds = Lane[RefundWork, RefundOutcome](

@@ -49,6 +49,11 @@ class OrderServiceSettings(BaseSettings):
         "emits `payment.order_conflict`; `refund` also refunds what is refundable, once.",
     )
 
+    @property
+    def cancels_orders(self) -> bool:
+        """The order service is told of refunded payments."""
+        return self.order_service_url is not None and self.order_on_refund == "cancel"
+
 
 class UpstreamSettings(BaseSettings):
     """All upstream services."""
