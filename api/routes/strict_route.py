@@ -45,6 +45,7 @@ class StrictRoute(APIRoute):
         fields = get_flat_params(self.dependant)
         parameters = frozenset(field.alias for field in fields if isinstance(field.field_info, Query))
         has_body = self.body_field is not None
+        needs_body = self.body_field is not None and self.body_field.field_info.is_required()
 
         async def handle_strictly(request: Request) -> Response:
             api: Api = request.app.state.api
@@ -55,7 +56,9 @@ class StrictRoute(APIRoute):
             if request.scope["query_string"]:
                 found += _check_query(request, parameters)
             if has_body:
-                request = await _with_body(request)
+                request = with_body = await _with_body(request, is_required=needs_body)
+                if with_body.has_null:
+                    found.append(refused(("body",), "must be a JSON object"))
                 RULES.set(Rules(api.runtime, is_user=principal.role == Role.USER))
             if not found:
                 # The first fault that FastAPI finds is not the last one: see `Rules.now`.
@@ -83,19 +86,24 @@ class _JsonRequest(Request):
     """A request whose body has been parsed."""
 
     parsed: Any = None
+    # FastAPI takes a null for a body that was left out.
+    has_null = False
 
     async def json(self) -> Any:
         return self.parsed
 
 
-async def _with_body(request: Request) -> Request:
+async def _with_body(request: Request, *, is_required: bool) -> _JsonRequest:
     check_coding(request.headers)
     read = _JsonRequest(request.scope, request.receive)
     body = await read.body()
     if not body:
+        if not is_required:
+            return read
         raise Problem(Code.MALFORMED_REQUEST, NOT_JSON)
     check_media_type(request.headers)
     read.parsed = parse_json(body)
+    read.has_null = read.parsed is None and not is_required
     return read
 
 
