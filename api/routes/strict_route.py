@@ -12,6 +12,7 @@ from fastapi.dependencies.utils import get_flat_params, solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.routing import APIRoute
+from pydantic_core import PydanticUndefined
 from starlette.types import Scope
 
 from api.auth.dependencies import authenticate
@@ -56,9 +57,7 @@ class StrictRoute(APIRoute):
             if request.scope["query_string"]:
                 found += _check_query(request, parameters)
             if has_body:
-                request = with_body = await _with_body(request, is_required=needs_body)
-                if with_body.has_null:
-                    found.append(refused(("body",), "must be a JSON object"))
+                request = await _with_body(request, is_required=needs_body)
                 RULES.set(Rules(api.runtime, is_user=principal.role == Role.USER))
             if not found:
                 # The first fault that FastAPI finds is not the last one: see `Rules.now`.
@@ -85,15 +84,14 @@ class StrictRoute(APIRoute):
 class _JsonRequest(Request):
     """A request whose body has been parsed."""
 
-    parsed: Any = None
-    # FastAPI takes a null for a body that was left out.
-    has_null = False
+    # What FastAPI takes for a body that was left out.
+    parsed: Any = PydanticUndefined
 
     async def json(self) -> Any:
         return self.parsed
 
 
-async def _with_body(request: Request, *, is_required: bool) -> _JsonRequest:
+async def _with_body(request: Request, *, is_required: bool) -> Request:
     check_coding(request.headers)
     read = _JsonRequest(request.scope, request.receive)
     body = await read.body()
@@ -103,7 +101,6 @@ async def _with_body(request: Request, *, is_required: bool) -> _JsonRequest:
         raise Problem(Code.MALFORMED_REQUEST, NOT_JSON)
     check_media_type(request.headers)
     read.parsed = parse_json(body)
-    read.has_null = read.parsed is None and not is_required
     return read
 
 
