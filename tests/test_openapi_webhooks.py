@@ -9,10 +9,12 @@ from sqlalchemy import select
 
 from api.schemas.events import Event, EventData
 from api.schemas.payments import Payment
+from api.schemas.refunds import Refund
 from shared.database.tables import events
 from shared.event_types import EventType
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
 from tests.support.models import strict
+from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, refund_ended
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"]
 
@@ -38,6 +40,15 @@ async def test_what_is_sent_is_what_the_model_says(
     await settled(running_api.database, payments[0]["id"], APPROVED)
     await settled(running_api.database, payments[1]["id"], DECLINED)
     assert (await user.post(f"/payments/{payments[2]['id']}/cancel")).status_code == 200
+    held = await authorized(user, running_api.database)
+    assert (await service.post(f"/payments/{held['id']}/capture")).status_code == 202
+    await settled(running_api.database, held["id"], CAPTURE_DECLINED)
+    path = f"/payments/{payments[0]['id']}/refunds"
+    refund_ids = [(await service.post(path, json={"amount": amount})).json()["id"] for amount in (1, 2, 3)]
+    await refund_ended(running_api.database, refund_ids[0])
+    await refund_ended(running_api.database, refund_ids[1], REFUND_DECLINED)
+    assert (await service.post(f"/refunds/{refund_ids[2]}/cancel")).status_code == 200
+    await refund_ended(running_api.database, (await service.post(path)).json()["id"])
     async with running_api.database.read() as connection:
         found = (await connection.execute(select(events.c.type, events.c.body))).all()
     assert {row.type for row in found} == set(EventType) - {EventType.ORDER_CONFLICT}
@@ -47,3 +58,9 @@ async def test_what_is_sent_is_what_the_model_says(
         strict(EventData).model_validate(body["data"])
         strict(Payment).model_validate(body["data"]["payment"])
         assert body["data"]["payment"].keys() == Payment.model_fields.keys()
+        is_of_refund = row.type.startswith("refund.") or row.type.endswith("refunded")
+        members = {"payment", "sequence"} | ({"refund_id", "refund"} if is_of_refund else set())
+        assert body["data"].keys() == members
+        if is_of_refund:
+            strict(Refund).model_validate(body["data"]["refund"])
+            assert body["data"]["refund_id"] == body["data"]["refund"]["id"]

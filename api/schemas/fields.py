@@ -1,6 +1,7 @@
 """Types of fields that several models share: what a client may send, and its description in the OpenAPI document."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -131,27 +132,49 @@ type UserId = Annotated[
 ]
 
 
+def not_null(value: Any) -> Any:
+    """Refuse null where the absence of a member means something. Raises ValueError."""
+    if value is None:
+        raise ValueError("must not be null: leave it out to mean all")
+    return value
+
+
+# A null may be a mistake of the client, which must not move the whole amount. An absent member is not validated.
+AmountOfPart = Annotated[
+    Annotated[int, Field(ge=1, le=INT64_MAX, json_schema_extra=INT64)] | None,
+    BeforeValidator(not_null),
+    Field(description="In minor units of the payment's currency. Without it: all that is there."),
+]
+
+
 class RequestModel(BaseModel):
     """The base of every request body. An unknown member is an error: ignoring it could hide a mistake of the client."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def change_config(example: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a change with an example of it.
+def without_null(*examples: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Return what completes the schema of a body with optional members: its examples, and no null in its members.
 
     It describes the members as they must be if they are there: None is only how their absence is read.
     """
 
     def describe(schema: dict[str, Any]) -> None:
         _without_null(schema)
-        schema["examples"] = [example]
+        schema["examples"] = list(examples)
 
-    return ConfigDict(json_schema_extra=describe)
+    return describe
+
+
+def change_config(example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a change with an example of it; see `without_null`."""
+    return ConfigDict(json_schema_extra=without_null(example))
 
 
 def _without_null(schema: dict[str, Any]) -> None:
     for member in schema["properties"].values():
+        if {"type": "null"} not in member.get("anyOf", ()):
+            continue
         del member["default"]
         remove_null(member)
 
