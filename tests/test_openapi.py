@@ -18,8 +18,8 @@ from api.schemas import problems as problem_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from api.state import Api
-from cli.verify.breaches import KINDS as KINDS_OF_BREACH
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
+from cli.verify.kinds import KINDS as KINDS_OF_BREACH
 from shared.config.settings import load_settings
 from shared.ids import ORDER_ID, USER_ID
 from shared.runtime import open_runtime
