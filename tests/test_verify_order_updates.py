@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 
-from cli.verify import delivery_checks
+from cli.verify import event_checks
 from cli.verify.breaches import BreachKind
 from cli.verify.scan import Scan
 from shared.database.engine import Database
@@ -72,12 +72,12 @@ async def test_a_refunded_payment_without_its_order_update_is_a_breach(database:
 async def test_a_conflict_that_is_found_after_a_part_was_refunded_is_no_unexpected_event(database: Database) -> None:
     payment = await refunded(database, amount=1)
     unexpected = Scan(database)
-    await unexpected.of_payments([delivery_checks.unexpected_events()])
+    await unexpected.of_payments([event_checks.unexpected_events()])
     before = unexpected.found.total
     async with database.transaction() as connection:
         await emit_order_conflicts(connection, [payment.id], now=NOW)
     scan = Scan(database)
-    await scan.of_payments([delivery_checks.unexpected_events()])
+    await scan.of_payments([event_checks.unexpected_events()])
     assert scan.found.total == before
 
 
