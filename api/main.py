@@ -71,6 +71,7 @@ TAGS = [
     {"name": "refunds", "description": "Pay money back, and learn how that ends."},
     {"name": "payment methods", "description": "Cards and PayPal accounts of a user, and ready-made ones for tests."},
     {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
+    {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
     {"name": "operation", "description": "For those who run the service."},
 ]

@@ -4,31 +4,19 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from sqlalchemy import select
 
-from api.main import create_app
-from api.openapi.document import describe
 from api.schemas.events import Event, EventData
 from api.schemas.payments import Payment
 from api.schemas.refunds import Refund
-from api.state import Api
-from shared.config.settings import load_settings
 from shared.database.tables import events
 from shared.event_types import EventType
-from shared.runtime import open_runtime
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
 from tests.support.models import strict
 from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, refund_ended
 
-pytest_plugins = ["tests.support.api_fixtures"]
-
-
-@pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    runtime = open_runtime(load_settings(database_url="postgresql://127.0.0.1:1/x", redis_url="redis://127.0.0.1:1"))
-    return describe(create_app(Api(runtime)))
+pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"]
 
 
 def test_every_type_of_event_is_described_with_an_example(document: dict[str, Any]) -> None:

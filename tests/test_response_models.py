@@ -113,5 +113,11 @@ async def test_no_answer_has_a_member_that_its_model_does_not_know(
     assert set(refunded) == set(refund_models.Refund.model_fields)
     history = (await user.get(f"/payments/{payment['id']}/history")).json()["history"]
     assert {frozenset(move) for move in history} == {frozenset(payment_models.HistoryEntry.model_fields)}
+    for move in history:
+        strict(payment_models.HistoryMetadata).model_validate(move["metadata"])
+    strict(payment_models.GatewayDetails).model_validate(shown["gateway_details"])
     methods = (await user.get("/payment-methods")).json()["payment_methods"]
     assert set(methods[0]) == set(method_models.Method.model_fields)
+    ready_made = (await user.get("/test-methods")).json()["test_methods"]
+    for method in (*methods, *ready_made):
+        strict(method_models.MaskedDetails).model_validate(method["masked_details"])

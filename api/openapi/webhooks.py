@@ -62,7 +62,8 @@ def _operation(event_type: EventType, reference: str) -> dict[str, Any]:
     summary, payment, refund = EVENTS[event_type]
     of_refund = {"refund_id": refund["id"], "refund": refund} if refund else {}
     return {
-        "tags": ["webhooks"],
+        # No tag of operations: openapi-generator would put these in the place of the operations.
+        "tags": ["events"],
         "summary": summary,
         "operationId": f"on_{event_type.value.replace('.', '_')}",
         "parameters": [

@@ -21,6 +21,8 @@ UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
+# Without the format, clients in Java and Go read an integer into 32 bits.
+INT64: JsonDict = {"format": "int64"}
 
 
 def clean_text(text: str) -> str:
@@ -82,13 +84,13 @@ type Moment = Annotated[
     AfterValidator(_in_utc),
     Field(description="A date and time with a time zone (RFC 3339), such as 2026-11-22T12:00:00Z."),
 ]
+# An integer of a response that may outgrow 32 bits: an amount, or a number of rows.
+Int64 = Annotated[int, Field(json_schema_extra=INT64)]
+# An id as a client may send it instead of a text.
+_IntegerId = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX, json_schema_extra=INT64)]
 type OrderId = Annotated[
     str,
-    BeforeValidator(
-        decimal_text,
-        json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)]
-        | Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)],
-    ),
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | _IntegerId),
     StringConstraints(pattern=ORDER_ID),
     AfterValidator(known_to_order_service),
     Field(
@@ -122,13 +124,12 @@ type Url = Annotated[
     AfterValidator(receiver_url),
 ]
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
-type UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
-# No `type` statement, for the same reason as `Currency`.
-NamedUserId = Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=UserId | int)]
-
-
-# Clients must not read amounts into 32 bits.
-INT64: JsonDict = {"format": "int64"}
+type UserId = Annotated[
+    str,
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=USER_ID)] | _IntegerId),
+    StringConstraints(pattern=USER_ID),
+    Field(description="A user. An integer is taken as its decimal text.", examples=["1"]),
+]
 
 
 def not_null(value: Any) -> Any:
@@ -175,7 +176,17 @@ def _without_null(schema: dict[str, Any]) -> None:
         if {"type": "null"} not in member.get("anyOf", ()):
             continue
         del member["default"]
-        member.update(next(kind for kind in member.pop("anyOf") if kind != {"type": "null"}))
+        remove_null(member)
+
+
+def remove_null(schema: dict[str, Any]) -> None:
+    """Make a schema that is of one type or null one of that type alone."""
+    match schema:
+        case {"anyOf": [kind, {"type": "null"}]}:
+            del schema["anyOf"]
+            schema.update(kind)
+        case _:
+            pass
 
 
 class ChangeModel(RequestModel):

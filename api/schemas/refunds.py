@@ -4,11 +4,10 @@ Responses are built by `Refund.to_json` in `shared.refunds.refund`; a test compa
 """
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas.fields import INT64, AmountOfPart, Metadata, RequestModel, without_null
+from api.schemas.fields import AmountOfPart, Int64, Metadata, RequestModel, without_null
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 
 
@@ -35,7 +34,7 @@ class Refund(BaseModel):
     id: str
     payment_id: str
     order_id: str = Field(description="The order of the payment.")
-    amount: int = Field(description="In minor units of the currency.", json_schema_extra=INT64)
+    amount: Int64 = Field(description="In minor units of the currency.")
     currency: str = Field(description="ISO 4217 code: that of the payment.")
     status: RefundStatus
     reason: RefundReason = Field(description="Why the merchant refunds.")
@@ -44,7 +43,7 @@ class Refund(BaseModel):
     gateway: str | None = Field(description="The simulated gateway; null before it has answered.")
     gateway_transaction_id: str | None = Field(description="The gateway's id of the refund; null unless COMPLETED.")
     sequence: int = Field(description="The number of entries in the refund's history. It is also its ETag.")
-    metadata: dict[str, str]
+    metadata: Metadata
     created_by: str = Field(
         description="The principal that asked for it, such as `service:shop`; `service:payments` is this service."
     )
@@ -69,6 +68,15 @@ class RefundsOfPayment(RefundList):
     payment_id: str
 
 
+class RefundHistoryMetadata(BaseModel):
+    """What is known beside the change. What does not apply is absent."""
+
+    attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
+    gateway: str | None = Field(default=None, description="The gateway that decided.")
+    gateway_transaction_id: str | None = Field(default=None, description="The gateway's id of the refund.")
+    failure_code: RefundFailureCode | None = Field(default=None, description="Why the refund failed.")
+
+
 class RefundHistoryEntry(BaseModel):
     """One entry in the history of a refund: a change of its status, or another claim by a worker."""
 
@@ -76,9 +84,7 @@ class RefundHistoryEntry(BaseModel):
     previous_status: RefundStatus | None = Field(description="null in the first entry.")
     new_status: RefundStatus
     reason: RefundHistoryReason
-    metadata: dict[str, Any] = Field(
-        description="The number of the claim (`attempt`), or the gateway with the id of the refund or the failure code."
-    )
+    metadata: RefundHistoryMetadata
     created_at: datetime
     created_by: str = Field(
         description="Who caused the entry: `worker`, or a principal such as `service:shop` or `admin:7`."

@@ -30,7 +30,7 @@ from cli.verify.payment_checks import Query, in_range, kind_of, only_breaches
 from shared.database.columns import UtcDateTime
 from shared.database.tables import deliveries, events, payment_history, payments, webhook_endpoints
 from shared.event_types import CALLBACK_EVENTS, EVENT_OF_MOVE, WRITTEN_IF_WANTED, EventType
-from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus, HistoryReason, PaymentStatus
+from shared.lifecycle import OPEN_DELIVERY, PAID, DeliveryKind, DeliveryStatus, HistoryReason, PaymentStatus
 
 # Seconds; longer than any transaction of the service. A transaction that began before a change may not have seen it.
 SETTLING_S = 60
@@ -79,9 +79,9 @@ def events_missing() -> Query:
 
 
 def unexpected_events() -> Query:
-    """Find events that no move calls for. A completed payment may have an event about its cancelled order, too."""
+    """Find events that no move calls for. A paid payment may have an event about its cancelled order, too."""
     move = payment_history.c
-    is_conflict = and_(events.c.type == EventType.ORDER_CONFLICT, move.new_status == PaymentStatus.COMPLETED)
+    is_conflict = and_(events.c.type == EventType.ORDER_CONFLICT, move.new_status.in_(PAID))
     return (
         select(
             literal(BreachKind.UNEXPECTED_EVENT.value, String).label("kind"),
@@ -136,10 +136,10 @@ def missing_callback_deliveries() -> Query:
     return _not_once(found, BreachKind.MISSING_CALLBACK_DELIVERY, BreachKind.DELIVERY_REPEATED)
 
 
-def missing_order_deliveries(since: datetime) -> Query:
-    """Find payments that were completed after `since` and do not have exactly one order update."""
-    completed = and_(events.c.type == EventType.COMPLETED, events.c.created_at > literal(since, UtcDateTime))
-    found = _events_with_deliveries(DeliveryKind.ORDER).where(completed).subquery()
+def missing_order_deliveries(since: datetime, event_type: EventType) -> Query:
+    """Find events of this type that happened after `since` and do not have exactly one order update."""
+    happened = and_(events.c.type == event_type, events.c.created_at > literal(since, UtcDateTime))
+    found = _events_with_deliveries(DeliveryKind.ORDER).where(happened).subquery()
     return _not_once(found, BreachKind.MISSING_ORDER_DELIVERY, BreachKind.DELIVERY_REPEATED)
 
 
@@ -155,11 +155,12 @@ def silent_order_updates() -> Query:
     )
 
 
-def first_order_update() -> Select[Any]:
-    """Select the time of the first order update; no row if there is none."""
+def first_order_update(event_type: EventType) -> Select[Any]:
+    """Select the time of the first order update for an event of this type; no row if there is none."""
     return (
         select(deliveries.c.created_at)
-        .where(deliveries.c.kind == DeliveryKind.ORDER)
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(deliveries.c.kind == DeliveryKind.ORDER, events.c.type == event_type)
         .order_by(deliveries.c.created_at)
         .limit(1)
     )
