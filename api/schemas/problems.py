@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from api.problem_handlers import ERRORS_MAX
 from api.problems import Code
+from api.schemas.fields import Int64
 
 
 class ProblemError(BaseModel):
@@ -30,4 +31,8 @@ class ProblemDocument(BaseModel):
     errors: list[ProblemError] | None = Field(default=None, description=f"The wrong fields, at most {ERRORS_MAX}.")
     payment_id: str | None = Field(
         default=None, description="With `payment_in_progress` and `order_already_paid`: the payment that the order has."
+    )
+    refundable_amount: Int64 | None = Field(
+        default=None,
+        description="With `refund_exceeds_balance`: what can be refunded now, in minor units.",
     )

@@ -59,10 +59,10 @@ def missing_callback_deliveries() -> Query:
     return not_once(found, BreachKind.MISSING_CALLBACK_DELIVERY, BreachKind.DELIVERY_REPEATED)
 
 
-def missing_order_deliveries(since: datetime) -> Query:
-    """Find payments that were completed after `since` and do not have exactly one order update."""
-    completed = and_(events.c.type == EventType.COMPLETED, events.c.created_at > literal(since, UtcDateTime))
-    found = _events_with_deliveries(DeliveryKind.ORDER).where(completed).subquery()
+def missing_order_deliveries(since: datetime, event_type: EventType) -> Query:
+    """Find events of this type that happened after `since` and do not have exactly one order update."""
+    happened = and_(events.c.type == event_type, events.c.created_at > literal(since, UtcDateTime))
+    found = _events_with_deliveries(DeliveryKind.ORDER).where(happened).subquery()
     return not_once(found, BreachKind.MISSING_ORDER_DELIVERY, BreachKind.DELIVERY_REPEATED)
 
 
@@ -76,11 +76,12 @@ def silent_order_updates() -> Query:
     )
 
 
-def first_order_update() -> Select[Any]:
-    """Select the time of the first order update; no row if there is none."""
+def first_order_update(event_type: EventType) -> Select[Any]:
+    """Select the time of the first order update for an event of this type; no row if there is none."""
     return (
         select(deliveries.c.created_at)
-        .where(deliveries.c.kind == DeliveryKind.ORDER)
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(deliveries.c.kind == DeliveryKind.ORDER, events.c.type == event_type)
         .order_by(deliveries.c.created_at)
         .limit(1)
     )

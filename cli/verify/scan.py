@@ -33,6 +33,7 @@ from shared.database.engine import Database
 from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, idempotency_keys, payments
+from shared.event_types import EventType
 
 # Payments, or keys, that one statement reads, which takes a fraction of a second.
 RANGE = 20_000
@@ -145,19 +146,19 @@ class Scan:
             self.found.keys += looked_at
             self.on_progress(looked_at)
 
-    async def order_update_queries(self, since: datetime | None) -> list[Query]:
-        """Return the query for missing order updates of payments that were completed after `since`.
+    async def order_update_queries(self, since: datetime | None, event_type: EventType) -> list[Query]:
+        """Return the query for missing order updates of events of this type that happened after `since`.
 
-        None means a minute after the first order update. If there never was an order update, return no query: no table
-        says whether there should have been one.
+        None means a minute after the first such update. If there never was one, return no query: no table says whether
+        there should have been one.
         """
         if since is None:
             async with self.database.read() as connection:
-                first = (await connection.execute(delivery_checks.first_order_update())).scalar_one_or_none()
+                first = (await connection.execute(delivery_checks.first_order_update(event_type))).scalar_one_or_none()
             if first is None:
                 return []
             since = first + timedelta(seconds=SETTLING_S)
-        return [delivery_checks.missing_order_deliveries(since)]
+        return [delivery_checks.missing_order_deliveries(since, event_type)]
 
     async def of_due(self, limit_s: float) -> None:
         """Check that no row has been due for more than `limit_s` seconds."""
