@@ -13,6 +13,7 @@ from api.schemas.webhooks import CallbackSecret, Delivery, Endpoint, EndpointWit
 from shared.config.settings import Settings
 from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, webhook_endpoints
+from shared.event_types import EventType
 from shared.ids import new_id
 from shared.runtime import Runtime
 from shared.webhooks.attempts import Delivered, DeliveryAttempt, Exhausted, TryAgain, record_attempts
