@@ -46,11 +46,14 @@ chaos: setup ## Break everything under load and judge it; ARGS="--seconds 600 --
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 LOCK := .ci/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
-	--custom-compile-command "make lock" pyproject.toml --extra local --extra build
+	--custom-compile-command "make lock"
+CLIENTS := tests/support/generated_clients
 
 lock: ## Write the requirements from pyproject.toml; newer versions with ARGS=--upgrade
-	@$(LOCK) --output-file requirements.txt $(ARGS)
-	@$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt $(ARGS)
+	@$(LOCK) pyproject.toml --extra local --extra build --output-file requirements.txt $(ARGS)
+	@$(LOCK) pyproject.toml --extra local --extra build --extra dev --constraint requirements.txt \
+		--output-file requirements-dev.txt $(ARGS)
+	@$(LOCK) $(CLIENTS)/requirements.in --output-file $(CLIENTS)/requirements.txt $(ARGS)
 
 clean: ## Remove .venv and caches; data in var/ stays
 	@rm -rf .venv var/uv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -11,7 +11,17 @@ from enum import StrEnum
 from typing import Literal
 
 from shared.lifecycle import FailureCode
-from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
+from shared.simulation.scenarios import (
+    ADDRESS_FAILED,
+    ADDRESS_UNKNOWN,
+    ALWAYS_APPROVED,
+    CVC_FAILED,
+    POSTAL_CODE_FAILED,
+    REFUND_DECLINED,
+    REFUND_SLOW,
+    STREET_FAILED,
+    Scenario,
+)
 
 # The form of the CVC of any brand.
 CVC = r"^[0-9]{3,4}$"
@@ -86,6 +96,13 @@ CARD_SCENARIOS = {
     "4000000000000119": Scenario(FailureCode.PROCESSING_ERROR),
     "4000000000006975": Scenario(FailureCode.CARD_VELOCITY_EXCEEDED),
     "4100000000000019": Scenario(FailureCode.FRAUD_SUSPECTED),
+    "4000000000005126": REFUND_DECLINED,
+    "4000000000007726": REFUND_SLOW,
+    "4000000000000101": CVC_FAILED,
+    "4000000000000036": POSTAL_CODE_FAILED,
+    "4000000000000028": STREET_FAILED,
+    "4000000000000010": ADDRESS_FAILED,
+    "4000000000000044": ADDRESS_UNKNOWN,
 }
 
 

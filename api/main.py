@@ -22,7 +22,7 @@ from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.openapi.document import describe, operation_id
-from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
+from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX, REFUNDS
 from api.routes import (
     api_keys,
     callback_secret,
@@ -31,8 +31,10 @@ from api.routes import (
     operations,
     payment_intents,
     payment_methods,
+    payment_requests,
     payments,
     ready_made,
+    refunds,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -66,8 +68,10 @@ that is repeated with the same key is done only once.
 # In the order in which a newcomer reads them.
 TAGS = [
     {"name": "payments", "description": "Pay for an order, and learn how the payment ends."},
+    {"name": "refunds", "description": "Pay money back, and learn how that ends."},
     {"name": "payment methods", "description": "Cards and PayPal accounts of a user, and ready-made ones for tests."},
     {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
+    {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
     {"name": "operation", "description": "For those who run the service."},
 ]
@@ -93,10 +97,13 @@ def create_app(api: Api) -> FastAPI:
     app.include_router(health.router)
     app.include_router(docs.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
+    app.include_router(refunds.of_payments, prefix=PREFIX)
+    app.include_router(refunds.router, prefix=f"{PREFIX}{REFUNDS}")
     for module in (
         ready_made,
         payment_intents,
         payments,
+        payment_requests,
         webhook_endpoints,
         webhook_deliveries,
         callback_secret,
@@ -104,12 +111,13 @@ def create_app(api: Api) -> FastAPI:
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)
-    # The platform's gateway forwards /api/payments/* without changing the path. Payment methods come first: else
-    # "methods" would be taken for the id of a payment. The description has each operation once.
+    # The platform's gateway forwards /api/payments/* without changing the path. Payment methods and refunds come first:
+    # else "methods" would be taken for the id of a payment. The description has each operation once.
     app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
-    for module in (payment_intents, payments):
-        app.include_router(module.router, prefix=PLATFORM_PREFIX, include_in_schema=False)
+    app.include_router(refunds.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}{REFUNDS}", include_in_schema=False)
+    for router in (payment_intents.router, payments.router, payment_requests.router, refunds.of_payments):
+        app.include_router(router, prefix=PLATFORM_PREFIX, include_in_schema=False)
     problem_handlers.install(app)
     # What is added last is called first.
     app.add_middleware(RefusalMiddleware)

@@ -6,6 +6,8 @@ PREFIX = "/api/v1"
 # The platform's gateway forwards /api/payments/* without changing the path.
 PLATFORM_PREFIX = "/api"
 PAYMENTS = "/payments"
+# On the platform's paths they are below the payments.
+REFUNDS = "/refunds"
 # The paths that accept payment intents.
 INTENT_PATHS = frozenset({PREFIX + PAYMENTS, PLATFORM_PREFIX + PAYMENTS})
 # Paths with this beginning need a token.

@@ -1,5 +1,7 @@
 """The problem document of every error that an operation raises: our own, and those of validation and routing."""
 
+from typing import Any
+
 import structlog
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,11 +24,16 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.PaymentInProgress: Code.PAYMENT_IN_PROGRESS,
     errors.OrderAlreadyPaid: Code.ORDER_ALREADY_PAID,
     errors.PaymentMethodUnusable: Code.PAYMENT_METHOD_UNUSABLE,
+    errors.CaptureMethodUnusable: Code.VALIDATION_ERROR,
     errors.OlderWorkers: Code.UNAVAILABLE,
     errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
     errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
     errors.PaymentNotCancellable: Code.PAYMENT_NOT_CANCELLABLE,
+    errors.PaymentNotCapturable: Code.PAYMENT_NOT_CAPTURABLE,
+    errors.PaymentNotRefundable: Code.PAYMENT_NOT_REFUNDABLE,
+    errors.RefundExceedsBalance: Code.REFUND_EXCEEDS_BALANCE,
+    errors.RefundNotCancellable: Code.REFUND_NOT_CANCELLABLE,
     errors.DeliveryInProgress: Code.DELIVERY_IN_PROGRESS,
     errors.EndpointDisabled: Code.VALIDATION_ERROR,
     errors.EndpointDeleted: Code.VALIDATION_ERROR,
@@ -43,6 +50,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
 # The wrong field of a refusal, and what continues the sentence that begins with it.
 POINTERS: dict[type[errors.PaymentsError], tuple[str, str]] = {
     errors.PaymentMethodUnusable: ("/payment_method_id", UNUSABLE_METHOD),
+    errors.CaptureMethodUnusable: ("/capture_method", "must be automatic for a debit card"),
     errors.IdempotencyKeyReused: ("/header/Idempotency-Key", "must not have been used for another request"),
 }
 
@@ -55,13 +63,18 @@ def as_problem(error: errors.PaymentsError) -> Problem:
         return Problem(Code.INTERNAL_ERROR)
     detail = str(error) if isinstance(error, errors.Refused) else None
     field = POINTERS.get(type(error))
-    payment_id = getattr(error, "payment_id", None)
-    return Problem(
-        code,
-        detail,
-        errors=[fault(*field)] if field else (),
-        members={"payment_id": str(payment_id)} if payment_id else None,
-    )
+    return Problem(code, detail, errors=[fault(*field)] if field else (), members=_members(error))
+
+
+def _members(error: errors.PaymentsError) -> dict[str, Any]:
+    """Return the members that some problem documents have beside the usual ones."""
+    match error:
+        case errors.PaymentInProgress() | errors.OrderAlreadyPaid() if error.payment_id:
+            return {"payment_id": str(error.payment_id)}
+        case errors.RefundExceedsBalance():
+            return {"refundable_amount": error.refundable_amount}
+        case _:
+            return {}
 
 
 def install(app: FastAPI) -> None:

@@ -33,6 +33,10 @@ class Code(StrEnum):
     PAYMENT_IN_PROGRESS = "payment_in_progress"
     ORDER_ALREADY_PAID = "order_already_paid"
     PAYMENT_NOT_CANCELLABLE = "payment_not_cancellable"
+    PAYMENT_NOT_CAPTURABLE = "payment_not_capturable"
+    PAYMENT_NOT_REFUNDABLE = "payment_not_refundable"
+    REFUND_EXCEEDS_BALANCE = "refund_exceeds_balance"
+    REFUND_NOT_CANCELLABLE = "refund_not_cancellable"
     DELIVERY_IN_PROGRESS = "delivery_in_progress"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -67,6 +71,10 @@ KINDS: dict[Code, Kind] = {
     Code.PAYMENT_IN_PROGRESS: Kind(409, "The order has a payment in progress"),
     Code.ORDER_ALREADY_PAID: Kind(409, "The order is already paid"),
     Code.PAYMENT_NOT_CANCELLABLE: Kind(409, "The payment can no longer be cancelled"),
+    Code.PAYMENT_NOT_CAPTURABLE: Kind(409, "The payment cannot be captured"),
+    Code.PAYMENT_NOT_REFUNDABLE: Kind(409, "The payment cannot be refunded"),
+    Code.REFUND_EXCEEDS_BALANCE: Kind(409, "The refund exceeds what can be refunded of the payment"),
+    Code.REFUND_NOT_CANCELLABLE: Kind(409, "The refund can no longer be cancelled"),
     Code.DELIVERY_IN_PROGRESS: Kind(409, "The delivery is being sent right now"),
     Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
     Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be application/json in UTF-8, without a content coding"),

@@ -9,7 +9,12 @@ PaymentsError
 │   ├── PaymentInProgress       the order has a live payment that is not settled
 │   ├── OrderAlreadyPaid        the order has a completed payment
 │   ├── PaymentNotCancellable   the payment is no longer PENDING
+│   ├── PaymentNotCapturable    the payment is not AUTHORIZED, or its authorization is over
+│   ├── PaymentNotRefundable    the payment has a status in which it is never refunded
+│   ├── RefundExceedsBalance    less is refundable than was asked for
+│   ├── RefundNotCancellable    the refund is no longer PENDING
 │   ├── PaymentMethodUnusable   unknown, foreign, deleted or expired
+│   ├── CaptureMethodUnusable   a payment method that cannot be captured later
 │   ├── OlderWorkers            a worker of an older version would do the request wrong
 │   ├── PaymentMethodLimit      the user has as many as allowed
 │   ├── IdempotencyKeyReused    same key, other request
@@ -83,6 +88,36 @@ class PaymentNotCancellable(Refused):
     """The payment has left PENDING for another status than CANCELLED."""
 
 
+class PaymentNotCapturable(Refused):
+    """The payment is not AUTHORIZED, or its authorization is over."""
+
+
+class PaymentNotRefundable(Refused):
+    """Nothing of the payment is captured, or all of it is refunded."""
+
+
+class RefundExceedsBalance(Refused):
+    """Less than the client asked for can be refunded: `refundable_amount`, in minor units."""
+
+    def __init__(self, refundable_amount: int, text: str) -> None:
+        super().__init__(text)
+        self.refundable_amount = refundable_amount
+
+
+class RefundNotCancellable(Refused):
+    """The refund has left PENDING."""
+
+
+class CaptureMethodUnusable(Refused):
+    """The payment method is charged at once, so it cannot be captured later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A debit card is charged at once and cannot be captured later. Leave out capture_method, or choose a "
+            "credit card or a PayPal account."
+        )
+
+
 class PaymentMethodUnusable(Refused):
     """The payment method is unknown, another user's, deleted or expired.
 
@@ -93,10 +128,10 @@ class PaymentMethodUnusable(Refused):
 class OlderWorkers(Refused):
     """A worker of an older version is alive, which would do what was asked otherwise than this version."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "this test value") -> None:
         super().__init__(
-            "A worker of an older version is still running and does not know this test value. Try again when the "
-            "upgrade has ended."
+            f"A worker of an older version is still running and does not know {what}. Try again when the upgrade has "
+            "ended."
         )
 
 

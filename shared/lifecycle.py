@@ -252,13 +252,14 @@ class DeliveryStatus(StrEnum):
     """Claimed by a worker, which sends it and records the attempt. If that worker dies, the lease ends and another one
     sends it again: the receiver recognises it by its id."""
     DELIVERED = "delivered"
-    """The receiver answered 2xx, or the order is confirmed. Only a resend moves it on."""
+    """The receiver answered 2xx, or the order is confirmed or cancelled. Only a resend moves it on."""
     EXHAUSTED = "exhausted"
-    """No attempt of the schedule succeeded, the receiver answered 410, the order was cancelled, or the secret of the
-    endpoint cannot be decrypted. Only a resend moves it on."""
+    """No attempt of the schedule succeeded, the receiver answered 410, the order can no longer be updated, or the
+    secret of the endpoint cannot be decrypted. Only a resend moves it on."""
     CANCELLED = "cancelled"
-    """Its endpoint was disabled or deleted, or its receiver is gone. An attempt that was running meanwhile makes it
-    `delivered` if the receiver accepts it. Otherwise only a resend moves it on, once the endpoint is enabled."""
+    """Its endpoint was disabled or deleted, its receiver is gone, or the order must not be updated any more. An attempt
+    that was running meanwhile makes it `delivered` if the receiver accepts it. Otherwise only a resend moves it on,
+    once the endpoint is enabled."""
 
 
 OPEN_DELIVERY = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)

@@ -12,17 +12,19 @@ from api.main import create_app
 from api.paths import PLATFORM_PREFIX, PREFIX
 from api.state import Api
 from shared.config.settings import Settings, load_settings
+from shared.payments.outcomes import ClaimOutcome
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, added, card, created_key, order
+from tests.support.api_client import APPROVED, RunningApi, added, card, created_key, order, settled
+from tests.support.money import AUTHORIZED
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
-# What each client is answered. The objects are: a payment, method, callback or delivery of `user` (the payment created
-# by them, or by `service` for them), or an endpoint of `service`. `sees` and `not` are 200 with and without the object
-# in the list. 404 is the answer to whatever is not theirs: not even that it exists is shown. (An admin's 404 for the
-# last verification says that there was none.) 409+ names the payment of the order and 409 does not. The same card again
-# is 200. Where two answers stand, the second is that of SERVICE_SCOPE=created. `other_s` has an API key, the other
-# clients have tokens.
+# What each client is answered. The objects are: a payment, method, refund, callback or delivery of `user` (the payment
+# created by them, or by `service` for them where it is `ordered`), or an endpoint of `service`. `sees` and `not` are
+# 200 with and without the object in the list. 404 is the answer to whatever is not theirs: not even that it exists is
+# shown. (An admin's 404 for the last verification says that there was none.) 409+ names the payment of the order and
+# 409 does not. The same card again is 200. Where two answers stand, the second is that of SERVICE_SCOPE=created.
+# `other_s` has an API key, the other clients have tokens.
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -52,6 +54,22 @@ GET    /payments/{payment_id}/deliveries     payment           401  200  404   2
 GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         payment           401  200  404   200/404 200/404 200
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     200/404 200
+POST   /payments/{payment_id}/cancel         held              401  202  404   202/404 202/404 202
+POST   /payments/{payment_id}/capture        held              401  403  404   202/404 202/404 202
+POST   /payments/{payment_id}/capture        held_ordered      401  403  404   202     202/404 202
+POST   /payments/{payment_id}/refunds        charged           401  403  404   202/404 202/404 202
+POST   /payments/{payment_id}/refunds        charged_ordered   401  403  404   202     202/404 202
+GET    /payments/{payment_id}/refunds        refunded          401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/refunds        refunded_ordered  401  200  404   200     200/404 200
+
+GET    /refunds                              refund            401  sees not   sees/not sees/not sees
+GET    /refunds                              refund_ordered    401  sees not   sees    sees/not sees
+GET    /refunds/{refund_id}                  refund            401  200  404   200/404 200/404 200
+GET    /refunds/{refund_id}                  refund_ordered    401  200  404   200     200/404 200
+GET    /refunds/{refund_id}/history          refund            401  200  404   200/404 200/404 200
+GET    /refunds/{refund_id}/history          refund_ordered    401  200  404   200     200/404 200
+POST   /refunds/{refund_id}/cancel           refund            401  403  404   200/404 200/404 200
+POST   /refunds/{refund_id}/cancel           refund_ordered    401  403  404   200     200/404 200
 
 POST   /payment-methods                      -                 401  201  201   201     201     201
 GET    /test-methods                         -                 401  200  200   200     200     200
@@ -95,6 +113,7 @@ ON_THE_PLATFORM = {
     "/payments": "/payments",
     "/payment-methods": "/payments/methods",
     "/test-methods": "/payments/test-methods",
+    "/refunds": "/payments/refunds",
 }
 # The user whom a request on such an object names in its query or its body.
 NAMED = {"filtered": "1", "named_method": "1", "misnamed_method": "2"}
@@ -166,6 +185,7 @@ class Things:
     """Makes what an operation is tried on; every try gets a new one."""
 
     def __init__(self, running_api: RunningApi) -> None:
+        self._database = running_api.database
         self.user = running_api.user(1)
         self.service = running_api.service("shop")
         self.admin = running_api.admin("root")
@@ -180,12 +200,49 @@ class Things:
         return {"method_id": await added(self.user)}
 
     async def payment(self, **changes: Any) -> dict[str, str]:
-        answer = await self.user.post("/payments", json=order(await added(self.user), **changes))
-        return {"payment_id": answer.json()["id"]}
+        return await self._payment_of(self.user, **changes)
 
     async def ordered(self) -> dict[str, str]:
-        body = order(await added(self.user), user_id="1")
-        return {"payment_id": (await self.service.post("/payments", json=body)).json()["id"]}
+        return await self._payment_of(self.service, user_id="1")
+
+    async def held(self) -> dict[str, str]:
+        return await self._settled(self._payment_of(self.user, capture_method="manual"), AUTHORIZED)
+
+    async def held_ordered(self) -> dict[str, str]:
+        held = self._payment_of(self.service, capture_method="manual", user_id="1")
+        return await self._settled(held, AUTHORIZED)
+
+    async def charged(self) -> dict[str, str]:
+        return await self._settled(self._payment_of(self.user), APPROVED)
+
+    async def charged_ordered(self) -> dict[str, str]:
+        return await self._settled(self._payment_of(self.service, user_id="1"), APPROVED)
+
+    async def refunded(self) -> dict[str, str]:
+        return await self._refunded(self.charged())
+
+    async def refunded_ordered(self) -> dict[str, str]:
+        return await self._refunded(self.charged_ordered())
+
+    async def refund(self) -> dict[str, str]:
+        return {"refund_id": (await self._refunded(self.charged()))["refund_id"]}
+
+    async def refund_ordered(self) -> dict[str, str]:
+        return {"refund_id": (await self._refunded(self.charged_ordered()))["refund_id"]}
+
+    async def _payment_of(self, client: httpx.AsyncClient, **changes: Any) -> dict[str, str]:
+        answer = await client.post("/payments", json=order(await added(self.user), **changes))
+        return {"payment_id": answer.json()["id"]}
+
+    async def _settled(self, making: Awaitable[dict[str, str]], outcome: ClaimOutcome) -> dict[str, str]:
+        made = await making
+        await settled(self._database, made["payment_id"], outcome)
+        return made
+
+    async def _refunded(self, making: Awaitable[dict[str, str]]) -> dict[str, str]:
+        made = await making
+        answer = await self.admin.post("/payments/{payment_id}/refunds".format(**made))
+        return {**made, "refund_id": answer.json()["id"]}
 
     async def taken_order(self) -> dict[str, str]:
         return await self._with_order_id(self.payment)
@@ -235,7 +292,7 @@ class Things:
 
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
         """What is sent: right in everything but, perhaps, its sender."""
-        if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend")):
+        if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend", "/capture", "/refunds")):
             return None
         if row.method == "PATCH":
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}

@@ -16,7 +16,14 @@ from api.cards import (
     passes_luhn,
 )
 from shared.lifecycle import FailureCode
-from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
+from shared.simulation.scenarios import (
+    ALWAYS_APPROVED,
+    CardChecks,
+    RefundScenario,
+    Scenario,
+    read_scenario,
+    scenario_members,
+)
 
 SUCCESS_CARDS = [
     ("4242424242424242", "visa"),
@@ -30,6 +37,15 @@ SUCCESS_CARDS = [
     ("6200000000000005", "unionpay"),
 ]
 
+CARDS_WITH_A_DIFFERENCE = {
+    "4000000000005126": Scenario(None, refund=RefundScenario.DECLINED),
+    "4000000000007726": Scenario(None, refund=RefundScenario.SLOW),
+    "4000000000000101": Scenario(None, checks=CardChecks("Y", "N")),
+    "4000000000000036": Scenario(None, checks=CardChecks("A", "M")),
+    "4000000000000028": Scenario(None, checks=CardChecks("Z", "M")),
+    "4000000000000010": Scenario(None, checks=CardChecks("N", "M")),
+    "4000000000000044": Scenario(None, checks=CardChecks("U", "M")),
+}
 FAILING_CARDS = [
     ("4000000000000002", "card_declined"),
     ("4000000000000341", "card_declined"),
@@ -65,8 +81,18 @@ def test_a_failing_test_card_is_accepted_and_names_its_failure(number: str, fail
     assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], Scenario(FailureCode(failure)))
 
 
+@pytest.mark.parametrize(("number", "scenario"), CARDS_WITH_A_DIFFERENCE.items())
+def test_a_card_that_differs_later_is_approved(number: str, scenario: Scenario) -> None:
+    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], scenario)
+    assert scenario.failure is None
+    assert not scenario.is_known_to_0_1
+    assert read_scenario(scenario_members(scenario)) == scenario
+
+
 def test_there_are_no_other_test_cards() -> None:
-    assert set(CARD_SCENARIOS) == {"4242424242424242", *(number for number, _ in FAILING_CARDS)}
+    assert set(CARD_SCENARIOS) == {
+        "4242424242424242", *(number for number, _ in FAILING_CARDS), *CARDS_WITH_A_DIFFERENCE,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from api.faults import PATTERNS
 from tests.support.api_client import RunningApi, added, card, order, paypal
+from tests.support.money import authorized, charged
 from tests.support.sentences import check_sentences
 
 pytest_plugins = ["tests.support.api_fixtures"]
@@ -66,7 +67,7 @@ def check_voice(answer: httpx.Response) -> list[str]:
     return [error["pointer"] for error in document.get("errors", ())]
 
 
-async def bodies(admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """A valid body of each kind for every operation with a body, and the path to send it to."""
     endpoint = {"name": "a", "url": "https://x.example/", "event_types": ["payment.failed"]}
     endpoint_id = (await admin.post("/webhook-endpoints", json=endpoint)).json()["id"]
@@ -75,8 +76,14 @@ async def bodies(admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str
     intent |= {"callback_url": "https://x.example/", "user_id": "root"}
     new_card = card(cardholder_name="c") | {"user_id": "root", "display_name": "d", "is_default": True}
     new_account = paypal(user_id="root", display_name="d", is_default=True)
+    held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
     return {
-        "post /payments": ("/payments", [intent]),
+        "post /payments": ("/payments", [intent | {"capture_method": "automatic"}]),
+        "post /payments/{payment_id}/capture": (f"/payments/{held['id']}/capture", [{"amount": 1}]),
+        "post /payments/{payment_id}/refunds": (
+            f"/payments/{done['id']}/refunds",
+            [{"amount": 1, "reason": "other", "metadata": {"a": "b"}}],
+        ),
         "post /payment-methods": ("/payment-methods", [new_card, new_account]),
         "patch /payment-methods/{method_id}": (
             f"/payment-methods/{method_id}",
@@ -108,7 +115,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 async def test_every_wrong_value_of_every_member_is_answered_in_sentences(
     running_api: RunningApi, admin: httpx.AsyncClient
 ) -> None:
-    document, known = await document_of(running_api), await bodies(admin)
+    document, known = await document_of(running_api), await bodies(running_api, admin)
     with_body = {key: operation for key, operation in operations(document) if "requestBody" in operation}
     assert with_body.keys() == known.keys()
     for key, operation in with_body.items():
@@ -136,7 +143,7 @@ async def sent(client: httpx.AsyncClient, key: str, path: str, body: Any) -> htt
 async def test_every_body_that_is_no_object_is_answered_in_sentences(
     running_api: RunningApi, admin: httpx.AsyncClient
 ) -> None:
-    for key, (path, _) in (await bodies(admin)).items():
+    for key, (path, _) in (await bodies(running_api, admin)).items():
         for value in NO_BODIES:
             answer = await sent(admin, key, path, value)
             check_voice(answer)

@@ -14,7 +14,7 @@ from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType
 from shared.payments.outcomes import Approved, Declined
 from shared.payments.payment import Payment
-from shared.simulation.scenarios import Scenario
+from shared.simulation.scenarios import Scenario, scenario_members
 from tests.support.gateways import Naps, gateway_over, payment_with
 from tests.support.rows import ledger_entries
 from worker.gateway.answers import paypal_fee
@@ -192,3 +192,15 @@ async def test_each_try_takes_its_own_time(ledger: Ledger) -> None:
     for number, nap in enumerate(naps):
         await gateway_over(ledger, sleep=nap).charge(payment_with(order_id="order-1", gateway_tries=number))
     assert len({sum(nap.taken) for nap in naps}) == 3
+
+
+@pytest.mark.parametrize("scenario", [scenario for scenario in CARD_SCENARIOS.values() if scenario.checks])
+async def test_a_card_with_named_results_of_its_checks_is_approved_with_them(
+    ledger: Ledger, scenario: Scenario
+) -> None:
+    payment = payment_with(MethodType.CREDIT_CARD)
+    named = replace(payment, method={**payment.method, **scenario_members(scenario)})
+    answer = await gateway_over(ledger, success_rate=0).charge(named)
+    assert isinstance(answer, Approved)
+    assert scenario.checks is not None
+    assert answer.details.items() >= scenario.checks.to_json().items()

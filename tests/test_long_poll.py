@@ -17,6 +17,7 @@ from shared.broker.client import SETTLED_CHANNEL, Broker, open_broker
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable
+from shared.payments.find import find_many
 from shared.runtime import Runtime
 from tests.support.api_client import (
     APPROVED,
@@ -354,7 +355,7 @@ async def test_a_message_ends_a_wait_sooner_than_the_next_look(runtime: Runtime,
         await subscribed(running_api.settings.redis_url or "")
         for _ in range(rounds):
             payment = await paid(user)
-            async with long_polls.subscribe(UUID(payment["id"])) as waiter:
+            async with long_polls.subscribe(UUID(payment["id"]), find_many) as waiter:
                 assert waiter is not None
                 await settled(runtime.database, payment["id"], APPROVED)
                 began = monotonic()
@@ -373,7 +374,7 @@ async def test_without_redis_a_look_a_second_finds_what_has_ended(runtime: Runti
     payment = await paid(running_api.user())
     async with (
         running_polls(runtime.database, nowhere) as long_polls,
-        long_polls.subscribe(UUID(payment["id"])) as waiter,
+        long_polls.subscribe(UUID(payment["id"]), find_many) as waiter,
     ):
         assert waiter is not None
         await settled(runtime.database, payment["id"], DECLINED)
@@ -394,7 +395,7 @@ async def test_long_polls_survive_redis_and_subscribe_again(
             await subscribed(valkey.url)
             valkey.kill()
             payment = await paid(user)
-            async with long_polls.subscribe(UUID(payment["id"])) as waiter:
+            async with long_polls.subscribe(UUID(payment["id"]), find_many) as waiter:
                 await settled(runtime.database, payment["id"], APPROVED)
                 assert waiter is not None
                 assert await asyncio.wait_for(waiter, 10) is not None
@@ -410,7 +411,7 @@ async def test_strange_messages_on_the_channel_are_ignored(
     async with (
         Redis.from_url(redis_url) as stranger,
         running_polls(runtime.database, runtime.broker) as long_polls,
-        long_polls.subscribe(UUID(payment["id"])) as waiter,
+        long_polls.subscribe(UUID(payment["id"]), find_many) as waiter,
     ):
         await subscribed(redis_url)
         for message in (b"", b"x", b"\xff", b"1", b"null", b"{}", b'["x"]', b"[1, null]", b'{"a": 1}', b"[[]]"):
@@ -432,7 +433,9 @@ async def test_one_query_serves_all_whose_payments_settled_together(runtime: Run
         long_polls = await stack.enter_async_context(running_polls(counting, runtime.broker))
         await subscribed(running_api.settings.redis_url or "")
         all_waiters = [
-            await stack.enter_async_context(long_polls.subscribe(payment_id)) for payment_id in ids for _ in range(5)
+            await stack.enter_async_context(long_polls.subscribe(payment_id, find_many))
+            for payment_id in ids
+            for _ in range(5)
         ]
         await runtime.broker.notify_settled(ids)
         ended = await asyncio.gather(*(waiter for waiter in all_waiters if waiter))
@@ -445,7 +448,7 @@ async def test_a_payment_that_has_not_ended_ends_no_wait(runtime: Runtime, runni
     counting = Scripted(runtime.database)
     async with (
         running_polls(counting, runtime.broker) as long_polls,
-        long_polls.subscribe(UUID(payment["id"])) as waiter,
+        long_polls.subscribe(UUID(payment["id"]), find_many) as waiter,
     ):
         await subscribed(running_api.settings.redis_url or "")
         await claimed(runtime.database, payment["id"])
@@ -458,14 +461,14 @@ async def test_a_payment_that_has_not_ended_ends_no_wait(runtime: Runtime, runni
 async def test_there_is_capacity_again_when_a_waiter_leaves(runtime: Runtime, running_api: RunningApi) -> None:
     payment_id = UUID((await paid(running_api.user()))["id"])
     long_polls = LongPolls(runtime.database, runtime.broker, capacity=1)
-    async with long_polls.subscribe(payment_id) as first:
+    async with long_polls.subscribe(payment_id, find_many) as first:
         assert first is not None
-        async with long_polls.subscribe(payment_id) as second:
+        async with long_polls.subscribe(payment_id, find_many) as second:
             assert second is None
-    async with long_polls.subscribe(payment_id) as third:
+    async with long_polls.subscribe(payment_id, find_many) as third:
         assert third is not None
     # A payment whose last waiter has left would be read every second, for ever, and nothing else would show it.
-    assert long_polls._waiters == {}
+    assert long_polls._subscriptions == {}
 
 
 class Failing(Scripted):
@@ -488,7 +491,7 @@ async def test_long_polls_outlive_a_database_that_is_away(runtime: Runtime, runn
     failing = Failing(runtime.database)
     async with (
         running_polls(failing, runtime.broker) as long_polls,
-        long_polls.subscribe(UUID(payment["id"])) as waiter,
+        long_polls.subscribe(UUID(payment["id"]), find_many) as waiter,
     ):
         await eventually(lambda: failing.reads)
         failing.is_failing = False
@@ -499,9 +502,9 @@ async def test_long_polls_outlive_a_database_that_is_away(runtime: Runtime, runn
 async def test_at_shutdown_every_wait_ends_and_none_begins(runtime: Runtime) -> None:
     long_polls = LongPolls(runtime.database, runtime.broker, capacity=10)
     payment_id = UUID("0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f00")
-    async with long_polls.subscribe(payment_id) as waiter:
+    async with long_polls.subscribe(payment_id, find_many) as waiter:
         assert waiter is not None
         long_polls.cancel_all()
         assert await waiter is None
-        async with long_polls.subscribe(payment_id) as late:
+        async with long_polls.subscribe(payment_id, find_many) as late:
             assert late is None

@@ -4,29 +4,19 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from sqlalchemy import select
 
-from api.main import create_app
-from api.openapi.document import describe
 from api.schemas.events import Event, EventData
 from api.schemas.payments import Payment
-from api.state import Api
-from shared.config.settings import load_settings
+from api.schemas.refunds import Refund
 from shared.database.tables import events
 from shared.event_types import EventType
-from shared.runtime import open_runtime
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
 from tests.support.models import strict
+from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, refund_ended
 
-pytest_plugins = ["tests.support.api_fixtures"]
-
-
-@pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    runtime = open_runtime(load_settings(database_url="postgresql://127.0.0.1:1/x", redis_url="redis://127.0.0.1:1"))
-    return describe(create_app(Api(runtime)))
+pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"]
 
 
 def test_every_type_of_event_is_described_with_an_example(document: dict[str, Any]) -> None:
@@ -50,6 +40,15 @@ async def test_what_is_sent_is_what_the_model_says(
     await settled(running_api.database, payments[0]["id"], APPROVED)
     await settled(running_api.database, payments[1]["id"], DECLINED)
     assert (await user.post(f"/payments/{payments[2]['id']}/cancel")).status_code == 200
+    held = await authorized(user, running_api.database)
+    assert (await service.post(f"/payments/{held['id']}/capture")).status_code == 202
+    await settled(running_api.database, held["id"], CAPTURE_DECLINED)
+    path = f"/payments/{payments[0]['id']}/refunds"
+    refund_ids = [(await service.post(path, json={"amount": amount})).json()["id"] for amount in (1, 2, 3)]
+    await refund_ended(running_api.database, refund_ids[0])
+    await refund_ended(running_api.database, refund_ids[1], REFUND_DECLINED)
+    assert (await service.post(f"/refunds/{refund_ids[2]}/cancel")).status_code == 200
+    await refund_ended(running_api.database, (await service.post(path)).json()["id"])
     async with running_api.database.read() as connection:
         found = (await connection.execute(select(events.c.type, events.c.body))).all()
     assert {row.type for row in found} == set(EventType) - {EventType.ORDER_CONFLICT}
@@ -59,3 +58,9 @@ async def test_what_is_sent_is_what_the_model_says(
         strict(EventData).model_validate(body["data"])
         strict(Payment).model_validate(body["data"]["payment"])
         assert body["data"]["payment"].keys() == Payment.model_fields.keys()
+        is_of_refund = row.type.startswith("refund.") or row.type.endswith("refunded")
+        members = {"payment", "sequence"} | ({"refund_id", "refund"} if is_of_refund else set())
+        assert body["data"].keys() == members
+        if is_of_refund:
+            strict(Refund).model_validate(body["data"]["refund"])
+            assert body["data"]["refund_id"] == body["data"]["refund"]["id"]

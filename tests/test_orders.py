@@ -19,7 +19,8 @@ from shared.upstream.client import UpstreamClient
 from tests.support.receivers import a_payment, answering, receiver
 from tests.support.upstreams import NEXT, Order, running
 from tests.support.upstreams import OrderService as StandinService
-from worker.orders import Confirmation, NotPayable, OrderService, OrderStatus, Payable
+from worker.order_updates import CONFIRM, OrderStatus, UpdateResult
+from worker.orders import NotPayable, OrderService, Payable
 
 SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 
@@ -212,7 +213,7 @@ async def test_an_answer_that_is_not_the_order_decides_nothing(body: bytes) -> N
     async with receiver(answering(200, body)) as strange, orders_at(strange.url.removesuffix("/hook")) as orders:
         with pytest.raises(UpstreamUnavailable):
             await orders.check(payment_for("1"))
-        assert (await orders.confirm("1", notes="", correlation_id=None)).error is not None
+        assert (await orders.update("1", CONFIRM, notes="", correlation_id=None)).error is not None
         # Nothing was changed.
         assert {request.path for request in strange.requests} == {"/orders/1"}
 
@@ -244,9 +245,9 @@ async def test_every_request_has_a_token_of_its_own_that_is_soon_over(
     payment = replace(payment_for(service.place()), correlation_id="shop-4711")
     with capture_logs() as logs:
         await orders.check(payment)
-        await orders.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
+        await orders.update(payment.order_id, CONFIRM, notes="Paid", correlation_id="shop-4711")
         service.failing = 503
-        await orders.confirm(payment.order_id, notes="Paid", correlation_id="shop-4711")
+        await orders.update(payment.order_id, CONFIRM, notes="Paid", correlation_id="shop-4711")
     for request in service.requests:
         claims = jwt.decode(request.token, SECRET, algorithms=["HS256"])
         assert time() < claims.pop("exp") <= time() + 300
@@ -259,7 +260,7 @@ async def test_every_request_has_a_token_of_its_own_that_is_soon_over(
 
 async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: StandinService, orders: OrderService) -> None:
     for order_id in ("1/status", "a b", "ü", "?", "#", "%2F", "..;"):
-        await orders.confirm(order_id, notes="", correlation_id=None)
+        await orders.update(order_id, CONFIRM, notes="", correlation_id=None)
     assert [request.path for request in service.requests] == [
         "/orders/1%2Fstatus", "/orders/a%20b", "/orders/%C3%BC", "/orders/%3F", "/orders/%23", "/orders/%252F",
         "/orders/..%3B",
@@ -270,7 +271,7 @@ async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: StandinS
 async def test_an_id_that_would_lead_elsewhere_is_asked_about_nowhere(
     service: StandinService, orders: OrderService, order_id: str
 ) -> None:
-    confirmation = await orders.confirm(order_id, notes="", correlation_id=None)
+    confirmation = await orders.update(order_id, CONFIRM, notes="", correlation_id=None)
     assert confirmation.order_status is None
     assert "no address" in (confirmation.error or "")
     assert service.requests == []
@@ -279,12 +280,12 @@ async def test_an_id_that_would_lead_elsewhere_is_asked_about_nowhere(
 # -- it was paid
 
 
-def is_done(confirmation: Confirmation) -> bool:
+def is_done(confirmation: UpdateResult) -> bool:
     return confirmation.error is None
 
 
-async def confirmed(orders: OrderService, order: Order, notes: str = "Paid") -> Confirmation:
-    return await orders.confirm(str(order.id), notes=notes, correlation_id=None)
+async def confirmed(orders: OrderService, order: Order, notes: str = "Paid") -> UpdateResult:
+    return await orders.update(str(order.id), CONFIRM, notes=notes, correlation_id=None)
 
 
 async def test_a_pending_order_is_confirmed_with_a_note(service: StandinService, orders: OrderService) -> None:

@@ -11,10 +11,12 @@ from api.schemas import operations as operation_models
 from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
 from api.schemas import problems as problem_models
+from api.schemas import refunds as refund_models
 from api.schemas import webhooks as webhook_models
 from shared.lifecycle import PaymentStatus
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, card, order, paid, paypal, settled
 from tests.support.models import strict
+from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, charged, refund_ended
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -35,6 +37,16 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
     cancelled = await user.post(f"/payments/{payments[2]['id']}/cancel")
     accepted = await user.post("/payments", json=order(await added(user)))
     path = f"/payments/{payments[0]['id']}"
+    held, voided = [await authorized(user, running_api.database) for _ in range(2)]
+    capture = await service.post(f"/payments/{held['id']}/capture", json={"amount": 1})
+    await settled(running_api.database, held["id"], CAPTURE_DECLINED)
+    parts = [await service.post(f"{path}/refunds", json={"amount": amount}) for amount in (1, 2, 3)]
+    refunds = [f"/refunds/{part.json()['id']}" for part in parts]
+    await refund_ended(running_api.database, parts[0].json()["id"])
+    await refund_ended(running_api.database, parts[1].json()["id"], REFUND_DECLINED)
+    _, whole = [await charged(user, running_api.database) for _ in range(2)]
+    all_of_it = await service.post(f"/payments/{whole['id']}/refunds")
+    await refund_ended(running_api.database, all_of_it.json()["id"])
     delivery = (await user.get(f"{path}/deliveries")).json()["deliveries"][0]
     answers: list[tuple[httpx.Response, type[BaseModel]]] = [
         (made, webhook_models.EndpointWithSecret),
@@ -52,6 +64,16 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
         (await user.get("/payments"), payment_models.PaymentList),
         (await user.get(f"{path}/status"), payment_models.PaymentStatusAnswer),
         (await user.get(f"{path}/history"), payment_models.PaymentHistory),
+        (capture, payment_models.Payment),
+        (await user.get(f"/payments/{held['id']}"), payment_models.Payment),
+        (await user.post(f"/payments/{voided['id']}/cancel"), payment_models.Payment),
+        (parts[0], refund_models.Refund),
+        *[(await user.get(refund), refund_models.Refund) for refund in refunds],
+        (await service.post(f"{refunds[2]}/cancel"), refund_models.Refund),
+        (await user.get(f"{refunds[0]}/history"), refund_models.RefundHistory),
+        (await user.get(f"{path}/refunds"), refund_models.RefundsOfPayment),
+        (await user.get("/refunds"), refund_models.RefundList),
+        (await service.post(f"{path}/refunds", json={"amount": 1585}), problem_models.ProblemDocument),
         (await user.get(f"{path}/deliveries"), webhook_models.PaymentDeliveries),
         (await user.post(f"/webhook-deliveries/{delivery['id']}/resend"), webhook_models.Delivery),
         (await user.get("/callback-secret"), webhook_models.CallbackSecret),
@@ -65,7 +87,7 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
         strict(model).model_validate_json(answer.content)
         check_headers(document, answer)
     statuses = {payment["status"] for payment in (await user.get("/payments")).json()["payments"]}
-    assert statuses == set(PaymentStatus) - {"PROCESSING"}
+    assert statuses == set(PaymentStatus)
 
 
 def check_headers(document: dict[str, Any], answer: httpx.Response) -> None:
@@ -80,14 +102,22 @@ def check_headers(document: dict[str, Any], answer: httpx.Response) -> None:
 
 
 async def test_no_answer_has_a_member_that_its_model_does_not_know(
-    running_api: RunningApi, user: httpx.AsyncClient
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
     payment = await paid(user)
     await settled(running_api.database, payment["id"], APPROVED)
     shown = (await user.get(f"/payments/{payment['id']}")).json()
     assert set(shown) == set(payment_models.Payment.model_fields)
     assert set(shown["payment_method_details"]) <= set(payment_models.MethodDetails.model_fields)
+    refunded = (await service.post(f"/payments/{payment['id']}/refunds")).json()
+    assert set(refunded) == set(refund_models.Refund.model_fields)
     history = (await user.get(f"/payments/{payment['id']}/history")).json()["history"]
     assert {frozenset(move) for move in history} == {frozenset(payment_models.HistoryEntry.model_fields)}
+    for move in history:
+        strict(payment_models.HistoryMetadata).model_validate(move["metadata"])
+    strict(payment_models.GatewayDetails).model_validate(shown["gateway_details"])
     methods = (await user.get("/payment-methods")).json()["payment_methods"]
     assert set(methods[0]) == set(method_models.Method.model_fields)
+    ready_made = (await user.get("/test-methods")).json()["test_methods"]
+    for method in (*methods, *ready_made):
+        strict(method_models.MaskedDetails).model_validate(method["masked_details"])

@@ -95,6 +95,7 @@ def a_delivery(*, correlation_id: str | None = None) -> ClaimedDelivery:
         endpoint_id=new_id(),
         correlation_id=correlation_id,
         url="https://shop.example/",
+        event_type="payment.completed",
         order_id="1042",
         body=BODY,
         encrypted_secret="gAAAAencrypted",

@@ -68,6 +68,7 @@ class WorkerProcess:
             charger,
             self._publisher,
             repayer=Repayer(gateway, rules),
+            cancels_orders=settings.cancels_orders,
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
             sender=self.pool,
@@ -194,7 +195,7 @@ def _charge_rules(settings: Settings) -> ChargeRules:
 def open_pool(
     runtime: Runtime, orders: OrderService | None = None, addresses: ServiceAddresses | None = None
 ) -> DeliveryPool:
-    """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is confirmed.
+    """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is updated.
 
     `addresses` are those of our own services. Where an address is not known, its port is closed at every address that
     is not public.
@@ -219,7 +220,14 @@ def open_pool(
         replace(each, addresses=known, closes_unknown=True)
         for each in (runtime.address_policy, runtime.user_address_policy)
     )
-    return DeliveryPool(runtime.database, attempts, rules, policy, user_policy=user_policy)
+    return DeliveryPool(
+        runtime.database,
+        attempts,
+        rules,
+        policy,
+        user_policy=user_policy,
+        refunds_conflicts=settings.order_conflict == "refund",
+    )
 
 
 def _open_order_service(settings: Settings) -> tuple[UpstreamClient | None, OrderService | None]:

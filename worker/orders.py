@@ -1,4 +1,4 @@
-"""The order service as the worker uses it: check that an order may be paid, and confirm an order that was paid.
+"""The order service as the worker uses it: check that an order may be paid, confirm it when it was, or cancel it.
 
 The service was observed to answer otherwise than one expects: every error is a 500, amounts are JSON numbers in major
 units, a paid order is CONFIRMED, and an update that succeeded is answered 500 when it is repeated. So one 500
@@ -6,14 +6,11 @@ proves nothing here, and an order is read before and after it is changed.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, NoReturn, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import jwt
@@ -25,6 +22,8 @@ from shared.lifecycle import FailureCode
 from shared.money import in_major_units
 from shared.payments.payment import Payment
 from shared.upstream.client import Reply, UpstreamClient
+from worker.order_answers import Order, parse_order
+from worker.order_updates import OrderStatus, OrderUpdate, UpdateResult
 
 log = structlog.get_logger(__name__)
 
@@ -38,26 +37,6 @@ DOT_SEGMENTS = frozenset({".", ".."})
 TOKEN_LIVES_S = 300
 SERVICE_EMAIL = "payments@payment-service.internal"
 NOTES_CHARS_MAX = 500
-
-
-class OrderStatus(StrEnum):
-    """The status of an order, in the words of the order service."""
-
-    PENDING = "PENDING"
-    CONFIRMED = "CONFIRMED"
-    PROCESSING = "PROCESSING"
-    SHIPPED = "SHIPPED"
-    DELIVERED = "DELIVERED"
-    CANCELLED = "CANCELLED"
-
-
-CONFIRMED_OR_LATER = frozenset(
-    {OrderStatus.CONFIRMED, OrderStatus.PROCESSING, OrderStatus.SHIPPED, OrderStatus.DELIVERED}
-)
-WHY_NOT_CONFIRMED = {
-    OrderStatus.PENDING: "the order is not confirmed",
-    OrderStatus.CANCELLED: "the order was cancelled: it can never be confirmed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +54,6 @@ class NotPayable:
 type OrderCheck = Payable | NotPayable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
-    """The result of one attempt to confirm an order.
-
-    `order_status` is the status after the attempt, None if it could not be read. `error` is None if the order is
-    confirmed. `status_code` and `body` are those of the answer that says most about the attempt.
-    """
-
-    order_status: OrderStatus | None
-    status_code: int | None = None
-    error: str | None = None
-    body: bytes = field(default=b"", repr=False)
-
-
 class OrderChecker(Protocol):
     """Checks the orders that payments are for."""
 
@@ -98,24 +63,16 @@ class OrderChecker(Protocol):
 
 
 class OrderNotifier(Protocol):
-    """Tells the order service that orders are paid."""
+    """Tells the order service what became of the payments of orders."""
 
-    async def confirm(self, order_id: str, *, notes: str, correlation_id: str | None) -> Confirmation:
-        """Make the order CONFIRMED, unless it already is or never can be.
+    async def update(
+        self, order_id: str, update: OrderUpdate, *, notes: str, correlation_id: str | None
+    ) -> UpdateResult:
+        """Update the order, unless that is already done or never can be.
 
         Never raises for what the service or the network does.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An order as the order service answered it. `total` is in major units, exactly as it was written in the JSON."""
-
-    user_id: str
-    status: str
-    total: Decimal
-    currency: str
 
 
 class OrderService:
@@ -154,31 +111,33 @@ class OrderService:
             raise UpstreamUnavailable("the order could not be read in time") from None
         return _compare(order, payment)
 
-    async def confirm(self, order_id: str, *, notes: str, correlation_id: str | None) -> Confirmation:
-        """See `OrderNotifier.confirm`. Reads the order before and after: answers get lost, and a 500 says nothing."""
-        before = await self._order_status(order_id, correlation_id)
-        if before.order_status is not OrderStatus.PENDING:
+    async def update(
+        self, order_id: str, update: OrderUpdate, *, notes: str, correlation_id: str | None
+    ) -> UpdateResult:
+        """See `OrderNotifier.update`. Reads the order before and after: answers get lost, and a 500 says nothing."""
+        before = await self._read(order_id, update, correlation_id)
+        if before.order_status not in update.possible_from:
             return before
-        update = {"status": OrderStatus.CONFIRMED.value, "notes": notes[:NOTES_CHARS_MAX]}
+        content = {"status": update.to.value, "notes": notes[:NOTES_CHARS_MAX]}
         try:
-            reply = await self._ask("PUT", order_id, correlation_id, content=update, sub_path="/status")
+            reply = await self._ask("PUT", order_id, correlation_id, content=content, sub_path="/status")
         except UpstreamUnavailable as error:
             status, body, failure = None, b"", str(error)
         else:
             status, body, failure = reply.status, reply.body, f"the order service answered {reply.status}"
-        after = await self._order_status(order_id, correlation_id)
-        if after.order_status in CONFIRMED_OR_LATER:
-            return Confirmation(order_status=after.order_status, status_code=status or after.status_code, body=body)
-        if after.order_status is OrderStatus.CANCELLED:
+        after = await self._read(order_id, update, correlation_id)
+        if after.is_refused:
             return after
-        return Confirmation(order_status=after.order_status, status_code=status, error=failure, body=body)
+        if after.error is None:
+            return UpdateResult(order_status=after.order_status, status_code=status or after.status_code, body=body)
+        return UpdateResult(order_status=after.order_status, status_code=status, error=failure, body=body)
 
     async def _find(self, order_id: str, correlation_id: str | None) -> Order | None:
         """Return the order, None if there is none. Raises UpstreamUnavailable."""
         for is_last in (*[False] * (NOT_FOUND_TRIES - 1), True):
             reply = await self._ask("GET", order_id, correlation_id)
             if reply.status == HTTPStatus.OK:
-                return _parse_order(reply, order_id)
+                return parse_order(reply, order_id)
             if reply.status in NO_SUCH_ORDER:
                 return None
             if reply.status != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -190,19 +149,24 @@ class OrderService:
                 await self._sleep(self._not_found_after_s / (NOT_FOUND_TRIES - 1))
         return None
 
-    async def _order_status(self, order_id: str, correlation_id: str | None) -> Confirmation:
-        """Read the order. Return its status as the result of an attempt that does nothing more."""
+    async def _read(self, order_id: str, update: OrderUpdate, correlation_id: str | None) -> UpdateResult:
+        """Read the order. Return what its status says of the update, as the result of an attempt that only reads."""
         try:
             reply = await self._ask("GET", order_id, correlation_id)
-            status_text = _parse_order(reply, order_id).status if reply.status == HTTPStatus.OK else None
+            status_text = parse_order(reply, order_id).status if reply.status == HTTPStatus.OK else None
         except UpstreamUnavailable as error:
-            return Confirmation(order_status=None, error=str(error))
+            return UpdateResult(order_status=None, error=str(error))
         if status_text is None or status_text not in set(OrderStatus):
             failure = f"the order could not be read: {status_text or reply.status}"
-            return Confirmation(order_status=None, status_code=reply.status, error=failure, body=reply.body)
+            return UpdateResult(order_status=None, status_code=reply.status, error=failure, body=reply.body)
         status = OrderStatus(status_text)
-        return Confirmation(
-            order_status=status, status_code=reply.status, error=WHY_NOT_CONFIRMED.get(status), body=reply.body
+        is_open = status in update.possible_from
+        return UpdateResult(
+            order_status=status,
+            status_code=reply.status,
+            error=f"the order is {status}" if is_open else update.refused.get(status),
+            is_refused=status in update.refused,
+            body=reply.body,
         )
 
     async def _ask(
@@ -247,36 +211,3 @@ def _compare(order: Order | None, payment: Payment) -> OrderCheck:
     if (order.total, order.currency) != (in_major_units(payment.amount, payment.currency), payment.currency):
         return NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH)
     return Payable()
-
-
-def _parse_order(reply: Reply, order_id: str) -> Order:
-    """Return the order in an answer of 200. Raises UpstreamUnavailable if the answer holds no order, or another one."""
-    try:
-        content = json.loads(reply.body, parse_float=Decimal, parse_constant=_refuse_constant)
-        order = Order(
-            str(_integer(content["user_id"])),
-            str(content["status"]),
-            _decimal(content["total"]),
-            str(content["currency"]),
-        )
-        is_this_one = content["id"] == int(order_id)
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        log.warning("order.strange_answer", status=reply.status, error=type(error).__name__)
-        raise UpstreamUnavailable("the order service answered something else than the order") from error
-    if not is_this_one:
-        raise UpstreamUnavailable("the order service answered another order")
-    return order
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError("not an integer")
-
-
-def _decimal(value: Any) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(_integer(value))
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no amount")

@@ -30,7 +30,7 @@ class Processor:
     When they do, the database is behind, and no slot is given out: that is the back-pressure on the queue.
 
     A claim holds for `lease_s` seconds. `sender` is given the deliveries of payments that move here. Without `repayer`
-    no refunds are processed.
+    no refunds are processed. With `cancels_orders` the order service is told of refunded payments.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Processor:
         publisher: Publisher,
         *,
         repayer: Repayer | None = None,
+        cancels_orders: bool = False,
         concurrency: int,
         lease_s: float,
         sender: Sender | None = None,
@@ -59,9 +60,13 @@ class Processor:
         )
         self._refunds: Lane[RefundWork, RefundOutcome] | None = None
         if repayer is not None:
-            refunds = RefundHandler(
-                repayer, RefundRecorder(database, publisher, queue_max=2 * concurrency), lease_s=lease_s
+            recorder = RefundRecorder(
+                database,
+                publisher,
+                queue_max=2 * concurrency,
+                cancels_orders=cancels_orders,
             )
+            refunds = RefundHandler(repayer, recorder, lease_s=lease_s)
             self._refunds = Lane[RefundWork, RefundOutcome](
                 refunds, self._slots, database, lease_s=lease_s, queue_max=concurrency
             )

@@ -31,6 +31,14 @@ class Permissions:
         others = "services and admins" if self.service_scope == "all" else "admins"
         raise Problem(Code.FORBIDDEN, f"Only {others} may name a user here. Leave out user_id.")
 
+    def require_merchant(self, principal: Principal) -> None:
+        """Raise Problem (403) for a user: only services and admins capture and refund payments.
+
+        Call this once it is known that the principal may see the payment: a 403 says that there is one.
+        """
+        if principal.role == Role.USER:
+            raise Problem(Code.FORBIDDEN, "Only services and admins may capture or refund a payment. Ask the merchant.")
+
     def owner_of_methods(self, principal: Principal, user_id: str | None) -> str:
         """Return the user whose payment methods are meant: the one that the request names, or the principal itself.
 

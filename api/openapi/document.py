@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from api.openapi.webhooks import describe_webhooks
 from api.problems import KINDS, Code
 from api.schemas.events import Event
+from api.schemas.fields import remove_null
 from api.schemas.problems import ProblemDocument
 from api.schemas.rules import INT64_MAX
 
@@ -74,6 +75,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         for operation in _operations(document):
             _split_summary(operation)
+            _complete_parameters(operation)
             _complete_responses(operation)
         _complete_components(document["components"])
         document["webhooks"] = describe_webhooks(SCHEMA_REFERENCE)
@@ -93,6 +95,17 @@ def _split_summary(operation: dict[str, Any]) -> None:
     operation["summary"] = first.removesuffix(".").replace("\n", " ")
     if rest:
         operation["description"] = rest[0]
+
+
+def _complete_parameters(operation: dict[str, Any]) -> None:
+    """Describe a parameter as it must be if it is there: it can be left out, but in no way be null.
+
+    A reference stands alone, or else openapi-generator does not follow it. The parameter has the description, too.
+    """
+    for parameter in operation.get("parameters", ()):
+        remove_null(parameter["schema"])
+        if "$ref" in parameter["schema"]:
+            parameter["schema"] = {"$ref": parameter["schema"]["$ref"]}
 
 
 def _complete_responses(operation: dict[str, Any]) -> None:

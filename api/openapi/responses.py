@@ -11,7 +11,10 @@ from api.problems import KINDS, PROBLEM_TYPE, Code, fault
 from api.schemas.problems import ProblemDocument
 from shared.errors import Refused
 from shared.lifecycle import PaymentStatus
-from shared.payments.refusals import LivePayment, not_cancellable, order_taken
+from shared.payments.balance import Balance
+from shared.payments.refusals import LivePayment, not_cancellable, not_capturable, order_taken
+from shared.refund_lifecycle import RefundStatus
+from shared.refunds.refusals import exceeds_balance, not_refundable, refund_not_cancellable
 from shared.webhooks.resend import being_sent
 
 # Errors of every operation that needs a token: 422 is, for instance, an unknown query parameter.
@@ -27,6 +30,12 @@ _SINCE = datetime(2026, 11, 27, 18, 48, 57, 118_000, UTC)
 # The refusal of each 409, in the words that clients get.
 CONFLICTS: dict[Code, Refused] = {
     Code.PAYMENT_NOT_CANCELLABLE: not_cancellable(PaymentStatus.COMPLETED, _SINCE),
+    Code.PAYMENT_NOT_CAPTURABLE: not_capturable(PaymentStatus.COMPLETED, _SINCE),
+    Code.PAYMENT_NOT_REFUNDABLE: not_refundable(PaymentStatus.AUTHORIZED, _SINCE),
+    Code.REFUND_EXCEEDS_BALANCE: exceeds_balance(
+        PaymentStatus.PARTIALLY_REFUNDED, _SINCE, Balance(authorized=1585, captured=1585, refunded=500, reserved=85)
+    ),
+    Code.REFUND_NOT_CANCELLABLE: refund_not_cancellable(RefundStatus.COMPLETED, _SINCE),
     Code.DELIVERY_IN_PROGRESS: being_sent(_SINCE),
 } | {
     code: order_taken("1042", LivePayment(id=UUID(EXAMPLE_ID), status=status, created_by="user:1", since=_SINCE))
@@ -87,6 +96,8 @@ def _example(code: Code) -> dict[str, Any]:
     match code:
         case Code.PAYMENT_IN_PROGRESS | Code.ORDER_ALREADY_PAID:
             example["payment_id"] = EXAMPLE_ID
+        case Code.REFUND_EXCEEDS_BALANCE:
+            example["refundable_amount"] = 1000
         case Code.VALIDATION_ERROR:
             example["errors"] = [
                 fault("/amount", "must be between 50 and 100000000 minor units"),

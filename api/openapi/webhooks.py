@@ -1,18 +1,49 @@
 """The webhooks of the OpenAPI document: what a receiver is sent, and what its answer means."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from api.openapi.examples import CANCELLED, COMPLETED, ENDED_AT, EVENT_ID, FAILED, PENDING
+from api.openapi import examples
 from api.schemas.events import Event
 from shared.event_types import EventType
 
-# For each type of event: what happened, and the payment of its example.
-EVENTS: dict[EventType, tuple[str, dict[str, Any]]] = {
-    EventType.INITIATED: ("A payment was accepted", PENDING),
-    EventType.COMPLETED: ("A payment was charged", COMPLETED),
-    EventType.FAILED: ("A payment failed", FAILED),
-    EventType.CANCELLED: ("A payment was cancelled", CANCELLED),
-    EventType.ORDER_CONFLICT: ("A payment was charged, and its order was cancelled meanwhile", COMPLETED),
+
+class _Example(NamedTuple):
+    """What happened, with the payment of an example, and the refund that brought the event, if one did."""
+
+    summary: str
+    payment: dict[str, Any]
+    refund: dict[str, Any] | None = None
+
+
+_WHOLE_REFUND = examples.REFUND | {"amount": 1585}
+EVENTS: dict[EventType, _Example] = {
+    EventType.INITIATED: _Example("A payment was accepted", examples.PENDING),
+    EventType.AUTHORIZED: _Example("The gateway holds the funds of a payment", examples.AUTHORIZED),
+    EventType.CAPTURE_FAILED: _Example(
+        "A capture failed, and the payment is AUTHORIZED again", examples.CAPTURE_FAILED
+    ),
+    EventType.COMPLETED: _Example("A payment was charged or captured", examples.COMPLETED),
+    EventType.FAILED: _Example("A payment failed", examples.FAILED),
+    EventType.CANCELLED: _Example("A payment was cancelled, or its authorization was voided", examples.CANCELLED),
+    EventType.PARTIALLY_REFUNDED: _Example(
+        "A part of a payment was refunded", examples.PARTIALLY_REFUNDED, examples.REFUND
+    ),
+    EventType.REFUNDED: _Example("All of a payment was refunded", examples.REFUNDED, _WHOLE_REFUND),
+    EventType.ORDER_CONFLICT: _Example(
+        "A payment was charged, and its order was cancelled meanwhile", examples.COMPLETED
+    ),
+    EventType.REFUND_CREATED: _Example(
+        "A refund was accepted, and its amount reserved", examples.REFUND_REQUESTED, examples.REFUND_PENDING
+    ),
+    EventType.REFUND_COMPLETED: _Example("A refund was paid", examples.PARTIALLY_REFUNDED, examples.REFUND),
+    EventType.REFUND_FAILED: _Example(
+        "A refund failed, and its amount may be refunded again", examples.REFUND_GIVEN_BACK, examples.REFUND_FAILED
+    ),
+    EventType.REFUND_CANCELLED: _Example(
+        "A refund was cancelled, and its amount may be refunded again",
+        examples.REFUND_GIVEN_BACK,
+        examples.REFUND_CANCELLED,
+    ),
 }
 # Of Standard Webhooks: the name of each header, and what it is.
 HEADERS = {
@@ -28,9 +59,11 @@ def describe_webhooks(reference: str) -> dict[str, Any]:
 
 
 def _operation(event_type: EventType, reference: str) -> dict[str, Any]:
-    summary, payment = EVENTS[event_type]
+    summary, payment, refund = EVENTS[event_type]
+    of_refund = {"refund_id": refund["id"], "refund": refund} if refund else {}
     return {
-        "tags": ["webhooks"],
+        # No tag of operations: openapi-generator would put these in the place of the operations.
+        "tags": ["events"],
         "summary": summary,
         "operationId": f"on_{event_type.value.replace('.', '_')}",
         "parameters": [
@@ -43,10 +76,10 @@ def _operation(event_type: EventType, reference: str) -> dict[str, Any]:
                 "application/json": {
                     "schema": {"$ref": reference.format(model=Event.__name__)},
                     "example": {
-                        "id": EVENT_ID,
+                        "id": examples.EVENT_ID,
                         "type": event_type.value,
-                        "timestamp": ENDED_AT,
-                        "data": {"payment": payment, "sequence": payment["sequence"]},
+                        "timestamp": payment["updated_at"],
+                        "data": {"payment": payment, "sequence": payment["sequence"], **of_refund},
                     },
                 }
             },

@@ -25,8 +25,9 @@ def _of_digits(text: Any) -> Any:
 
 type Limit = Annotated[
     int,
-    BeforeValidator(_of_digits),
+    # Before the validator, or else pydantic describes the bounds by names that JSON Schema does not know.
     Query(description="The largest number of objects on a page.", ge=1, le=LIMIT_MAX),
+    BeforeValidator(_of_digits),
 ]
 type Cursor = Annotated[
     str | None,

@@ -63,7 +63,12 @@ async def get_readiness(api: ApiState) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "The metrics in the text format of Prometheus.", "content": {"text/plain": {}}}},
+    responses={
+        200: {
+            "description": "The metrics in the text format of Prometheus.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
 )
 async def get_metrics(api: ApiState) -> Response:
     """Return the metrics of this process and the figures of the whole installation, for Prometheus."""

@@ -1,5 +1,6 @@
 """Accepting payment intents. Nothing is processed here: a worker does that."""
 
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -13,15 +14,16 @@ from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem
 from api.responses import json_response
-from api.routes.conditional import payment_headers
+from api.routes.conditional import version_headers
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of
 from api.routes.parameters import ApiState, Prefer, Wait, location, parse_prefer_wait
 from api.routes.ready_made import require_simulation
 from api.routes.strict_route import StrictRoute
-from api.routes.waits import await_accepted, await_replayed
+from api.routes.waits import PAYMENT, await_accepted, await_settled
 from api.schemas import payments as schemas
 from api.state import Api
 from shared.ids import new_id, parse_id
+from shared.lifecycle import CaptureMethod
 from shared.payments.intent import Intent
 from shared.payments.payment import Payment
 from shared.simulation.ready_made import NAME_PREFIX, READY_MADE, ReadyMade
@@ -50,7 +52,7 @@ NO_METHOD = UUID(int=0)
     | success(202, "The payment is accepted.", example=examples.PENDING, headers=("Location", "ETag"))
     | success(
         201,
-        "The payment ended while the answer was held (`Prefer: wait=N`).",
+        "The payment ended, or was authorized, while the answer was held (`Prefer: wait=N`).",
         model=schemas.Payment,
         example=examples.COMPLETED,
         headers=("Location", "ETag"),
@@ -67,20 +69,20 @@ async def create_payment(
     """Accept a payment intent.
 
     The payment is committed before the answer (202), so it will be processed even if this service is restarted. With
-    `Prefer: wait=N` the answer is held until the payment has ended (201), or for N seconds (202).
+    `Prefer: wait=N` the answer is held until the payment has ended or is AUTHORIZED (201), or for N seconds (202).
     """
     wait = parse_prefer_wait(prefer, request)
     intent = _intent(body, principal, api, key)
     if wait is None:
         accepted = await api.intents.submit(intent)
         return _accepted(request, accepted.payment, is_replay=accepted.is_replay)
-    async with api.long_polls.subscribe(intent.id) as waiter:
+    async with api.long_polls.subscribe(intent.id, PAYMENT.find_many) as waiter:
         accepted = await api.intents.submit(intent)
         api.admission.leave(request.scope)
         payment = accepted.payment if accepted.is_replay else await await_accepted(api, waiter, accepted.payment, wait)
     if accepted.is_replay:
         # A repeat waits for the payment of the first request, with one waiter and not with two.
-        payment = await await_replayed(api, payment, wait)
+        payment = await await_settled(api, PAYMENT, payment, wait)
     return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
 
 
@@ -103,16 +105,27 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         description=body.description,
         metadata=body.metadata,
         callback_url=body.callback_url,
+        capture_method=body.capture_method,
         correlation_id=structlog.contextvars.get_contextvars().get("correlation_id"),
         idempotency=key_request_of(
             api.runtime.keyring,
             principal,
             key,
             operation="POST /payments",
-            content=body.model_dump() if key else None,
+            content=_content(body) if key else None,
             object_id=intent_id,
         ),
     )
+
+
+def _content(body: schemas.PaymentRequest) -> dict[str, Any]:
+    """Return the content by which two requests are the same.
+
+    A request that is captured automatically has the content that it had in 0.1, so that a repeat is recognised after
+    an upgrade.
+    """
+    is_plain = body.capture_method is CaptureMethod.AUTOMATIC
+    return body.model_dump(exclude={"capture_method"} if is_plain else None)
 
 
 def _ready_made(name: str, api: Api) -> ReadyMade | None:
@@ -128,8 +141,8 @@ def _ready_made(name: str, api: Api) -> ReadyMade | None:
 
 
 def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:
-    headers = {"Location": location(request, payment.id)} | payment_headers(payment, wait)
+    headers = {"Location": location(request, payment.id)} | version_headers(payment, wait)
     if is_replay:
         headers |= REPLAYED_HEADER
-    is_created = wait is not None and payment.status.is_settled and not is_replay
+    is_created = wait is not None and payment.is_settled and not is_replay
     return json_response(payment.to_json(), status=201 if is_created else 202, headers=headers)

@@ -1,43 +1,35 @@
-"""Payments: their list, their status, history and deliveries, and cancelling them."""
+"""Payments: their list, their status, history and deliveries."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
 from api.openapi import examples
-from api.openapi.responses import KEYED, problems, success
+from api.openapi.responses import problems, success
 from api.paths import PAYMENTS
-from api.problems import Code, found_or_404
+from api.problems import Code
 from api.responses import json_response
-from api.routes.conditional import conditional_response, etag_of
+from api.routes.conditional import conditional_response
 from api.routes.cursors import LIMIT_MAX, Cursor, Limit, open_page
 from api.routes.delivery_rights import may_see_url
-from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, IfNoneMatch, NamedUser, Prefer, parse_prefer_wait
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import read_payment
 from api.schemas import payments as schemas
 from api.schemas.fields import Moment
 from api.schemas.webhooks import PaymentDeliveries
-from shared.broker.client import Queue
 from shared.database.clock import rfc3339
 from shared.ids import ORDER_ID
 from shared.lifecycle import PaymentStatus
 from shared.payments.find import Filters, find_newest
 from shared.payments.history import history_of
 from shared.payments.payment import Payment
-from shared.payments.refusals import not_cancellable
-from shared.payments.requests import Requested, cancel
 from shared.webhooks.delivery_log import Delivery, deliveries_of_payment
 
-log = structlog.get_logger(__name__)
 router = APIRouter(route_class=StrictRoute, prefix=PAYMENTS, tags=["payments"])
 
 
@@ -92,8 +84,12 @@ async def get_payment(
     prefer: Prefer = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return a payment. With `Prefer: wait=N` the answer is held until the payment has ended, for at most N seconds."""
-    wait = parse_prefer_wait(prefer, request)
+    """Return a payment.
+
+    With `Prefer: wait=N` the answer is held until the payment has ended or is AUTHORIZED, for at most N seconds. With
+    `If-None-Match` as well it is held until there is such a state with another ETag.
+    """
+    wait = parse_prefer_wait(prefer, request, if_none_match=if_none_match)
     payment = await read_payment(api, principal, payment_id, wait)
     return conditional_response(payment, payment.to_json(), if_none_match, wait=wait)
 
@@ -114,7 +110,7 @@ async def get_payment_status(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return only the status of a payment: a small answer for clients that poll."""
-    wait = parse_prefer_wait(prefer, request)
+    wait = parse_prefer_wait(prefer, request, if_none_match=if_none_match)
     payment = await read_payment(api, principal, payment_id, wait)
     content = {
         "payment_id": str(payment.id),
@@ -159,45 +155,6 @@ async def get_payment_deliveries(
 
     shown = page.to_json("deliveries", found.deliveries, to_json, has_more=found.has_more)
     return json_response({"payment_id": str(payment.id), **shown})
-
-
-@router.post(
-    "/{payment_id}/cancel",
-    response_model=schemas.Payment,
-    responses=problems(*KEYED, Code.NOT_FOUND, Code.PAYMENT_NOT_CANCELLABLE)
-    | success(200, "The payment is cancelled.", example=examples.CANCELLED, headers=("ETag",)),
-)
-async def cancel_payment(
-    payment_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None
-) -> Response:
-    """Cancel a payment that is still PENDING. Cancelling it again changes nothing.
-
-    Once a worker has claimed the payment, the answer is 409 `payment_not_cancellable`.
-    """
-    payment = await read_payment(api, principal, payment_id)
-    key_request = key_request_of(
-        api.runtime.keyring,
-        principal,
-        key,
-        operation=f"POST /payments/{payment.id}/cancel",
-        content={},
-        object_id=payment.id,
-    )
-
-    async def work(connection: AsyncConnection, now: datetime, _repeated: UUID | None) -> Requested:
-        cancelled = found_or_404(await cancel(connection, payment.id, by=principal.actor, now=now))
-        if not (cancelled.is_moved or cancelled.payment.status is PaymentStatus.CANCELLED):
-            raise not_cancellable(cancelled.payment.status, cancelled.payment.since)
-        return cancelled
-
-    cancelled, is_replay = await run_idempotent(api.runtime.database, key_request, work)
-    if cancelled.is_moved:
-        log.info("payment.cancelled", payment_id=str(payment.id))
-        api.publisher.publish(Queue.DELIVER, cancelled.deliveries)
-        api.publisher.publish(Queue.PROCESS, cancelled.work)
-        api.publisher.notify_settled([payment.id])
-    headers = {"ETag": etag_of(cancelled.payment)} | (REPLAYED_HEADER if is_replay else {})
-    return json_response(cancelled.payment.to_json(), headers=headers)
 
 
 def _filters(wanted: Mapping[str, Any]) -> Filters:

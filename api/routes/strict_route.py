@@ -12,6 +12,7 @@ from fastapi.dependencies.utils import get_flat_params, solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.routing import APIRoute
+from pydantic_core import PydanticUndefined
 from starlette.types import Scope
 
 from api.auth.dependencies import authenticate
@@ -45,6 +46,7 @@ class StrictRoute(APIRoute):
         fields = get_flat_params(self.dependant)
         parameters = frozenset(field.alias for field in fields if isinstance(field.field_info, Query))
         has_body = self.body_field is not None
+        needs_body = self.body_field is not None and self.body_field.field_info.is_required()
 
         async def handle_strictly(request: Request) -> Response:
             api: Api = request.app.state.api
@@ -55,7 +57,7 @@ class StrictRoute(APIRoute):
             if request.scope["query_string"]:
                 found += _check_query(request, parameters)
             if has_body:
-                request = await _with_body(request)
+                request = await _with_body(request, is_required=needs_body)
                 RULES.set(Rules(api.runtime, is_user=principal.role == Role.USER))
             if not found:
                 # The first fault that FastAPI finds is not the last one: see `Rules.now`.
@@ -82,17 +84,20 @@ class StrictRoute(APIRoute):
 class _JsonRequest(Request):
     """A request whose body has been parsed."""
 
-    parsed: Any = None
+    # What FastAPI takes for a body that was left out.
+    parsed: Any = PydanticUndefined
 
     async def json(self) -> Any:
         return self.parsed
 
 
-async def _with_body(request: Request) -> Request:
+async def _with_body(request: Request, *, is_required: bool) -> Request:
     check_coding(request.headers)
     read = _JsonRequest(request.scope, request.receive)
     body = await read.body()
     if not body:
+        if not is_required:
+            return read
         raise Problem(Code.MALFORMED_REQUEST, NOT_JSON)
     check_media_type(request.headers)
     read.parsed = parse_json(body)

@@ -1,51 +1,87 @@
-"""Reading a payment, and waiting until it has ended if the client asked for that."""
+"""Reading a payment or a refund, and waiting until it is settled if the client asked for that."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.principal import Principal
-from api.long_poll import Waiter, cancel
+from api.long_poll import Read, Versioned, Waiter, cancel
 from api.problems import found_or_404
 from api.routes.parameters import Wait, parse_path_id
 from api.state import Api
 from shared.errors import PaymentsError
-from shared.payments.find import Visible, find
+from shared.payments.find import Visible, find, find_many
 from shared.payments.payment import Payment
+from shared.refunds.find import FoundRefund, find_refund, find_refunds
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind[T: Versioned]:
+    """A kind of object that requests wait for: how one is read for a principal, and many for the waiters."""
+
+    find: Callable[[AsyncConnection, UUID, Visible], Awaitable[T | None]]
+    find_many: Read[T]
+
+
+PAYMENT: Kind[Payment] = Kind(find, find_many)
+REFUND: Kind[FoundRefund] = Kind(find_refund, find_refunds)
+
+
 async def read_payment(api: Api, principal: Principal, path_id: str, wait: Wait | None = None) -> Payment:
-    """Return the payment whose id is in a path; with `wait`, once it has ended or the time is up.
+    """Return the payment whose id is in a path; see `read_one`."""
+    return await read_one(api, PAYMENT, principal, path_id, wait)
 
-    Raises Problem (404) if there is no such payment, or the principal may not see it.
+
+async def read_refund(api: Api, principal: Principal, path_id: str, wait: Wait | None = None) -> FoundRefund:
+    """Return the refund whose id is in a path; see `read_one`."""
+    return await read_one(api, REFUND, principal, path_id, wait)
+
+
+async def read_one[T: Versioned](
+    api: Api, kind: Kind[T], principal: Principal, path_id: str, wait: Wait | None = None
+) -> T:
+    """Return the object whose id is in a path; with `wait`, once it is what is waited for or the time is up.
+
+    Raises Problem (404) if there is no such object, or the principal may not see it.
     """
-    payment_id = parse_path_id(path_id)
-    return await _awaited(api, payment_id, api.permissions.visible(principal), wait)
+    object_id, visible = parse_path_id(path_id), api.permissions.visible(principal)
+    if wait is None:
+        return await _read(api, kind, object_id, visible)
+    async with api.long_polls.subscribe(object_id, kind.find_many, until=wait.is_over) as waiter:
+        found = await _read(api, kind, object_id, visible)
+        if wait.is_over(found):
+            return found
+        return await _end(waiter, wait) or await _read(api, kind, object_id, visible)
 
 
-async def await_replayed(api: Api, payment: Payment, wait: Wait) -> Payment:
-    """Return the payment of a repeated request once it has ended or the time is up.
+async def await_settled[T: Versioned](api: Api, kind: Kind[T], found: T, wait: Wait | None) -> T:
+    """Return the object of a request that is committed, once it is settled or the time is up.
 
-    If the database cannot be read meanwhile, this is no error: `payment` is an answer already.
-    A repeat is subscribed under the new id that it was given, not under the id of this payment: its wait begins here.
+    If the database cannot be read meanwhile, this is no error: `found` is an answer already. A repeat of a new payment
+    is subscribed under the new id that it was given, not under the id of its payment: its wait begins here.
     """
-    if payment.status.is_settled:
-        return payment
-    async with api.long_polls.subscribe(payment.id) as waiter:
-        current = await _read_again(api, payment)
-        return current if current.status.is_settled else await _end(waiter, wait) or current
+    if wait is None or found.is_settled:
+        return found
+    async with api.long_polls.subscribe(found.id, kind.find_many) as waiter:
+        current = await _read_again(api, kind, found)
+        if current.is_settled:
+            return current
+        return await _end(waiter, wait) or await _read_again(api, kind, current)
 
 
-async def await_accepted(api: Api, waiter: Waiter | None, payment: Payment, wait: Wait) -> Payment:
-    """Return the payment of a new request once it has ended; as it is now when the time is up."""
-    return await _end(waiter, wait) or await _read_again(api, payment)
+async def await_accepted(api: Api, waiter: Waiter[Payment] | None, payment: Payment, wait: Wait) -> Payment:
+    """Return the payment of a new request once it is settled; as it is now when the time is up."""
+    return await _end(waiter, wait) or await _read_again(api, PAYMENT, payment)
 
 
-async def _end(waiter: Waiter | None, wait: Wait) -> Payment | None:
-    """Return the payment if it ends within the wait; None if it does not, or without capacity for another waiter."""
+async def _end[T: Versioned](waiter: Waiter[T] | None, wait: Wait) -> T | None:
+    """Return the object if it is settled within the wait; None if not, or without capacity for another waiter."""
     if waiter is None:
         return None
     # A client that has gone must not keep the capacity of another one.
@@ -57,27 +93,17 @@ async def _end(waiter: Waiter | None, wait: Wait) -> Payment | None:
         return None
 
 
-async def _awaited(api: Api, payment_id: UUID, visible: Visible, wait: Wait | None) -> Payment:
-    if wait is None:
-        return await _read(api, payment_id, visible)
-    async with api.long_polls.subscribe(payment_id) as waiter:
-        payment = await _read(api, payment_id, visible)
-        if payment.status.is_settled:
-            return payment
-        return await _end(waiter, wait) or await _read(api, payment_id, visible)
-
-
-async def _read_again(api: Api, payment: Payment) -> Payment:
-    """Return the payment as it is now; as it was if the database cannot be read."""
+async def _read_again[T: Versioned](api: Api, kind: Kind[T], found: T) -> T:
+    """Return the object as it is now; as it was if the database cannot be read."""
     try:
-        return await _read(api, payment.id, Visible())
+        return await _read(api, kind, found.id, Visible())
     except PaymentsError as error:
-        # Safe: the request has been done, and the waiter reads the payment every second.
+        # Safe: the request has been done, and the waiter reads the object every second.
         log.warning("long_poll.database_failed", error=type(error).__name__)
-        return payment
+        return found
 
 
-async def _read(api: Api, payment_id: UUID, visible: Visible) -> Payment:
+async def _read[T: Versioned](api: Api, kind: Kind[T], object_id: UUID, visible: Visible) -> T:
     async with api.runtime.database.read() as connection:
-        payment = await find(connection, payment_id, visible)
-    return found_or_404(payment)
+        found = await kind.find(connection, object_id, visible)
+    return found_or_404(found)

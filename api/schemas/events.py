@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from api.schemas.payments import Payment
+from api.schemas.refunds import Refund
 from shared.event_types import EventType
 
 
@@ -15,11 +16,20 @@ class EventData(BaseModel):
     """What an event is about."""
 
     payment: Payment = Field(description="The payment as it was when the event happened.")
-    sequence: int = Field(description="Of two events of a payment, the one with the higher sequence is newer.")
+    sequence: int = Field(
+        description="Of two events of a payment, the one with the higher sequence is newer. Of two with the same one "
+        "the event of the refund comes first."
+    )
+    refund_id: str | None = Field(
+        default=None, description="The refund that brought the event; absent from events that no refund brought."
+    )
+    refund: Refund | None = Field(
+        default=None, description="That refund as it was when the event happened; absent where `refund_id` is."
+    )
 
 
 class Event(BaseModel):
-    """Something that happened to a payment, with the payload of Standard Webhooks."""
+    """Something that happened to a payment or a refund of it, with the payload of Standard Webhooks."""
 
     id: str = Field(description="The same in every delivery of this event.")
     type: EventType

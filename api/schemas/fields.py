@@ -1,11 +1,13 @@
 """Types of fields that several models share: what a client may send, and its description in the OpenAPI document."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic.config import JsonDict
 
 from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
@@ -19,6 +21,8 @@ UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
+# Without the format, clients in Java and Go read an integer into 32 bits.
+INT64: JsonDict = {"format": "int64"}
 
 
 def clean_text(text: str) -> str:
@@ -80,13 +84,13 @@ type Moment = Annotated[
     AfterValidator(_in_utc),
     Field(description="A date and time with a time zone (RFC 3339), such as 2026-11-22T12:00:00Z."),
 ]
+# An integer of a response that may outgrow 32 bits: an amount, or a number of rows.
+Int64 = Annotated[int, Field(json_schema_extra=INT64)]
+# An id as a client may send it instead of a text.
+_IntegerId = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX, json_schema_extra=INT64)]
 type OrderId = Annotated[
     str,
-    BeforeValidator(
-        decimal_text,
-        json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)]
-        | Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)],
-    ),
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | _IntegerId),
     StringConstraints(pattern=ORDER_ID),
     AfterValidator(known_to_order_service),
     Field(
@@ -120,9 +124,27 @@ type Url = Annotated[
     AfterValidator(receiver_url),
 ]
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
-type UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
-# No `type` statement, for the same reason as `Currency`.
-NamedUserId = Annotated[UserId, BeforeValidator(decimal_text, json_schema_input_type=UserId | int)]
+type UserId = Annotated[
+    str,
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=USER_ID)] | _IntegerId),
+    StringConstraints(pattern=USER_ID),
+    Field(description="A user. An integer is taken as its decimal text.", examples=["1"]),
+]
+
+
+def not_null(value: Any) -> Any:
+    """Refuse null where the absence of a member means something. Raises ValueError."""
+    if value is None:
+        raise ValueError("must not be null: leave it out to mean all")
+    return value
+
+
+# A null may be a mistake of the client, which must not move the whole amount. An absent member is not validated.
+AmountOfPart = Annotated[
+    Annotated[int, Field(ge=1, le=INT64_MAX, json_schema_extra=INT64)] | None,
+    BeforeValidator(not_null),
+    Field(description="In minor units of the payment's currency. Without it: all that is there."),
+]
 
 
 class RequestModel(BaseModel):
@@ -131,23 +153,40 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def change_config(example: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a change with an example of it.
+def without_null(*examples: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Return what completes the schema of a body with optional members: its examples, and no null in its members.
 
     It describes the members as they must be if they are there: None is only how their absence is read.
     """
 
     def describe(schema: dict[str, Any]) -> None:
         _without_null(schema)
-        schema["examples"] = [example]
+        schema["examples"] = list(examples)
 
-    return ConfigDict(json_schema_extra=describe)
+    return describe
+
+
+def change_config(example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a change with an example of it; see `without_null`."""
+    return ConfigDict(json_schema_extra=without_null(example))
 
 
 def _without_null(schema: dict[str, Any]) -> None:
     for member in schema["properties"].values():
+        if {"type": "null"} not in member.get("anyOf", ()):
+            continue
         del member["default"]
-        member.update(next(kind for kind in member.pop("anyOf") if kind != {"type": "null"}))
+        remove_null(member)
+
+
+def remove_null(schema: dict[str, Any]) -> None:
+    """Make a schema that is of one type or null one of that type alone."""
+    match schema:
+        case {"anyOf": [kind, {"type": "null"}]}:
+            del schema["anyOf"]
+            schema.update(kind)
+        case _:
+            pass
 
 
 class ChangeModel(RequestModel):

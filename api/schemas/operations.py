@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.fields import Int64
+
 VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
     "version": "0.2.0",
     "started_at": "2026-11-24T15:00:00.000Z",
@@ -12,8 +14,8 @@ VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
     "is_sound": False,
     "payments_checked": 1_000_000,
     "idempotency_keys_checked": 1_000_000,
-    "oldest_due_s": {"payments": 0.2, "deliveries": 0.0},
-    "oldest_unclaimed_s": {"payments": 0.4, "deliveries": 0.0},
+    "oldest_due_s": {"payments": 0.2, "refunds": 0.0, "deliveries": 0.0},
+    "oldest_unclaimed_s": {"payments": 0.4, "refunds": 0.0, "deliveries": 0.0},
     "invariants": [
         {
             "name": "event",
@@ -73,7 +75,7 @@ class Worker(BaseModel):
         description="Payments that wait for the order service, before the gateway gets them. They hold a slot, too."
     )
     sending: int = Field(description="Deliveries that are being sent.")
-    settled: int = Field(description="Payments that it has completed or failed since it started.")
+    settled: Int64 = Field(description="Payments that it has completed or failed since it started.")
     settled_per_s: float = Field(description="Payments per second that it completed or failed in the last 5 seconds.")
     uptime_s: float = Field(description="Seconds since it started.")
     version: str | None = Field(description="Its version; null for a worker of 0.1.")
@@ -83,10 +85,10 @@ class Figures(BaseModel):
     """The live figures of the whole installation, counted at most once a second."""
 
     computed_at: datetime
-    queue_depth: int = Field(description="Payments that no worker has claimed.")
+    queue_depth: Int64 = Field(description="Payments that no worker has claimed.")
     in_flight: int = Field(description="Payments that a worker has claimed.")
     oldest_pending_s: float = Field(description="The age in seconds of the oldest payment that no worker has claimed.")
-    webhook_backlog: int = Field(description="Deliveries that are open: due now, due later or being sent.")
+    webhook_backlog: Int64 = Field(description="Deliveries that are open: due now, due later or being sent.")
     accepted_per_s: float = Field(description="Payments accepted per second, over the last 5 seconds.")
     settled_per_s: float | None = Field(
         description="Payments that all workers complete or fail per second; null if Redis does not answer."
@@ -101,7 +103,7 @@ class Invariant(BaseModel):
 
     name: str
     promise: str = Field(description="What must hold, in words.")
-    breaches: int = Field(description="How often it does not hold.")
+    breaches: Int64 = Field(description="How often it does not hold.")
 
 
 class Breaches(BaseModel):
@@ -111,7 +113,7 @@ class Breaches(BaseModel):
     invariant: str = Field(description="The name of the invariant that is broken.")
     words: str = Field(description="The kind in words.")
     what_to_do: str = Field(description="What an operator should do.")
-    total: int
+    total: Int64
     shown: list[dict[str, Any]] = Field(description="The first of them, each with the ids that locate it.")
 
 
@@ -124,8 +126,8 @@ class VerifyReport(BaseModel):
     started_at: datetime
     finished_at: datetime
     is_sound: bool = Field(description="Whether there is no breach.")
-    payments_checked: int
-    idempotency_keys_checked: int
+    payments_checked: Int64
+    idempotency_keys_checked: Int64
     oldest_due_s: dict[str, float] = Field(
         description="For each table, for how many seconds its oldest open row has been due; 0 if none is."
     )
@@ -135,5 +137,5 @@ class VerifyReport(BaseModel):
         "waits. Reports of older versions do not say it.",
     )
     invariants: list[Invariant]
-    breaches_total: int
+    breaches_total: Int64
     breaches: list[Breaches]

@@ -23,8 +23,8 @@ from api.paypal_addresses import read_address
 from api.schemas.fields import (
     ChangeModel,
     Name,
-    NamedUserId,
     RequestModel,
+    UserId,
     change_config,
     clean_text,
     require_true,
@@ -134,7 +134,7 @@ class CardMethodRequest(RequestModel):
     type: Literal["CREDIT_CARD", "DEBIT_CARD"]
     display_name: Name | None = Field(default=None, description="By default the brand and the last four digits.")
     is_default: bool = Field(default=False, description=IS_DEFAULT)
-    user_id: NamedUserId | None = Field(default=None, description=OWNER)
+    user_id: UserId | None = Field(default=None, description=OWNER)
     payment_details: CardDetails
 
 
@@ -150,7 +150,7 @@ class PaypalMethodRequest(RequestModel):
     type: Literal["PAYPAL"]
     display_name: Name | None = Field(default=None, description="By default `PayPal` and the masked address.")
     is_default: bool = Field(default=False, description=IS_DEFAULT)
-    user_id: NamedUserId | None = Field(default=None, description=OWNER)
+    user_id: UserId | None = Field(default=None, description=OWNER)
     payment_details: PaypalDetails
 
 
@@ -202,6 +202,16 @@ class MethodChange(ChangeModel):
     )
 
 
+class MaskedDetails(BaseModel):
+    """What may be shown of a card or of a PayPal account. What does not apply is absent."""
+
+    brand: str | None = Field(default=None, description="The brand of a card, such as `visa`.")
+    last4: str | None = Field(default=None, description="The last four digits of a card number.")
+    exp_month: int | None = Field(default=None, description="The month of a card's expiry, 1-12.")
+    exp_year: int | None = Field(default=None, description="The year of a card's expiry, with four digits.")
+    email: str | None = Field(default=None, description="The masked address of a PayPal account.")
+
+
 class Method(BaseModel):
     """A payment method."""
 
@@ -209,9 +219,7 @@ class Method(BaseModel):
     user_id: str
     type: MethodType
     display_name: str
-    masked_details: dict[str, Any] = Field(
-        description="Of a card `brand`, `last4`, `exp_month` and `exp_year`; of a PayPal account the masked `email`."
-    )
+    masked_details: MaskedDetails
     is_default: bool = Field(description="Whether this is the user's default. A user has at most one.")
     is_active: bool = Field(description="True until the payment method is deleted.")
     expires_at: datetime | None = Field(
@@ -226,9 +234,7 @@ class ReadyMadeMethod(BaseModel):
     id: str = Field(description="Its name, which a payment takes as its `payment_method_id`.")
     type: MethodType
     display_name: str
-    masked_details: dict[str, Any] = Field(
-        description="Of a card `brand`, `last4`, `exp_month` and `exp_year`; of a PayPal account the masked `email`."
-    )
+    masked_details: MaskedDetails
     outcome: Literal["succeeds", "fails", "random"] = Field(
         description="How every payment with it ends; `random` follows PAYMENT_SUCCESS_RATE."
     )

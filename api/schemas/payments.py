@@ -4,17 +4,23 @@ Responses are built by `Payment.to_json` in `shared.payments.payment`; a test co
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.config import JsonDict
 
-from api.schemas.fields import Currency, Metadata, NamedUserId, OrderId, RequestModel, Url, clean_text
+from api.schemas.fields import INT64, Currency, Int64, Metadata, OrderId, RequestModel, Url, UserId, clean_text
+from api.schemas.payment_methods import MaskedDetails
 from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
-from shared.lifecycle import FailureCode, HistoryReason, MethodType, PaymentStatus
-
-# Clients must not read amounts into 32 bits.
-INT64: JsonDict = {"format": "int64"}
+from shared.failure_advice import FailureAdvice
+from shared.lifecycle import (
+    CaptureFailureCode,
+    CaptureMethod,
+    FailureCode,
+    HistoryReason,
+    MethodType,
+    OutcomeRule,
+    PaymentStatus,
+)
 
 
 class PaymentRequest(RequestModel):
@@ -30,7 +36,13 @@ class PaymentRequest(RequestModel):
                     "currency": "USD",
                     "description": "Two mugs",
                     "metadata": {"basket": "7"},
-                }
+                },
+                {
+                    "order_id": "1043",
+                    "payment_method_id": "pm_test_visa",
+                    "amount": 1585,
+                    "capture_method": "manual",
+                },
             ]
         }
     )
@@ -54,24 +66,57 @@ class PaymentRequest(RequestModel):
     metadata: Metadata = Field(default_factory=dict)
     callback_url: Url | None = Field(
         default=None,
-        description="Where a webhook is sent when the payment has ended (completed, failed or cancelled). It is signed "
-        "with the secret of `GET /callback-secret`.",
+        description="Where a webhook is sent when the payment has ended, and for every event of its authorization, "
+        "capture and refunds. It is signed with the secret of `GET /callback-secret`.",
     )
-    user_id: NamedUserId | None = Field(
+    capture_method: CaptureMethod = Field(
+        # No default in the schema: generators of clients cannot read one beside a reference.
+        default_factory=lambda: CaptureMethod.AUTOMATIC,
+        strict=False,
+        description="`automatic`, the default: charged at once. `manual`: authorized, and captured on request; not for "
+        "debit cards.",
+    )
+    user_id: UserId | None = Field(
         default=None,
         description="The user who pays, by default the user of the token. Only services and admins may set it.",
     )
 
 
-class MethodDetails(BaseModel):
+class MethodDetails(MaskedDetails):
     """The payment method as it was when the payment was accepted, without what must not be shown."""
 
     type: MethodType
-    brand: str | None = Field(default=None, description="The brand of a card, such as `visa`.")
-    last4: str | None = Field(default=None, description="The last four digits of a card number.")
-    exp_month: int | None = Field(default=None, description="The month of a card's expiry, 1-12.")
-    exp_year: int | None = Field(default=None, description="The year of a card's expiry, with four digits.")
-    email: str | None = Field(default=None, description="The masked address of a PayPal account.")
+
+
+class Fee(BaseModel):
+    """What the gateway keeps of a payment."""
+
+    amount: Int64 = Field(description="In minor units of the currency.")
+    currency: str = Field(description="ISO 4217 code.")
+
+
+class GatewayDetails(BaseModel):
+    """What the gateway reports, depending on the payment method. What it does not report is absent."""
+
+    authorization_code: str | None = Field(default=None, description="The code of the issuer that approved a card.")
+    avs_result: str | None = Field(
+        default=None,
+        description="The check of a credit card's address: `Y` all matches, `Z` the postcode, `A` the street, `U` "
+        "unknown.",
+    )
+    cvc_result: str | None = Field(
+        default=None, description="The check of a credit card's CVC: `M` it matches, `N` it does not."
+    )
+    payer_id: str | None = Field(default=None, description="The id of a PayPal account.")
+    fee: Fee | None = Field(default=None, description="The fee of a charge to a PayPal account.")
+
+
+class CaptureError(BaseModel):
+    """Why the last capture failed. The payment is AUTHORIZED again."""
+
+    code: CaptureFailureCode | FailureCode = Field(description="The gateway's code, or that of the order's check.")
+    reason: str = Field(description="`code` in words for people.")
+    at: datetime
 
 
 class Payment(BaseModel):
@@ -84,34 +129,58 @@ class Payment(BaseModel):
         description="The principal that created it, such as `service:orders`; its secret signs the callbacks."
     )
     payment_method_id: str = Field(description="Its id; of a ready-made payment method the name.")
-    amount: int = Field(description="In minor units of the currency.", json_schema_extra=INT64)
+    amount: Int64 = Field(description="In minor units of the currency.")
     currency: str = Field(description="ISO 4217 code.")
     description: str | None
-    metadata: dict[str, str]
-    callback_url: str | None = Field(description="Where a webhook is sent when the payment has ended.")
+    metadata: Metadata
+    callback_url: str | None = Field(description="Where the webhooks about this payment are sent.")
     status: PaymentStatus
+    capture_method: CaptureMethod
+    amount_authorized: Int64 = Field(
+        description="What the gateway has held or charged, in minor units; 0 before.", json_schema_extra=INT64
+    )
+    amount_captured: Int64 = Field(description="What was captured of it, in minor units.", json_schema_extra=INT64)
+    amount_refunded: Int64 = Field(
+        description="What has been paid back by refunds that are COMPLETED, in minor units.", json_schema_extra=INT64
+    )
+    amount_refundable: Int64 = Field(
+        description="What may still be refunded, in minor units: without refunds that are PENDING or PROCESSING.",
+        json_schema_extra=INT64,
+    )
+    capture_before: datetime | None = Field(
+        description="Until when the payment can be captured, while it is AUTHORIZED or being captured; else null."
+    )
+    last_capture_error: CaptureError | None = Field(
+        description="Why the last capture failed; null if none has, or after a capture that succeeded."
+    )
     gateway: str | None = Field(
         description="The simulated gateway, such as `stripe_mock`; null before the end, or if none was asked."
     )
-    gateway_transaction_id: str | None = Field(description="The gateway's id of the charge; null unless COMPLETED.")
+    gateway_transaction_id: str | None = Field(
+        description="The gateway's id of the charge or the authorization; null before, and if it failed."
+    )
     failure_code: FailureCode | None = Field(description="Why the payment failed; null unless FAILED.")
     failure_reason: str | None = Field(description="`failure_code` in words for people; null unless FAILED.")
-    outcome_rule: str | None = Field(
+    failure_advice: FailureAdvice | None = Field(
+        description="What a customer can do after this failure; null unless FAILED. Show general words for "
+        "`do_not_retry`: a customer is not told that a card is lost, stolen or suspected."
+    )
+    outcome_rule: OutcomeRule | None = Field(
         description="What decided the outcome: a test card or a ready-made one (`card`), a test address or such an "
         "account (`address`), the amount (`amount`), the success rate (`rate`), a void at the gateway (`closed`) or "
         "the order service (`order`). null without an outcome."
     )
     payment_method_details: MethodDetails
-    gateway_details: dict[str, Any] | None = Field(
-        description="What the gateway reports, depending on the payment method: authorization code, results of the AVS "
-        "and CVC checks, payer id, fee in minor units."
+    gateway_details: GatewayDetails | None = Field(
+        description="null before the gateway has answered, and if none was asked."
     )
     sequence: int = Field(description="The number of entries in the payment's history. It is also the ETag.")
     livemode: bool = Field(description="Always false: no money is moved.")
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None = Field(
-        description="When the payment became COMPLETED or FAILED; null before, and if it is cancelled."
+        description="When the payment became COMPLETED or FAILED; null before, and if it is cancelled. A refund does "
+        "not change it."
     )
 
 
@@ -131,16 +200,27 @@ class PaymentStatusAnswer(BaseModel):
     updated_at: datetime
 
 
+class HistoryMetadata(BaseModel):
+    """What is known beside the change. What does not apply is absent."""
+
+    attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
+    gateway: str | None = Field(default=None, description="The gateway that decided.")
+    gateway_transaction_id: str | None = Field(default=None, description="The gateway's id of the charge.")
+    failure_code: FailureCode | CaptureFailureCode | None = Field(
+        default=None, description="Why the gateway declined, or why the capture failed."
+    )
+    amount: Int64 | None = Field(default=None, description="Of the capture or the refund, in minor units.")
+    refund_id: str | None = Field(default=None, description="The refund that moved the payment.")
+
+
 class HistoryEntry(BaseModel):
-    """One entry in the history of a payment: a change of its status, or another claim by a worker."""
+    """One entry in the history of a payment: a change of its status or its amounts, or a claim by a worker."""
 
     sequence: int = Field(description="The number of the entry, from 1 and without gaps.")
     previous_status: PaymentStatus | None = Field(description="null in the first entry.")
     new_status: PaymentStatus
     reason: HistoryReason
-    metadata: dict[str, Any] = Field(
-        description="The number of the claim (`attempt`), or the gateway with the id of the charge or the failure code."
-    )
+    metadata: HistoryMetadata
     created_at: datetime
     created_by: str = Field(
         description="Who caused the entry: `worker`, or a principal such as `user:1`, `service:orders` or `admin:7`."

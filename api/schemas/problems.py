@@ -31,3 +31,8 @@ class ProblemDocument(BaseModel):
     payment_id: str | None = Field(
         default=None, description="With `payment_in_progress` and `order_already_paid`: the payment that the order has."
     )
+    refundable_amount: int | None = Field(
+        default=None,
+        description="With `refund_exceeds_balance`: what can be refunded now, in minor units.",
+        json_schema_extra={"format": "int64"},
+    )

@@ -40,7 +40,7 @@ function show(description) {
   }
 }
 
-// Operations by their tag, and the events at the end.
+// Operations and events by their tag.
 function grouped(description) {
   const groups = new Map((description.tags || []).map((tag) => [tag.name, []]));
   const add = (tag, one) => groups.set(tag, [...(groups.get(tag) || []), one]);
@@ -50,7 +50,7 @@ function grouped(description) {
     }
   }
   for (const [name, item] of Object.entries(description.webhooks || {})) {
-    add("webhooks that you receive", { id: `event-${name}`, method: "event", path: name, ...item.post });
+    add((item.post.tags || ["events"])[0], { id: `event-${name}`, method: "event", path: name, ...item.post });
   }
   return groups;
 }

@@ -23,6 +23,7 @@ from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import require_current
 from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from shared.event_types import EventType
 from shared.verify_reports import keep_report
 
 # Seconds. The relay looks every second, and publishes a row again if no worker has claimed it within 30 s.
@@ -97,6 +98,7 @@ async def _verify(database: Database, settings: Settings, options: Options, view
             scan,
             due_max_s=options.due_max_s,
             confirms_orders=settings.order_service_url is not None,
+            cancels_orders=settings.cancels_orders,
             orders_since=options.orders_since,
             lease_s=settings.lease_s,
             webhook_lease_s=settings.webhook_lease_s,
@@ -117,6 +119,7 @@ async def verify(
     *,
     due_max_s: float = DUE_MAX_S,
     confirms_orders: bool = False,
+    cancels_orders: bool = False,
     orders_since: datetime | None = None,
     lease_s: float = LEASE_S,
     webhook_lease_s: float = LEASE_S,
@@ -125,9 +128,12 @@ async def verify(
 
     A payment or delivery may be due, or wait for its first claim, for `due_max_s` seconds. With `confirms_orders`, each
     payment that was completed after `orders_since` must have an order update; None means a minute after the first order
-    update. A claim of a payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
+    update. With `cancels_orders` the same holds of refunded payments, from a minute after the first of their updates. A
+    claim of a payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
     """
-    of_orders = await scan.order_update_queries(orders_since) if confirms_orders else []
+    of_orders = await scan.order_update_queries(orders_since, EventType.COMPLETED) if confirms_orders else []
+    if cancels_orders:
+        of_orders += await scan.order_update_queries(None, EventType.REFUNDED)
     await scan.of_payments([*RECORDS, *LEDGER, *DELIVERIES, *OPEN, *of_orders])
     await scan.of_keys()
     await scan.of_due(due_max_s)

@@ -1,9 +1,11 @@
 """Settings of the order service, and of the health of all upstream services."""
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from shared.config.values import HttpUrl
+from shared.config.values import LOWER_CASE, HttpUrl
 
 
 class OrderServiceSettings(BaseSettings):
@@ -36,6 +38,21 @@ class OrderServiceSettings(BaseSettings):
     order_connections_max: int = Field(
         default=50, ge=1, le=1000, description="Connections of one worker to the order service."
     )
+    order_on_refund: Annotated[Literal["none", "cancel"], LOWER_CASE] = Field(
+        default="none",
+        description="`cancel` sets the order of a REFUNDED payment to CANCELLED where that is allowed; `none` leaves "
+        "it as it is.",
+    )
+    order_conflict: Annotated[Literal["report", "refund"], LOWER_CASE] = Field(
+        default="report",
+        description="What becomes of a payment that completed although its order was cancelled meanwhile: `report` "
+        "emits `payment.order_conflict`; `refund` also refunds what is refundable, once.",
+    )
+
+    @property
+    def cancels_orders(self) -> bool:
+        """The order service is told of refunded payments."""
+        return self.order_service_url is not None and self.order_on_refund == "cancel"
 
 
 class UpstreamSettings(BaseSettings):

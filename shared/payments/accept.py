@@ -56,8 +56,8 @@ async def accept(
     """Insert a PENDING payment for each intent, or refuse it and write nothing.
 
     The answers are in the order of `intents`. A refusal is returned, not raised: PaymentMethodUnusable,
-    OlderWorkers, PaymentInProgress or OrderAlreadyPaid, which leave the idempotency key unbound. An intent whose key is
-    already bound is a replay, or refused with IdempotencyKeyReused.
+    CaptureMethodUnusable, OlderWorkers, PaymentInProgress or OrderAlreadyPaid, which leave the idempotency key unbound.
+    An intent whose key is already bound is a replay, or refused with IdempotencyKeyReused.
     """
     answers: dict[UUID, IntentAnswer] = {}
     holders = await bind(connection, [intent.idempotency for intent in intents if intent.idempotency], now=now)

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.clock import rfc3339
 from shared.event_types import CALLBACK_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, WRITTEN_IF_WANTED, EventType
 from shared.ids import new_id
-from shared.payments.find import find_many
+from shared.payments.find import lock_whole_many
 from shared.payments.history import Move
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import EmittedDeliveries, Event, fan_out, fan_out_once, read_subscriptions
+from shared.webhooks.order_deliveries import having_order_conflicts
 
 
 async def emit(
@@ -39,7 +40,7 @@ async def emit(
         return {}
     subscriptions = await read_subscriptions(connection)
     happened = [
-        _event(event, payment, happened_at=now, confirms_orders=confirms_orders)
+        _event(event, payment, happened_at=now, updates_order=confirms_orders and event is EventType.COMPLETED)
         for payment, event in called_for
         if event not in WRITTEN_IF_WANTED or subscriptions.want(event)
     ]
@@ -51,31 +52,44 @@ async def emit_steps(
     steps: Sequence[tuple[Move, dict[str, Any]]],
     *,
     now: datetime,
+    cancels_orders: bool = False,
     lease_for_s: float | None = None,
 ) -> dict[UUID, EmittedDeliveries]:
     """Insert the events of refunds' steps, with their deliveries. Return the deliveries by payment.
 
-    A step is the payment's move and the refund as clients see it. The refund's event comes before the payment's.
+    A step is the payment's move and the refund as clients see it. The refund's event comes before the payment's. With
+    `cancels_orders` every REFUNDED payment also has a delivery to the order service.
     """
     happened: list[Event] = []
     for move, refund in steps:
         of_refund = REFUND_EVENT_OF_REASON[move.reason]
         happened.append(_event(of_refund, move.payment, happened_at=now, refund=refund))
         if of_payment := EVENT_OF_MOVE.get((move.payment.status, move.reason)):
-            happened.append(_event(of_payment, move.payment, happened_at=now, refund=refund))
+            updates_order = cancels_orders and of_payment is EventType.REFUNDED
+            happened.append(
+                _event(of_payment, move.payment, happened_at=now, updates_order=updates_order, refund=refund)
+            )
     return await fan_out(connection, happened, await read_subscriptions(connection), lease_for_s=lease_for_s)
 
 
 async def emit_order_conflicts(connection: AsyncConnection, payment_ids: Collection[UUID], *, now: datetime) -> None:
     """Insert the event that these payments are completed while their orders were cancelled; deliveries are due now.
 
-    A payment has this event once, however often the conflict is found. Call this in the transaction that ends the
-    delivery to the order service.
+    A payment has this event once, however often the conflict is found and whatever moves it meanwhile. Call this in the
+    transaction that records the attempt at the order service.
     """
     if not payment_ids:
         return
-    charged = sorted(await find_many(connection, payment_ids), key=lambda payment: payment.id)
-    await fan_out_once(connection, [_event(EventType.ORDER_CONFLICT, payment, happened_at=now) for payment in charged])
+    # The lock comes first: the payment is not moved, and no other transaction emits its event, until this one ends.
+    charged = await lock_whole_many(connection, payment_ids)
+    emitted = await having_order_conflicts(connection, payment_ids)
+    await fan_out_once(
+        connection,
+        [
+            _event(EventType.ORDER_CONFLICT, charged[payment_id], happened_at=now)
+            for payment_id in sorted(charged.keys() - emitted)
+        ],
+    )
 
 
 def _event(
@@ -83,7 +97,7 @@ def _event(
     payment: Payment,
     *,
     happened_at: datetime,
-    confirms_orders: bool = False,
+    updates_order: bool = False,
     refund: dict[str, Any] | None = None,
 ) -> Event:
     event_id = new_id()
@@ -95,7 +109,7 @@ def _event(
         body=event_body(event_id, event_type, payment, happened_at=happened_at, refund=refund),
         happened_at=happened_at,
         callback_url=payment.callback_url if event_type in CALLBACK_EVENTS else None,
-        confirms_order=confirms_orders and event_type is EventType.COMPLETED,
+        updates_order=updates_order,
         order_id=payment.order_id,
         owner=payment.created_by,
         correlation_id=payment.correlation_id,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
+from shared.failure_advice import advice_for
 from shared.lifecycle import PAID, CaptureMethod, PaymentOperation, PaymentStatus
 from shared.payments.balance import NOTHING, Balance
 
@@ -79,6 +80,11 @@ class Payment:
         return self.processed_at if self.processed_at and is_unmoved else self.updated_at
 
     @property
+    def is_settled(self) -> bool:
+        """The payment has ended, or waits for a client."""
+        return self.status.is_settled
+
+    @property
     def work_item(self) -> WorkItem:
         """The row with its current lease version."""
         return WorkItem(self.id, self.lease_version)
@@ -123,6 +129,7 @@ class Payment:
             "gateway_transaction_id": self.gateway_transaction_id,
             "failure_code": self.failure_code,
             "failure_reason": self.failure_reason,
+            "failure_advice": advice_for(self.failure_code),
             "outcome_rule": self.outcome_rule,
             "payment_method_details": {"type": self.method["type"], **self.method["details"]},
             "gateway_details": self.gateway_details,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared.errors import OrderAlreadyPaid, PaymentInProgress, PaymentNotCancellable
+from shared.errors import OrderAlreadyPaid, PaymentInProgress, PaymentNotCancellable, PaymentNotCapturable
 from shared.lifecycle import CANCELLED_AT_ONCE, PAID, WAITING, PaymentStatus
 from shared.logs import redact
 from shared.wording import in_state, refused_in_state
@@ -16,6 +16,17 @@ INSTEAD_OF_CANCELLING = {
     PaymentStatus.PARTIALLY_REFUNDED: "It was charged: refund the rest instead.",
     PaymentStatus.REFUNDED: "All of it was refunded, and there is nothing to cancel.",
     PaymentStatus.FAILED: "Nothing was charged, and there is nothing to cancel.",
+}
+# What a client can do instead of capturing a payment in this status.
+INSTEAD_OF_CAPTURING = {
+    PaymentStatus.PENDING: "Only what is AUTHORIZED is captured on request: wait for it to be processed.",
+    PaymentStatus.PROCESSING: "Wait until it is AUTHORIZED, or has ended.",
+    PaymentStatus.AUTHORIZED: "Its authorization is over: the payment is about to be voided.",
+    PaymentStatus.COMPLETED: "It is captured already, and a payment is captured once.",
+    PaymentStatus.PARTIALLY_REFUNDED: "It was captured already, and a payment is captured once.",
+    PaymentStatus.REFUNDED: "It was captured already, and a payment is captured once.",
+    PaymentStatus.FAILED: "Nothing is held, and there is nothing to capture.",
+    PaymentStatus.CANCELLED: "Nothing is held any more: pay again with a new payment.",
 }
 
 
@@ -38,6 +49,19 @@ def not_cancellable(status: PaymentStatus, since: datetime) -> PaymentNotCancell
             since,
             so="it can no longer be cancelled",
             remedy=INSTEAD_OF_CANCELLING[status],
+        )
+    )
+
+
+def not_capturable(status: PaymentStatus, since: datetime) -> PaymentNotCapturable:
+    """Return the refusal to capture a payment, which the client may see, in this status since this moment."""
+    return PaymentNotCapturable(
+        refused_in_state(
+            "The payment",
+            status,
+            since,
+            so="it cannot be captured",
+            remedy=INSTEAD_OF_CAPTURING[status],
         )
     )
 

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
 from shared.database.tables import payment_methods
-from shared.errors import OlderWorkers, PaymentMethodUnusable, Refused
-from shared.lifecycle import FailureCode
+from shared.errors import CaptureMethodUnusable, OlderWorkers, PaymentMethodUnusable, Refused
+from shared.lifecycle import CaptureMethod, FailureCode, MethodType
 from shared.payments.intent import Intent
 from shared.simulation.scenarios import Scenario, scenario_members
 
@@ -34,27 +34,48 @@ async def copy_usable_methods(
 ) -> list[dict[str, Any] | Refused]:
     """Return for each intent the copy of its payment method that the payment keeps, or why it cannot be used.
 
-    A refusal is PaymentMethodUnusable or OlderWorkers.
+    A refusal is PaymentMethodUnusable, CaptureMethodUnusable or OlderWorkers.
     """
     methods = await _methods_by_id(connection, intents)
     has_workers_of_0_1 = rules.has_workers_of_0_1()
     answers: list[dict[str, Any] | Refused] = []
     for intent in intents:
-        if intent.ready_made is not None:
-            answers.append(OlderWorkers() if has_workers_of_0_1 else intent.ready_made.copy_for_payment())
-            continue
-        method = methods.get(intent.payment_method_id)
-        if method is None or method["user_id"] != intent.user_id:
-            answers.append(PaymentMethodUnusable("This user has no such payment method. Choose or add another one."))
-        elif method["expires_at"] is not None and method["expires_at"] <= now:
-            answers.append(PaymentMethodUnusable("This payment method has expired. Choose or add another one."))
+        copied = (
+            intent.ready_made.copy_for_payment()
+            if intent.ready_made is not None
+            else _copy(methods.get(intent.payment_method_id), intent, rules.scenarios, now)
+        )
+        if isinstance(copied, Refused):
+            answers.append(copied)
+        elif intent.capture_method is CaptureMethod.MANUAL and copied["type"] == MethodType.DEBIT_CARD:
+            answers.append(CaptureMethodUnusable())
+        elif has_workers_of_0_1 and (unknown := _unknown_to_0_1(intent, copied)):
+            answers.append(OlderWorkers(unknown))
         else:
-            scenario = _scenario_of(method, rules.scenarios)
-            if has_workers_of_0_1 and scenario is not None and not scenario.is_known_to_0_1:
-                answers.append(OlderWorkers())
-            else:
-                answers.append({"type": method["type"], "details": method["details"], **scenario_members(scenario)})
+            answers.append(copied)
     return answers
+
+
+def _copy(
+    method: RowMapping | None, intent: Intent, scenarios: Mapping[str, Scenario], now: datetime
+) -> dict[str, Any] | PaymentMethodUnusable:
+    if method is None or method["user_id"] != intent.user_id:
+        return PaymentMethodUnusable("This user has no such payment method. Choose or add another one.")
+    if method["expires_at"] is not None and method["expires_at"] <= now:
+        return PaymentMethodUnusable("This payment method has expired. Choose or add another one.")
+    return {
+        "type": method["type"],
+        "details": method["details"],
+        **scenario_members(_scenario_of(method, scenarios)),
+    }
+
+
+def _unknown_to_0_1(intent: Intent, copied: Mapping[str, Any]) -> str | None:
+    """Return what a worker of 0.1 would do wrong with such a payment, as OlderWorkers names it; None if nothing."""
+    if intent.capture_method is CaptureMethod.MANUAL:
+        return "manual captures"
+    knows_method = intent.ready_made is None and "is_approved" not in copied
+    return None if knows_method else "this test value"
 
 
 async def _methods_by_id(connection: AsyncConnection, intents: Sequence[Intent]) -> dict[UUID, RowMapping]:

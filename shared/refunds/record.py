@@ -41,12 +41,14 @@ async def record_refunds(
     now: datetime,
     records: Sequence[RefundRecord],
     *,
+    cancels_orders: bool = False,
     lease_deliveries_for_s: float | None = None,
 ) -> list[RefundRecorded | None]:
     """Write down what each claim ended with, in the order of `records`.
 
     The list has None where the claim no longer holds the refund: nothing was changed. A refund that has ended moves its
-    payment in this transaction. See `shared.webhooks.fan_out` for `lease_deliveries_for_s`.
+    payment in this transaction; with `cancels_orders` the order service is told of a REFUNDED one. See
+    `shared.webhooks.fan_out` for `lease_deliveries_for_s`.
     """
     settled_payments = {
         record.work.refund.payment_id for record in records if isinstance(record.outcome, RefundSettled)
@@ -79,7 +81,9 @@ async def record_refunds(
                 _told(record.outcome.answer),
             )
         )
-    emitted = await write_steps(connection, steps, now=now, lease_for_s=lease_deliveries_for_s)
+    emitted = await write_steps(
+        connection, steps, now=now, cancels_orders=cancels_orders, lease_for_s=lease_deliveries_for_s
+    )
     # The deliveries of a payment's events are handed to the first of its refunds in this batch.
     return [
         RefundRecorded(refund, emitted.pop(refund.payment_id, NO_DELIVERIES))

@@ -3,13 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
-from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundStatus
+
+
+class _OfPayment(Protocol):
+    """What a refund shows of its payment."""
+
+    @property
+    def order_id(self) -> str: ...
+
+    @property
+    def currency(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,7 @@ class Refund:
         """The row with its current lease version."""
         return WorkItem(self.id, self.lease_version)
 
-    def to_json(self, payment: Payment) -> dict[str, Any]:
+    def to_json(self, payment: _OfPayment) -> dict[str, Any]:
         """Return the refund of this payment as clients see it."""
         return {
             "id": str(self.id),

@@ -76,12 +76,17 @@ _MOVE = (
 
 
 async def write_steps(
-    connection: AsyncConnection, steps: Sequence[Step], *, now: datetime, lease_for_s: float | None = None
+    connection: AsyncConnection,
+    steps: Sequence[Step],
+    *,
+    now: datetime,
+    cancels_orders: bool = False,
+    lease_for_s: float | None = None,
 ) -> dict[UUID, EmittedDeliveries]:
     """Write the payments, amounts, histories and events of these steps; return the deliveries by payment.
 
-    Several steps of one payment follow each other. The rows of the refunds themselves are the caller's. See
-    `shared.webhooks.fan_out` for `lease_for_s`.
+    Several steps of one payment follow each other. The rows of the refunds themselves are the caller's. With
+    `cancels_orders` the order service is told of REFUNDED payments. See `shared.webhooks.fan_out` for `lease_for_s`.
     """
     if not steps:
         return {}
@@ -118,4 +123,10 @@ async def write_steps(
     ]
     await append_to_payments(connection, moves, now=now)
     of_refunds = [step.refund.to_json(step.payment) for step in steps]
-    return await emit_steps(connection, list(zip(moves, of_refunds, strict=True)), now=now, lease_for_s=lease_for_s)
+    return await emit_steps(
+        connection,
+        list(zip(moves, of_refunds, strict=True)),
+        now=now,
+        cancels_orders=cancels_orders,
+        lease_for_s=lease_for_s,
+    )

@@ -5,7 +5,18 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from shared.lifecycle import FailureCode, MethodType
-from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario, scenario_members
+from shared.simulation.scenarios import (
+    ADDRESS_FAILED,
+    ADDRESS_UNKNOWN,
+    ALWAYS_APPROVED,
+    CVC_FAILED,
+    POSTAL_CODE_FAILED,
+    REFUND_DECLINED,
+    REFUND_SLOW,
+    STREET_FAILED,
+    Scenario,
+    scenario_members,
+)
 
 NAME_PREFIX = "pm_test_"
 # The column `payment_method_id` takes ids only. The id of a name is the same in every installation and for ever.
@@ -96,6 +107,13 @@ _METHODS = (
     _card("processing_error", "Card with a processing error", "visa", "0119", Scenario(FailureCode.PROCESSING_ERROR)),
     _card("velocity_exceeded", "Card used too often", "visa", "6975", Scenario(FailureCode.CARD_VELOCITY_EXCEEDED)),
     _card("fraud_suspected", "Card under suspicion of fraud", "visa", "0019", Scenario(FailureCode.FRAUD_SUSPECTED)),
+    _card("refund_declined", "Card whose refunds are declined", "visa", "5126", REFUND_DECLINED),
+    _card("refund_slow", "Card whose refunds take 10 s longer", "visa", "7726", REFUND_SLOW),
+    _card("cvc_check_failed", "Approved, but the CVC is wrong", "visa", "0101", CVC_FAILED),
+    _card("postal_code_check_failed", "Approved, but the postal code is wrong", "visa", "0036", POSTAL_CODE_FAILED),
+    _card("street_check_failed", "Approved, but the street is wrong", "visa", "0028", STREET_FAILED),
+    _card("address_check_failed", "Approved, but the address is wrong", "visa", "0010", ADDRESS_FAILED),
+    _card("address_check_unavailable", "Approved, the address is not checked", "visa", "0044", ADDRESS_UNKNOWN),
     _account(
         "paypal_declined",
         "PayPal whose card or bank declines",

@@ -1,7 +1,7 @@
 """Scenarios: what test card numbers, test addresses and ready-made methods make of every charge."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -16,14 +16,28 @@ class RefundScenario(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CardChecks:
+    """The results of the address verification and of the check of the security code."""
+
+    avs_result: str
+    cvc_result: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the results as clients see them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """The outcome of every charge. `failure` is None if the gateway always approves.
 
-    `refund` is the outcome of every refund of what was charged; None = the usual one.
+    `refund` is the outcome of every refund of what was charged, and `checks` are the results of the checks of the card;
+    None = the usual ones.
     """
 
     failure: FailureCode | None
     refund: RefundScenario | None = None
+    checks: CardChecks | None = None
 
     @property
     def is_known_to_0_1(self) -> bool:
@@ -32,6 +46,22 @@ class Scenario:
 
 
 ALWAYS_APPROVED = Scenario(None)
+REFUND_DECLINED = Scenario(None, refund=RefundScenario.DECLINED)
+REFUND_SLOW = Scenario(None, refund=RefundScenario.SLOW)
+
+
+def approved_with_checks(avs_result: str, cvc_result: str) -> Scenario:
+    """Return the scenario of a card that is always approved, with these results of its checks."""
+    return Scenario(None, checks=CardChecks(avs_result, cvc_result))
+
+
+# The checks failed in part, or were not made. AVS: A = the street matches, Z = the postal code, N = neither, U = the
+# issuer does not know. CVC: M = it matches, N = it does not.
+CVC_FAILED = approved_with_checks("Y", "N")
+POSTAL_CODE_FAILED = approved_with_checks("A", "M")
+STREET_FAILED = approved_with_checks("Z", "M")
+ADDRESS_FAILED = approved_with_checks("N", "M")
+ADDRESS_UNKNOWN = approved_with_checks("U", "M")
 
 
 def scenario_members(scenario: Scenario | None) -> dict[str, Any]:
@@ -43,12 +73,20 @@ def scenario_members(scenario: Scenario | None) -> dict[str, Any]:
         return {"scenario": None}
     if scenario.failure:
         return {"scenario": scenario.failure}
-    of_refund = {"refund": scenario.refund} if scenario.refund else {}
-    return {"scenario": None, "is_approved": True, **of_refund}
+    members: dict[str, Any] = {"scenario": None, "is_approved": True}
+    if scenario.refund:
+        members["refund"] = scenario.refund
+    if scenario.checks:
+        members["checks"] = scenario.checks.to_json()
+    return members
 
 
 def read_scenario(method: Mapping[str, Any]) -> Scenario | None:
     """Return the scenario in a payment's copy of its method; None if no scenario decides."""
     if method.get("is_approved"):
-        return Scenario(None, RefundScenario(method["refund"])) if "refund" in method else ALWAYS_APPROVED
+        return Scenario(
+            None,
+            RefundScenario(method["refund"]) if "refund" in method else None,
+            CardChecks(**method["checks"]) if "checks" in method else None,
+        )
     return Scenario(FailureCode(method["scenario"])) if method["scenario"] else None

@@ -44,7 +44,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The delivery can never succeed: the order was cancelled while it was paid."""
+    """The order cannot be confirmed, now or later: it was cancelled while it was paid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
                   claimed            2xx      ┌───────────┐
     ┌─────────┐ ───────────▶ ┌─────────┐ ────▶│ delivered │
     │ pending │              │ sending │      └───────────┘
-    └─────────┘ ◀─────────── └─────────┘ ────▶┌───────────┐   410, an order that was cancelled,
+    └─────────┘ ◀─────────── └─────────┘ ────▶┌───────────┐   410, an order that refuses the update,
         ▲      failed; due     │  ▲  │        │ exhausted │   or the schedule is used up
         │      later           │  └──┘        └───────────┘
         │                      ▼  lease expired
         │                ┌───────────┐
-        └── resent ──────│ cancelled │  the endpoint was disabled or deleted (from pending, too);
-          (from any end) └───────────┘  delivered after all if the attempt that was running is answered 2xx
+        └── resent ──────│ cancelled │  the endpoint was disabled or deleted, or the order must not be updated any more
+          (from any end) └───────────┘  (from pending, too); delivered after all if a running attempt is answered 2xx
 
 This package is the only writer of `deliveries.status`. It sends nothing, and it does not decide what the answer of a
 receiver means: the worker does.
@@ -29,6 +29,7 @@ from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkIt
 from shared.database.tables import ERROR_CHARS_MAX, columns_of, deliveries, events, payments, webhook_endpoints
 from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.webhooks.flows import Flow
+from shared.webhooks.order_deliveries import known_conflicts, why_not_updated
 from shared.webhooks.url_policy import origin
 
 
@@ -39,7 +40,8 @@ class ClaimedDelivery:
     `id` is the receiver's deduplication key, the same over all attempts. `retries` counts the attempts of this schedule
     before this one, the first attempt included. `claimed_at` is the start of this attempt and the timestamp of its
     signature. `url` is empty for the order service, whose address is a setting. Without `encrypted_secret` the delivery
-    is signed with the secret of its `owner`, the principal that created the payment.
+    is signed with the secret of its `owner`, the principal that created the payment. `is_known_conflict` says that an
+    earlier attempt has found the order cancelled.
     """
 
     id: UUID
@@ -51,15 +53,17 @@ class ClaimedDelivery:
     correlation_id: str | None
     url: str
     order_id: str
+    event_type: str
     body: bytes = field(repr=False)
     encrypted_secret: str | None = field(repr=False)
     owner: str
     claimed_at: datetime
     # The principal that registered the endpoint; None for what is not sent to an endpoint.
     endpoint_owner: str | None = None
+    is_known_conflict: bool = False
 
     @classmethod
-    def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime) -> Self:
+    def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime, is_known_conflict: bool = False) -> Self:
         """Return the delivery of a row of `deliveries`, joined with what is sent, where to and in whose name."""
         return cls(
             id=row["id"],
@@ -71,11 +75,13 @@ class ClaimedDelivery:
             correlation_id=row["correlation_id"],
             url=row["url"] or "",
             order_id=row["order_id"],
+            event_type=row["event_type"],
             body=row["body"].encode(),
             encrypted_secret=row["encrypted_secret"],
             owner=row["owner"],
             endpoint_owner=row["endpoint_owner"],
             claimed_at=claimed_at,
+            is_known_conflict=is_known_conflict,
         )
 
     @property
@@ -130,8 +136,8 @@ async def claim_deliveries(
     """Claim the delivery of each item for `lease_s` seconds, in the order of `items`.
 
     The list has None where there is nothing to send: another worker was first, or the delivery has ended, or is due
-    only later than 40 s from now. It also has None where the endpoint was disabled or deleted: then the delivery ends
-    here as cancelled.
+    only later than 40 s from now. It also has None where the endpoint was disabled or deleted, or the order must not be
+    updated any more: then the delivery ends here as cancelled.
     """
     statement = (
         update(deliveries)
@@ -144,11 +150,17 @@ async def claim_deliveries(
     ids = [row["id"] for row in await claim(connection, deliveries, items, statement)]
     claimed: dict[WorkItem, ClaimedDelivery] = {}
     unwanted: dict[str, list[UUID]] = {}
-    for row in await _with_receivers(connection, ids):
-        if reason := _why_unwanted(row):
+    rows = await _with_receivers(connection, ids)
+    of_orders = [row for row in rows if row["kind"] == DeliveryKind.ORDER]
+    not_updated = await why_not_updated(connection, of_orders)
+    conflicts = await known_conflicts(connection, of_orders)
+    for row in rows:
+        if reason := not_updated.get(row["id"]) or _why_unwanted(row):
             unwanted.setdefault(reason, []).append(row["id"])
         else:
-            claimed[WorkItem(row["id"], row["lease_version"] - 1)] = ClaimedDelivery.of(row, claimed_at=now)
+            claimed[WorkItem(row["id"], row["lease_version"] - 1)] = ClaimedDelivery.of(
+                row, claimed_at=now, is_known_conflict=row["id"] in conflicts
+            )
     for reason, ended in unwanted.items():
         await connection.execute(_ending(now, reason).where(id_in(deliveries.c.id, ended)))
     return [claimed.pop(item, None) for item in items]
@@ -229,9 +241,11 @@ _WITH_RECEIVERS = (
             deliveries, "id", "kind", "payment_id", "endpoint_id", "correlation_id", "lease_version", "retries"
         ),
         RECEIVER_URL,
+        events.c.type.label("event_type"),
         events.c.body,
         payments.c.created_by.label("owner"),
         payments.c.order_id,
+        payments.c.status.label("payment_status"),
         webhook_endpoints.c.secret.label("encrypted_secret"),
         webhook_endpoints.c.created_by.label("endpoint_owner"),
         webhook_endpoints.c.enabled,

@@ -34,8 +34,8 @@ class Event:
     happened_at: datetime
     # Where the payment's own callback goes; None if this event has none.
     callback_url: str | None
-    # Whether the order service gets a delivery too.
-    confirms_order: bool
+    # Whether the order service gets a delivery too: it confirms or cancels the order, as the type of the event says.
+    updates_order: bool
     order_id: str
     # The principal that created the payment.
     owner: str
@@ -155,7 +155,7 @@ def _recipients(event: Event, subscriptions: Subscriptions) -> list[_Recipient]:
     recipients = list(subscriptions.by_type.get(event.type, ()))
     if event.callback_url:
         recipients.append(_Recipient(DeliveryKind.CALLBACK, url=event.callback_url))
-    if event.confirms_order:
+    if event.updates_order:
         recipients.append(_Recipient(DeliveryKind.ORDER))
     return recipients
 
@@ -195,6 +195,7 @@ def _leased(event: Event, row: dict[str, Any], recipient: _Recipient) -> Claimed
     """Return what `claim_deliveries` would return for a row that was inserted already leased."""
     joined = {
         "url": recipient.url,
+        "event_type": event.type,
         "body": event.body,
         "owner": event.owner,
         "order_id": event.order_id,

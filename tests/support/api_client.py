@@ -30,7 +30,7 @@ from shared.database.schema import metadata
 from shared.database.tables import payments
 from shared.errors import CommitUnknown, DatabaseUnavailable, WriteConflict
 from shared.lifecycle import FailureCode, HistoryReason
-from shared.payments.outcomes import Approved, Declined, Retry, Settled
+from shared.payments.outcomes import Approved, ClaimOutcome, Declined, Settled
 from shared.payments.record import Record, record
 from shared.runtime import Runtime, open_runtime
 from tests.support.rows import claim
@@ -282,7 +282,7 @@ async def claimed(database: Database, payment_id: str, *, lease_s: float = 30) -
         return payment
 
 
-async def settled(database: Database, payment_id: str, outcome: Settled | Retry) -> Any:
+async def settled(database: Database, payment_id: str, outcome: ClaimOutcome) -> Any:
     """The payment, claimed and recorded by a worker."""
     payment = await claimed(database, payment_id)
     assert payment is not None

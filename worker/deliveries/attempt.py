@@ -12,6 +12,7 @@ from time import monotonic
 from aiohttp import ClientSession
 from cryptography.fernet import InvalidToken
 
+from shared.event_types import EventType
 from shared.keyring import Keyring
 from shared.lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt, Exhausted
@@ -26,10 +27,16 @@ from worker.deliveries.webhook import (
     longest_retry_after,
     post,
 )
-from worker.orders import Confirmation, OrderNotifier, OrderStatus
+from worker.order_updates import CANCEL, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
+from worker.orders import OrderNotifier
 
 # Secrets that are kept decrypted in memory: decrypting takes longer than signing.
 SECRETS_CACHED = 1_000
+# What an event asks of the order service, and the beginning of the note on the order.
+ORDER_UPDATES: dict[str, tuple[OrderUpdate, str]] = {
+    EventType.COMPLETED: (CONFIRM, "Paid"),
+    EventType.REFUNDED: (CANCEL, "Refunded"),
+}
 
 
 def draw_jitter() -> float:
@@ -66,7 +73,7 @@ class AttemptMaker:
         Never raises for what the receiver or the network does.
         """
         if delivery.kind is DeliveryKind.ORDER:
-            return await self._confirm_order(delivery)
+            return await self._update_order(delivery)
         secret = self._secret(delivery)
         if secret is None:
             return _unsigned(delivery)
@@ -102,37 +109,43 @@ class AttemptMaker:
             repeats=answer.repeats,
         )
 
-    async def _confirm_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:
+    async def _update_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:
+        update, note = ORDER_UPDATES[delivery.event_type]
         started = monotonic()
-        if self._orders is None:
-            confirmation = Confirmation(order_status=None, error="ORDER_SERVICE_URL is not set")
+        if delivery.is_known_conflict:
+            refusal = update.refused[OrderStatus.CANCELLED]
+            result = UpdateResult(order_status=OrderStatus.CANCELLED, error=refusal, is_refused=True)
+        elif self._orders is None:
+            result = UpdateResult(order_status=None, error="ORDER_SERVICE_URL is not set")
         else:
-            confirmation = await self._confirm_in_time(self._orders, delivery)
+            notes = f"{note}: payment {delivery.payment_id}"
+            result = await self._update_in_time(self._orders, delivery, update, notes)
         return DeliveryAttempt(
             delivery=delivery,
-            outcome=self._judge_confirmation(delivery, confirmation),
+            outcome=self._judge_update(delivery, update, result),
             duration_ms=round((monotonic() - started) * 1000),
-            status_code=confirmation.status_code,
-            error=confirmation.error,
-            response_body=confirmation.body,
+            status_code=result.status_code,
+            error=result.error,
+            response_body=result.body,
         )
 
-    async def _confirm_in_time(self, orders: OrderNotifier, delivery: ClaimedDelivery) -> Confirmation:
+    async def _update_in_time(
+        self, orders: OrderNotifier, delivery: ClaimedDelivery, update: OrderUpdate, notes: str
+    ) -> UpdateResult:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await orders.confirm(
-                    delivery.order_id,
-                    notes=f"Paid: payment {delivery.payment_id}",
-                    correlation_id=delivery.correlation_id,
+                return await orders.update(
+                    delivery.order_id, update, notes=notes, correlation_id=delivery.correlation_id
                 )
         except TimeoutError:
-            return Confirmation(order_status=None, error="no answer in time")
+            return UpdateResult(order_status=None, error="no answer in time")
 
-    def _judge_confirmation(self, delivery: ClaimedDelivery, confirmation: Confirmation) -> AttemptOutcome:
-        if confirmation.error is None:
+    def _judge_update(self, delivery: ClaimedDelivery, update: OrderUpdate, result: UpdateResult) -> AttemptOutcome:
+        if result.error is None:
             return Delivered()
-        if confirmation.order_status is OrderStatus.CANCELLED:
-            return Conflict()
+        if result.is_refused:
+            # Money was taken for an order that was cancelled. An order that cannot be cancelled is no such conflict.
+            return Conflict() if update is CONFIRM else Exhausted()
         return decide(
             None, retry_after_s=None, retries=delivery.retries, schedule_s=self._schedule_s, jitter=self._jitter()
         )

@@ -59,7 +59,8 @@ class DeliveryRules:
 class DeliveryPool:
     """Sends at most `concurrency` deliveries at once, `concurrency_per_host` of them to one host. Needs `run`.
 
-    `policy` judges every address, and `user_policy`, if it is given, those that the URLs of users lead to.
+    `policy` judges every address, and `user_policy`, if it is given, those that the URLs of users lead to. With
+    `refunds_conflicts` a payment whose order was cancelled meanwhile is refunded.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class DeliveryPool:
         *,
         user_policy: AddressPolicy | None = None,
         resolver: AbstractResolver | None = None,
+        refunds_conflicts: bool = False,
     ) -> None:
         self._database = database
         self._attempts = attempts
@@ -81,7 +83,7 @@ class DeliveryPool:
         self._queues = FairQueues(limits, slow_after_s=rules.slow_after_s, items_max=rules.queue_max)
         self._slots = Slots("deliveries", rules.concurrency)
         self._claims = DeliveryClaims(database, lease_s=rules.lease_s, queue_max=rules.concurrency)
-        self._recorder = AttemptRecorder(database, queue_max=rules.concurrency)
+        self._recorder = AttemptRecorder(database, queue_max=rules.concurrency, refunds_conflicts=refunds_conflicts)
         self._postponer = Postponer(database)
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._numbers = count()

@@ -1,18 +1,15 @@
-"""Recording attempts to send, their log lines and metrics, and the event of an order that was cancelled meanwhile."""
+"""Recording attempts to send, with their log lines and metrics."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import metrics
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
-from shared.payments.events import emit_order_conflicts
 from shared.webhooks.attempts import (
     Cancelled,
     Conflict,
@@ -22,9 +19,9 @@ from shared.webhooks.attempts import (
     Gone,
     RecordedOutcome,
     TryAgain,
-    record_attempts,
 )
 from shared.webhooks.deliveries import ClaimedDelivery
+from worker.deliveries.conflicts import record_with_conflicts
 from worker.slots import NotRecorded, Slots, record_within_lease
 
 log = structlog.get_logger(__name__)
@@ -44,11 +41,18 @@ class AttemptResult:
 
 
 class AttemptRecorder:
-    """Records attempts, many in one transaction. Needs `run`."""
+    """Records attempts, many in one transaction. Needs `run`.
 
-    def __init__(self, database: Database, *, queue_max: int) -> None:
+    With `refunds_conflicts` a payment whose order was cancelled meanwhile is refunded.
+    """
+
+    def __init__(self, database: Database, *, queue_max: int, refunds_conflicts: bool = False) -> None:
         self._records: GroupCommit[DeliveryAttempt, RecordedOutcome | None] = GroupCommit(
-            database, _write, batch_max=COMMIT_MAX, queue_max=queue_max, linger_factor=LINGER_FACTOR
+            database,
+            partial(record_with_conflicts, refunds_conflicts=refunds_conflicts),
+            batch_max=COMMIT_MAX,
+            queue_max=queue_max,
+            linger_factor=LINGER_FACTOR,
         )
 
     async def run(self) -> None:
@@ -76,20 +80,6 @@ class AttemptRecorder:
         else:
             # The delivery was claimed again meanwhile, or the answer to our own COMMIT was lost.
             log.info("delivery.superseded", status_code=attempt.status_code, **_log_context(attempt.delivery))
-
-
-async def _write(
-    connection: AsyncConnection, now: datetime, attempts: Sequence[DeliveryAttempt]
-) -> list[RecordedOutcome | None]:
-    """Record attempts and, in the same transaction, emit an event for those whose order was cancelled meanwhile."""
-    recorded = await record_attempts(connection, now, attempts)
-    conflicts = {
-        attempt.delivery.payment_id
-        for attempt, outcome in zip(attempts, recorded, strict=True)
-        if outcome == Conflict()
-    }
-    await emit_order_conflicts(connection, conflicts, now=now)
-    return recorded
 
 
 def _log_context(delivery: ClaimedDelivery) -> dict[str, str | int | None]:

@@ -55,7 +55,7 @@ def approved(request: SimulatedRequest, rule: OutcomeRule, seed: str) -> Approve
     details: dict[str, Any]
     match request.method_type:
         case MethodType.CREDIT_CARD:
-            details = {"authorization_code": _authorization_code(seed, payment)} | _card_checks(seed, payment)
+            details = {"authorization_code": _authorization_code(seed, payment)} | _card_checks(request, seed)
         case MethodType.DEBIT_CARD:
             details = {"authorization_code": _authorization_code(seed, payment)}
         case MethodType.PAYPAL:
@@ -73,7 +73,7 @@ def declined(request: SimulatedRequest, failure: FailureCode, rule: OutcomeRule,
     details: dict[str, Any] = {}
     # The issuer reports the results of its checks also when it declines.
     if request.method_type is MethodType.CREDIT_CARD:
-        details = _card_checks(seed, str(request.payment_id))
+        details = _card_checks(request, seed)
         if failure is FailureCode.INCORRECT_CVC:
             details["cvc_result"] = CVC_NO_MATCH
     return Declined(gateway_of(request, seed), failure, FAILURE_REASONS[failure], details, rule)
@@ -119,7 +119,9 @@ def _authorization_code(seed: str, payment: str) -> str:
     return upper_alphanumeric(seed, payment, "authorization", length=6)
 
 
-def _card_checks(seed: str, payment: str) -> dict[str, str]:
-    drawn = fraction(seed, payment, "avs")
+def _card_checks(request: SimulatedRequest, seed: str) -> dict[str, str]:
+    if request.scenario is not None and request.scenario.checks is not None:
+        return request.scenario.checks.to_json()
+    drawn = fraction(seed, str(request.payment_id), "avs")
     avs_result = next(result for result, upper in AVS_RESULTS if drawn < upper)
     return {"avs_result": avs_result, "cvc_result": CVC_MATCH}

@@ -1,6 +1,7 @@
 """Recording what claims of refunds ended with, and what follows the commit: deliveries, log and metrics."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -24,13 +25,18 @@ LINGER_FACTOR = 6.0
 
 
 class RefundRecorder:
-    """Records what claims of refunds ended with, many in one transaction. Needs `run`."""
+    """Records what claims of refunds ended with, many in one transaction. Needs `run`.
 
-    def __init__(self, database: Database, publisher: Publisher, *, queue_max: int) -> None:
+    With `cancels_orders` the order service is told of refunded payments.
+    """
+
+    def __init__(
+        self, database: Database, publisher: Publisher, *, queue_max: int, cancels_orders: bool = False
+    ) -> None:
         self._publisher = publisher
         self._records: GroupCommit[RefundRecord, RefundRecorded | None] = GroupCommit(
             database,
-            record_refunds,
+            partial(record_refunds, cancels_orders=cancels_orders),
             batch_max=COMMIT_MAX,
             queue_max=queue_max,
             linger_factor=LINGER_FACTOR,
