@@ -28,7 +28,7 @@ from shared.refund_lifecycle import RefundReason, RefundStatus
 from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
 from tests.support.processes import PaymentsProcess, Shop, processes
 from tests.support.processing import processing, simulated_gateway
-from tests.support.rows import accepted, ledger_entries, read, write
+from tests.support.rows import accepted, assert_sound, ledger_entries, read, write
 from tests.support.survival import MakeSettings, on_postgresql
 from tests.support.version_0_1 import process_of_0_1, unpack
 from tests.support.waiting import eventually
@@ -152,6 +152,7 @@ async def test_a_worker_of_0_1_leaves_them_to_the_workers_of_this_version(
         old.terminate()
         assert await old.ended() == 0
     await ends_as_asked(database, found, PaymentsProcess("worker", tmp_path / "new", settings))
+    await assert_sound(database)
 
 
 async def ends_as_asked(database: Database, found: Left, worker: PaymentsProcess) -> None:
@@ -206,6 +207,7 @@ async def test_the_api_of_0_1_moves_none_of_them_but_to_cancel_what_is_pending(
         await shop.accepted(order_id=found.refunded.order_id)
         cancelled = await shop.http.post(f"/payments/{found.authorization.id}/cancel")
         assert cancelled.json()["status"] == "CANCELLED"
+    await assert_sound(database)
 
 
 # -- the guard
