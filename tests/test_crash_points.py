@@ -6,26 +6,18 @@ Every death is a real SIGKILL, every recovery is by a worker and an API that kno
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from multiprocessing import Pipe
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.config.settings import Settings
-from shared.database.clock import DatabaseClock
-from shared.database.engine import Database, open_database
+from shared.database.engine import Database
 from shared.database.tables import deliveries
-from shared.runtime import Runtime, open_runtime
 from tests.support.api_client import RunningApi, added, opened, order, row_counts, working
-from tests.support.crashing import LEASE_S, Journey, run_journey
-from tests.support.processes import END_S, forked
+from tests.support.crashing import LEASE_S, Journey, later, run_journey, run_to_end
 from tests.support.receivers import Receiver, receiver
 from tests.support.rows import are_settled, assert_sound, ledger_entries, read_all
 from tests.support.waiting import eventually
@@ -40,13 +32,6 @@ RECOVERY_S = 30.0
 STEPS = ("accept", "claim, charge, record", "deliver")
 
 
-class LaterClock(DatabaseClock):
-    """A clock under which every lease of the killed processes is over."""
-
-    async def now(self, connection: AsyncConnection) -> datetime:
-        return await super().now(connection) + timedelta(seconds=2 * LEASE_S)
-
-
 @dataclass(frozen=True, slots=True)
 class End:
     """How a journey ended, and what its process had reported until then."""
@@ -58,29 +43,8 @@ class End:
 
 async def ended(journey: Journey) -> End:
     """Run a journey in a process, and wait until that has ended."""
-    reports, sender = Pipe(duplex=False)
-    process = forked(run_journey, journey, sender)
-    sender.close()
-    await eventually(lambda: process.exitcode is not None, END_S)
-    received: list[Any] = []
-    with reports:
-        while reports.poll():
-            try:
-                received.append(reports.recv())
-            except EOFError:
-                break
-    assert process.exitcode is not None
-    return End(process.exitcode, UUID(received[0]) if received else None, received[1] if len(received) > 1 else [])
-
-
-@asynccontextmanager
-async def later(settings: Settings) -> AsyncIterator[Runtime]:
-    """The runtime of the recovery: the same database and Redis, when the leases are over."""
-    runtime = open_runtime(settings)
-    await runtime.database.dispose()
-    runtime = replace(runtime, database=open_database(settings, clock=LaterClock()))
-    yield runtime
-    await runtime.close()
+    exit_code, received = await run_to_end(run_journey, journey)
+    return End(exit_code, UUID(received[0]) if received else None, received[1] if len(received) > 1 else [])
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ from cli.load.sender import prepare
 from cli.load.targets import Target, remote_target
 from cli.local.service import free_port
 from cli.options import Shape
-from cli.verify.breaches import KINDS, BreachKind
+from cli.verify.breaches import BreachKind
+from cli.verify.kinds import KINDS
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import gateway_ledger

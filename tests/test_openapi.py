@@ -15,8 +15,8 @@ from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
-from cli.verify.breaches import KINDS as KINDS_OF_BREACH
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
+from cli.verify.kinds import KINDS as KINDS_OF_BREACH
 from shared.ids import ORDER_ID, USER_ID
 from tests.support.api_client import RunningApi, added
 from tests.support.models import strict

@@ -1,53 +1,35 @@
 """`payments verify`: every breach that is planted is found, alone and where it is."""
 
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
-from sqlalchemy import Index, delete, text, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.breaches import KINDS, PROMISES, BreachKind
+from cli.verify.breaches import BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events, gateway_ledger, payment_history, payments
 from shared.ids import new_id
 from shared.payments.events import emit_order_conflicts
+from tests.support.planted import Plant, Plants, assert_found_alone
 from tests.support.verified import (
     IN_AN_HOUR,
     LONG_AGO,
-    NOW,
     World,
-    accept,
     bind,
     build,
-    look,
     of_delivery,
     record_entry,
     repeat_row,
-    without,
 )
 
-type Plant = Callable[[AsyncConnection, World], Awaitable[Any]]
-
-PLANTS: dict[BreachKind, list[Plant]] = {}
+plants = Plants[World]()
 
 
 @pytest.fixture
 async def world(database: Database, settings: Settings) -> World:
     return await build(database, settings)
-
-
-def plants(kind: BreachKind) -> Callable[[Plant], Plant]:
-    """The function plants a breach of this kind, and no other."""
-
-    def add(plant: Plant) -> Plant:
-        PLANTS.setdefault(kind, []).append(plant)
-        return plant
-
-    return add
 
 
 def of_move(payment_id: Any, sequence: int) -> Any:
@@ -125,7 +107,7 @@ async def it_was_sold_and_voided(connection: AsyncConnection, world: World) -> N
     await it_was_voided(connection, world)
 
 
-def charge_with(**changes: Any) -> Plant:
+def charge_with(**changes: Any) -> Plant[World]:
     async def plant(connection: AsyncConnection, world: World) -> None:
         of_capture = (gateway_ledger.c.payment_id == world.completed) & (gateway_ledger.c.step == 2)
         await connection.execute(update(gateway_ledger).where(of_capture).values(**changes))
@@ -265,78 +247,8 @@ async def the_relay_publishes_a_delivery_that_nobody_takes(connection: AsyncConn
     await connection.execute(update(deliveries).where(of_delivery(world, "endpoint")).values(created_at=LONG_AGO))
 
 
-ONLY_WITHOUT_AN_INDEX = {BreachKind.LIVE_TWICE, BreachKind.EVENT_REPEATED, BreachKind.DELIVERY_REPEATED}
-
-
-def test_every_kind_of_breach_is_planted_and_explained() -> None:
-    assert set(PLANTS) | ONLY_WITHOUT_AN_INDEX == set(BreachKind) == set(KINDS)
-    assert {kind.invariant for kind in KINDS.values()} == set(PROMISES)
-
-
-@pytest.mark.parametrize(
-    ("kind", "plant"),
-    [
-        pytest.param(kind, plant, id=f"{kind}-{number}")
-        for kind, of_kind in PLANTS.items()
-        for number, plant in enumerate(of_kind)
-    ],
-)
+@pytest.mark.parametrize(("kind", "plant"), plants.parameters())
 async def test_a_planted_breach_is_found_and_nothing_else(
-    database: Database, world: World, kind: BreachKind, plant: Plant
+    database: Database, world: World, kind: BreachKind, plant: Plant[World]
 ) -> None:
-    since = NOW - timedelta(seconds=1)
-    assert (await look(database, orders_since=since)).totals == {}
-    async with database.transaction() as connection:
-        await plant(connection, world)
-    found = await look(database, orders_since=since)
-    assert found.totals == {kind: 1}
-    [ids] = found.shown[kind]
-    assert ids.keys() & {"payment_id", "key"}
-    assert orjson.dumps(ids)
-
-
-async def test_two_live_payments_of_an_order_are_found(database: Database, world: World) -> None:
-    [index] = [index for index in payments.indexes if index.name == "uq_payments_live"]
-    async with without(database, index):
-        await accept(database, order_id=str(world.completed))
-        found = await look(database)
-        assert found.totals == {BreachKind.LIVE_TWICE: 1}
-        [ids] = found.shown[BreachKind.LIVE_TWICE]
-        assert (ids["payment_id"], ids["order_id"]) == (str(world.completed), str(world.completed))
-        assert ids["other_payment_id"] != ids["payment_id"]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("uq_deliveries_endpoint", "endpoint"), ("uq_deliveries_other", "callback"), ("uq_deliveries_other", "order")],
-)
-async def test_a_second_delivery_to_one_receiver_is_found(
-    database: Database, world: World, name: str, kind: str
-) -> None:
-    [index] = [index for index in deliveries.indexes if index.name == name]
-    assert isinstance(index, Index)
-    async with without(database, index):
-        async with database.transaction() as connection:
-            await repeat_row(connection, deliveries, where=of_delivery(world, kind), id=new_id())
-        found = await look(database, orders_since=NOW - timedelta(seconds=1))
-        assert found.totals == {BreachKind.DELIVERY_REPEATED: 1}
-
-
-async def test_a_second_event_of_one_move_is_found(database: Database, world: World) -> None:
-    # The same table without its constraints.
-    async with database.transaction() as connection:
-        await connection.execute(text("CREATE TABLE copied AS SELECT * FROM events"))
-        await connection.execute(text("ALTER TABLE events RENAME TO strict_events"))
-        await connection.execute(text("ALTER TABLE copied RENAME TO events"))
-    try:
-        async with database.transaction() as connection:
-            await add_initiated(connection, world)
-        # As an older version writes it, whoever wants it.
-        assert (await look(database)).totals == {}
-        async with database.transaction() as connection:
-            await add_initiated(connection, world)
-        assert (await look(database)).totals == {BreachKind.EVENT_REPEATED: 1}
-    finally:
-        async with database.transaction() as connection:
-            await connection.execute(text("DROP TABLE events"))
-            await connection.execute(text("ALTER TABLE strict_events RENAME TO events"))
+    await assert_found_alone(database, world, kind, plant)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from api.schemas.operations import VERIFY_REPORT_EXAMPLE, VerifyReport
 from cli.main import app
-from cli.verify.breaches import KINDS, PROMISES, BreachKind
+from cli.verify.breaches import PROMISES, BreachKind
+from cli.verify.kinds import KINDS
 from cli.verify.report import document, lines
 from cli.verify.scan import Found
 from shared.config.settings import Settings

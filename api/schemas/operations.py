@@ -14,8 +14,8 @@ VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
     "is_sound": False,
     "payments_checked": 1_000_000,
     "idempotency_keys_checked": 1_000_000,
-    "oldest_due_s": {"payments": 0.2, "deliveries": 0.0},
-    "oldest_unclaimed_s": {"payments": 0.4, "deliveries": 0.0},
+    "oldest_due_s": {"payments": 0.2, "refunds": 0.0, "deliveries": 0.0},
+    "oldest_unclaimed_s": {"payments": 0.4, "refunds": 0.0, "deliveries": 0.0},
     "invariants": [
         {
             "name": "event",

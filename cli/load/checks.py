@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from cli.load.client import Api, Document, NoAnswer, Unusable
 from cli.load.payment_tally import PaymentTally
-from cli.verify.breaches import KINDS
+from cli.verify.kinds import KINDS
 from cli.verify.scan import LEDGER, Found, Scan
 from shared.config.settings import Settings
 from shared.database.engine import open_database

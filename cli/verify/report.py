@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cli.verify.breaches import KINDS, PROMISES, BreachKind, Invariant
+from cli.verify.breaches import PROMISES, BreachKind, Invariant
+from cli.verify.kinds import KINDS
 from cli.verify.scan import Found
 from shared.database.clock import rfc3339
 from shared.version import VERSION

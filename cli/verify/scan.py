@@ -15,12 +15,23 @@ from uuid import UUID
 from sqlalchemy import Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify import delivery_checks, payment_checks, waiting_checks
+from cli.verify import (
+    balance_checks,
+    delivery_checks,
+    due_checks,
+    event_checks,
+    history_checks,
+    ledger_checks,
+    payment_checks,
+    waiting_checks,
+)
 from cli.verify.breaches import BreachKind
-from cli.verify.payment_checks import Query
+from cli.verify.event_checks import SETTLING_S
+from cli.verify.statements import Query
 from shared.database.clock import rfc3339
 from shared.database.engine import Database
-from shared.database.leases import CLOCK_SKEW_MAX_S
+from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S
+from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, idempotency_keys, payments
 from shared.event_types import EventType
 
@@ -30,17 +41,22 @@ RANGE = 20_000
 SHOWN_MAX = 100
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-LEDGER = (payment_checks.charges(), payment_checks.orphan_charges())
-RECORDS = (payment_checks.histories(), payment_checks.live_twice())
+LEDGER = (ledger_checks.charges(), ledger_checks.orphans(), ledger_checks.refunds_at_the_gateway())
+RECORDS = (
+    history_checks.histories(),
+    history_checks.refund_histories(),
+    payment_checks.live_twice(),
+    balance_checks.balances(),
+)
 DELIVERIES = (
-    delivery_checks.events_missing(),
-    delivery_checks.unexpected_events(),
+    event_checks.events_missing(),
+    event_checks.refund_events_missing(),
+    event_checks.unexpected_events(),
     delivery_checks.missing_callback_deliveries(),
     delivery_checks.missing_endpoint_deliveries(),
     delivery_checks.silent_order_updates(),
 )
-OPEN = (delivery_checks.payments_never_due(), delivery_checks.deliveries_never_due())
-_OVERDUE = (payments, BreachKind.PAYMENT_OVERDUE), (deliveries, BreachKind.DELIVERY_OVERDUE)
+OPEN = (due_checks.open_payments(), due_checks.refunds_never_due(), due_checks.deliveries_never_due())
 
 
 @dataclass(slots=True)
@@ -105,7 +121,8 @@ class Scan:
             async with self.database.read() as connection:
                 end = await connection.execute(payment_checks.next_payment(count=self.range_size), {"after": after})
                 upto = end.scalar_one_or_none() or LAST
-                between = {"after": after, "upto": upto}
+                over = await self.database.clock.now(connection) + timedelta(seconds=CLOCK_SKEW_MAX_S)
+                between = {"after": after, "upto": upto, "over": over}
                 count = (await connection.execute(payment_checks.payments_between(), between)).scalar_one()
                 for query in queries:
                     await self._collect(connection, query, between)
@@ -140,25 +157,27 @@ class Scan:
                 first = (await connection.execute(delivery_checks.first_order_update(event_type))).scalar_one_or_none()
             if first is None:
                 return []
-            since = first + timedelta(seconds=delivery_checks.SETTLING_S)
+            since = first + timedelta(seconds=SETTLING_S)
         return [delivery_checks.missing_order_deliveries(since, event_type)]
 
     async def of_due(self, limit_s: float) -> None:
         """Check that no row has been due for more than `limit_s` seconds."""
-        for table, kind in _OVERDUE:
+        for table, kind in due_checks.OVERDUE.items():
             async with self.database.read() as connection:
                 await self._of_due(connection, table, kind, limit_s)
 
-    async def of_leases(self, payment_s: float, delivery_s: float) -> None:
-        """Check that no claimed row is due later than a lease lasts, which is `payment_s` or `delivery_s` seconds."""
+    async def of_leases(self, work_s: float, delivery_s: float) -> None:
+        """Check that no claimed row is due later than a lease lasts, or than the relay makes it due.
+
+        A lease of a payment or refund lasts `work_s` seconds, and one of a delivery `delivery_s`.
+        """
         limit = self.found.shown_max
-        for query, lease_s in (
-            (delivery_checks.leased_payments_due_after, payment_s),
-            (delivery_checks.leased_deliveries_due_after, delivery_s),
-        ):
+        for table, lease_s in ((payments, work_s), (refunds, work_s), (deliveries, delivery_s)):
+            longest_s = max(lease_s, REPUBLISHED_AFTER_S) + CLOCK_SKEW_MAX_S
             async with self.database.read() as connection:
-                latest = await self.database.clock.now(connection) + timedelta(seconds=lease_s + CLOCK_SKEW_MAX_S)
-                rows = (await connection.execute(query(latest, limit))).mappings().all()
+                latest = await self.database.clock.now(connection) + timedelta(seconds=longest_s)
+                found = await connection.execute(due_checks.leased_too_long(table, after=latest, limit=limit))
+                rows = found.mappings().all()
             for row in rows:
                 self.found.note(BreachKind(row["kind"]), _ids(row), 0)
             if rows:
@@ -167,11 +186,11 @@ class Scan:
     async def _of_due(self, connection: AsyncConnection, table: Table, kind: BreachKind, limit_s: float) -> None:
         now = await self.database.clock.now(connection)
         before = now - timedelta(seconds=limit_s)
-        oldest = (await connection.execute(delivery_checks.oldest_due(table, now=now))).scalar_one()
+        oldest = (await connection.execute(due_checks.oldest_due(table, now=now))).scalar_one()
         self.found.oldest_due_s[str(table.name)] = (now - oldest).total_seconds() if oldest else 0.0
-        count = (await connection.execute(delivery_checks.overdue_count(table, before=before))).scalar_one()
+        count = (await connection.execute(due_checks.overdue_count(table, before=before))).scalar_one()
         if count:
-            examples = delivery_checks.overdue(table, kind, before=before, limit=self.found.shown_max)
+            examples = due_checks.overdue(table, before=before, limit=self.found.shown_max)
             self.found.note(kind, None, count)
             for row in (await connection.execute(examples)).mappings():
                 self.found.note(kind, _ids(row), 0)
@@ -183,7 +202,8 @@ class Scan:
                 now = await self.database.clock.now(connection)
                 before = now - timedelta(seconds=limit_s)
                 oldest = (await connection.execute(waiting_checks.oldest_unclaimed(table))).scalar_one()
-                self.found.oldest_unclaimed_s[str(table.name)] = (now - oldest).total_seconds() if oldest else 0.0
+                waited_s = (now - oldest).total_seconds() if oldest else 0.0
+                self.found.oldest_unclaimed_s[str(table.name)] = max(0.0, waited_s)
                 count = (await connection.execute(waiting_checks.unclaimed_count(table, before=before))).scalar_one()
                 if count:
                     examples = waiting_checks.unclaimed(table, before=before, limit=self.found.shown_max)

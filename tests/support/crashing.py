@@ -8,28 +8,35 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.broker.client import Broker, Queue
 from shared.broker.publisher import Publisher
 from shared.config.settings import Settings
+from shared.database.clock import DatabaseClock
+from shared.database.engine import open_database
 from shared.database.leases import WorkItem
 from shared.runtime import Runtime, open_runtime
 from shared.webhooks.deliveries import ClaimedDelivery
 from tests.support.api_client import opened
+from tests.support.processes import END_S, forked
 from tests.support.waiting import eventually
 from worker.gateway.ledger import Ledger
 from worker.gateway.simulator import SimulatedGateway
 from worker.main import open_pool
 from worker.payments.charge import Charger
 from worker.processor import Processor
+from worker.refunds.repay import Repayer
 from worker.rules import ChargeRules
 
 TABLE = re.compile(r"(?:FROM|INTO|UPDATE)\s+(\w+)")
@@ -64,20 +71,21 @@ class Boundaries:
 
         def statement(_connection: Any, _cursor: Any, sql: str, *_rest: Any) -> None:
             table = TABLE.search(sql)
-            self._pass(f"before {sql.split(maxsplit=1)[0]}{f' {table[1]}' if table else ''}")
+            self.reach(f"before {sql.split(maxsplit=1)[0]}{f' {table[1]}' if table else ''}")
 
         def commit(_connection: Any) -> None:
-            self._pass("before COMMIT")
+            self.reach("before COMMIT")
 
         def checkin(*_connection: Any) -> None:
-            self._pass("after the transaction")
+            self.reach("after the transaction")
 
         event.listen(engine.sync_engine, "before_cursor_execute", statement)
         event.listen(engine.sync_engine, "commit", commit)
         # The connection comes back to the pool: COMMIT was answered.
         event.listen(engine.sync_engine, "checkin", checkin)
 
-    def _pass(self, what: str) -> None:
+    def reach(self, what: str) -> None:
+        """Pass a boundary, or die there."""
         if len(self.passed) == self.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.passed.append(f"{self.step}: {what}")
@@ -100,7 +108,7 @@ async def _run_journey(journey: Journey, reports: Connection) -> None:
     reports.send(str(payment_id))
     boundaries.step = "claim, charge, record"
     outbox = Outbox(runtime.broker, has_capacity=journey.sends_at_once)
-    await _process(runtime, WorkItem(payment_id, 0), outbox)
+    await process(runtime, WorkItem(payment_id, 0), outbox)
     boundaries.step = "deliver"
     await _deliver(runtime, outbox)
     await runtime.close()
@@ -127,18 +135,33 @@ class Outbox(Publisher):
         self.leased_at = leased_at
 
 
-async def _process(runtime: Runtime, item: WorkItem, outbox: Outbox) -> None:
-    """Process the payment until it is recorded and its deliveries are in the outbox."""
+async def process(
+    runtime: Runtime,
+    item: WorkItem,
+    outbox: Outbox,
+    *,
+    queue: Queue = Queue.PROCESS,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Process a payment or refund until it is recorded and the deliveries of its events are in the outbox."""
     ledger = Ledger(runtime.database, batch_max=10, queue_max=10)
-    gateway = SimulatedGateway(ledger, success_rate=1, delay_min_ms=0, delay_max_ms=0)
-    charger = Charger(gateway, ChargeRules(max_claims=5, gateway_tries_max=3, gateway_backoff_s=1))
-    processor = Processor(runtime.database, charger, outbox, concurrency=10, lease_s=LEASE_S, sender=outbox)
+    gateway = SimulatedGateway(ledger, success_rate=1, delay_min_ms=1, delay_max_ms=1, sleep=sleep)
+    rules = ChargeRules(max_claims=5, gateway_tries_max=3, gateway_backoff_s=1)
+    processor = Processor(
+        runtime.database,
+        Charger(gateway, rules),
+        outbox,
+        repayer=Repayer(gateway, rules),
+        concurrency=10,
+        lease_s=LEASE_S,
+        sender=outbox,
+    )
     async with asyncio.TaskGroup() as parts:
         parts.create_task(ledger.run())
         parts.create_task(processor.run())
         await eventually(lambda: processor.free)
-        await processor.offer([item])
-        await eventually(lambda: outbox.items or outbox.leased, STEP_S)
+        await processor.offer([item], queue)
+        # What was begun ends first.
         await processor.stop(STEP_S)
         ledger.close()
 
@@ -153,3 +176,40 @@ async def _deliver(runtime: Runtime, outbox: Outbox) -> None:
         pool.send_leased(outbox.leased, outbox.leased_at)
         await eventually(lambda: pool.queued == pool.in_flight == 0)
         await pool.stop(STEP_S)
+
+
+# -- from the outside
+
+
+class LaterClock(DatabaseClock):
+    """A clock under which every lease of the killed processes is over."""
+
+    async def now(self, connection: AsyncConnection) -> datetime:
+        return await super().now(connection) + timedelta(seconds=2 * LEASE_S)
+
+
+@asynccontextmanager
+async def later(settings: Settings) -> AsyncIterator[Runtime]:
+    """The runtime of the recovery: the same database and Redis, when the leases are over."""
+    runtime = open_runtime(settings)
+    await runtime.database.dispose()
+    runtime = replace(runtime, database=open_database(settings, clock=LaterClock()))
+    yield runtime
+    await runtime.close()
+
+
+async def run_to_end[J](target: Callable[[J, Connection], None], journey: J) -> tuple[int, list[Any]]:
+    """Run a journey in a process; return its exit code, and what it had reported until then."""
+    reports, sender = Pipe(duplex=False)
+    process = forked(target, journey, sender)
+    sender.close()
+    await eventually(lambda: process.exitcode is not None, END_S)
+    received: list[Any] = []
+    with reports:
+        while reports.poll():
+            try:
+                received.append(reports.recv())
+            except EOFError:
+                break
+    assert process.exitcode is not None
+    return process.exitcode, received

@@ -139,7 +139,7 @@ async def without(database: Database, index: Index) -> AsyncIterator[None]:
         yield
     finally:
         async with database.transaction() as connection:
-            for table in (deliveries, payments):
+            for table in (deliveries, payments, gateway_ledger):
                 if table is index.table:
                     await connection.execute(text("DELETE FROM payment_history"))
                     await connection.execute(table.delete())

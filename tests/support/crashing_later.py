@@ -1,0 +1,99 @@
+"""One capture, void, expiry or refund in a process of its own, which kills itself between two of its steps.
+
+A boundary is what it is in `tests.support.crashing`, and each pause inside a call of the gateway as well.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection
+from typing import assert_never
+
+from sqlalchemy import select
+
+from shared.broker.client import Queue
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.leases import WorkItem
+from shared.database.refund_tables import refunds
+from shared.ids import new_id
+from shared.payments.requests import cancel, capture
+from shared.refund_lifecycle import RefundReason
+from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
+from shared.runtime import open_runtime
+from tests.support.crashing import NEVER, Boundaries, Outbox, process
+
+PART = 700
+BY = "service:shop"
+
+
+class Later(StrEnum):
+    """What happens to a payment after its authorization or its charge."""
+
+    CAPTURE = "capture"
+    VOID = "void"
+    EXPIRY = "expiry"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True, slots=True)
+class LaterJourney:
+    """What the process is to do to which payment, and the number of the boundary at which it dies."""
+
+    settings: Settings
+    operation: Later
+    item: WorkItem
+    dies_at: int = NEVER
+
+
+async def ask_for(database: Database, operation: Later, item: WorkItem) -> WorkItem | None:
+    """Ask as a client does; of a payment that was asked for already, nothing. Return what a worker is to claim."""
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        match operation:
+            case Later.EXPIRY:
+                return item
+            case Later.REFUND:
+                known = await connection.execute(select(refunds.c.id).where(refunds.c.payment_id == item.id))
+                if known.first():
+                    return None
+                answer = await request_refund(connection, item.id, _refund(), now=now)
+                assert isinstance(answer, RefundMoved)
+                return answer.work[0]
+            case Later.CAPTURE:
+                requested = await capture(connection, item.id, amount=PART, by=BY, now=now)
+            case Later.VOID:
+                requested = await cancel(connection, item.id, by=BY, now=now)
+            case _:
+                assert_never(operation)
+    return requested.work[0] if requested and requested.is_moved else None
+
+
+def _refund() -> RefundRequest:
+    return RefundRequest(
+        id=new_id(), amount=PART, reason=RefundReason.OTHER, metadata={}, created_by=BY, correlation_id=None
+    )
+
+
+def run_later_journey(journey: LaterJourney, reports: Connection) -> None:
+    """Do what the process is for, and send all boundaries at the end."""
+    asyncio.run(_run_later_journey(journey, reports))
+
+
+async def _run_later_journey(journey: LaterJourney, reports: Connection) -> None:
+    runtime = open_runtime(journey.settings)
+    boundaries = Boundaries(journey.dies_at)
+    # On purpose, as in `run_journey`.
+    boundaries.watch(runtime.database._engine)
+    boundaries.step = "request"
+    work = await ask_for(runtime.database, journey.operation, journey.item)
+    assert work is not None
+
+    async def sleep(_seconds: float) -> None:
+        boundaries.reach("in the gateway")
+
+    boundaries.step = "claim, ask, record"
+    queue = Queue.REFUND if journey.operation is Later.REFUND else Queue.PROCESS
+    await process(runtime, work, Outbox(runtime.broker, has_capacity=False), queue=queue, sleep=sleep)
+    await runtime.close()
+    reports.send(boundaries.passed)

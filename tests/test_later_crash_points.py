@@ -1,0 +1,138 @@
+"""A process that dies at any boundary of a capture, a void, an expiry or a refund: it happens once, and is told once.
+
+Every death is a real SIGKILL, every recovery is by a worker that knows nothing but the database.
+"""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from shared.broker.client import Broker
+from shared.config.settings import Settings
+from shared.database.engine import Database
+from shared.database.refund_tables import refunds
+from shared.database.tables import events, payments
+from shared.lifecycle import PaymentStatus
+from shared.payments.payment import Payment
+from tests.support.api_client import working
+from tests.support.crashing import LEASE_S, later, run_to_end
+from tests.support.crashing_later import Later, LaterJourney, ask_for, run_later_journey
+from tests.support.processing import processing, simulated_gateway
+from tests.support.rows import assert_sound, ledger_entries, read_all
+from tests.support.waiting import eventually
+from tests.test_authorizations import authorized
+from tests.test_refunds import charged
+
+# Processes beside each other: each waits most of its time.
+AT_ONCE = 4
+# Of a journey to its end: fewer boundaries would mean that the hooks miss some.
+BOUNDARIES_MIN = 15
+BOUNDARIES_MAX = 60
+# At least these in every call of the gateway: before its step in the ledger, and after it.
+IN_GATEWAY_MIN = 2
+RECOVERY_S = 30.0
+AMOUNT = 1999
+
+# What each ends with: the status, the ledger of the payment, and the events of all that happened to it.
+ENDS: dict[Later, tuple[PaymentStatus, list[str], list[str]]] = {
+    Later.CAPTURE: (
+        PaymentStatus.COMPLETED,
+        ["authorize", "capture"],
+        ["payment.authorized", "payment.completed"],
+    ),
+    Later.VOID: (PaymentStatus.CANCELLED, ["authorize", "void"], ["payment.authorized", "payment.cancelled"]),
+    Later.EXPIRY: (PaymentStatus.CANCELLED, ["authorize", "void"], ["payment.authorized", "payment.cancelled"]),
+    Later.REFUND: (
+        PaymentStatus.PARTIALLY_REFUNDED,
+        ["authorize", "capture", "refund"],
+        ["payment.completed", "payment.partially_refunded", "refund.completed", "refund.created"],
+    ),
+}
+
+
+async def prepared(database: Database, broker: Broker, operation: Later, count: int) -> list[Payment]:
+    """Return payments to which the operation may happen now."""
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        if operation is Later.REFUND:
+            return [await charged(database, worker, AMOUNT) for _ in range(count)]
+        held = [await authorized(database, worker) for _ in range(count)]
+    if operation is Later.EXPIRY:
+        async with database.transaction() as connection:
+            over = datetime.now(UTC) - timedelta(seconds=1)
+            await connection.execute(
+                update(payments).where(payments.c.status == "AUTHORIZED").values(capture_before=over, due_at=over)
+            )
+    return held
+
+
+async def journeys_ended(journeys: Sequence[LaterJourney]) -> list[int]:
+    """Run the journeys in processes of their own, and return their exit codes."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(journey: LaterJourney) -> int:
+        async with turns:
+            return (await run_to_end(run_later_journey, journey))[0]
+
+    return list(await asyncio.gather(*map(in_turn, journeys)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "operation"),
+    [
+        ("postgresql", Later.CAPTURE),
+        ("sqlite", Later.VOID),
+        ("postgresql", Later.EXPIRY),
+        ("sqlite", Later.REFUND),
+        pytest.param("sqlite", Later.CAPTURE, marks=pytest.mark.slow),
+        pytest.param("postgresql", Later.VOID, marks=pytest.mark.slow),
+        pytest.param("sqlite", Later.EXPIRY, marks=pytest.mark.slow),
+        pytest.param("postgresql", Later.REFUND, marks=pytest.mark.slow),
+    ],
+    indirect=["backend"],
+)
+async def test_whatever_boundary_a_process_dies_at_the_operation_happens_once(
+    make_settings: Callable[..., Settings], database: Database, broker: Broker, operation: Later
+) -> None:
+    settings = make_settings(payment_success_rate=1, lease_s=LEASE_S)
+    [first] = await prepared(database, broker, operation, 1)
+    exit_code, [boundaries] = await run_to_end(run_later_journey, LaterJourney(settings, operation, first.work_item))
+    assert exit_code == 0
+    assert BOUNDARIES_MIN <= len(boundaries) <= BOUNDARIES_MAX, boundaries
+    assert sum("in the gateway" in name for name in boundaries) >= IN_GATEWAY_MIN, boundaries
+    victims = await prepared(database, broker, operation, len(boundaries))
+    codes = await journeys_ended(
+        [LaterJourney(settings, operation, one.work_item, number) for number, one in enumerate(victims)]
+    )
+    assert Counter(codes) == {-signal.SIGKILL: len(victims)}
+    for victim in victims:
+        # A client that got no answer asks again. The relay brings what it asked for.
+        await ask_for(database, operation, victim.work_item)
+    status, ledger, types = ENDS[operation]
+    async with later(settings) as runtime, working(runtime):
+        await eventually(lambda: all_have(database, status), RECOVERY_S)
+    for one, boundary in zip([first, *victims], ["no boundary", *boundaries], strict=True):
+        assert await ledger_entries(database, one.id) == ledger, boundary
+        assert await event_types(database, one) == types, boundary
+    await assert_sound(database)
+    if operation is Later.REFUND:
+        async with database.read() as connection:
+            count = await connection.execute(select(refunds.c.status, func.count()).group_by(refunds.c.status))
+            assert [tuple(row) for row in count] == [("COMPLETED", len(victims) + 1)]
+
+
+async def all_have(database: Database, status: PaymentStatus) -> bool:
+    return all(payment.status is status for payment in await read_all(database))
+
+
+async def event_types(database: Database, payment: Payment) -> list[Any]:
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(events.c.type).where(events.c.payment_id == payment.id).order_by(events.c.type)
+        )
+        return list(found.scalars())
