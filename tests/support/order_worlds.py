@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping, select
 
-from cli.verify import delivery_checks
+from cli.verify import delivery_checks, due_checks
 from cli.verify.scan import Scan
 from shared.config.settings import Settings
 from shared.database.engine import Database
@@ -192,7 +192,7 @@ async def assert_updates_sound(runtime: Runtime) -> None:
     await scan.of_payments(
         [
             delivery_checks.silent_order_updates(),
-            delivery_checks.deliveries_never_due(),
+            due_checks.deliveries_never_due(),
             *(delivery_checks.missing_order_deliveries(LONG_AGO, event_type) for event_type in types),
         ]
     )
