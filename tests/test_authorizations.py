@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from sqlalchemy import select, update
 
@@ -14,10 +15,12 @@ from shared.database.refund_tables import payment_balances
 from shared.database.tables import events, gateway_ledger, payment_history, payments
 from shared.lifecycle import CaptureMethod, HistoryReason, PaymentOperation, PaymentStatus
 from shared.payments.find import Visible, find
+from shared.payments.outcomes import Authorized, Release, Retry
 from shared.payments.payment import Payment
+from shared.payments.record import Record, record
 from shared.payments.requests import Requested, cancel, capture
-from tests.support.processing import RunningProcessor, processing, simulated_gateway
-from tests.support.rows import accepted, write
+from tests.support.processing import APPROVED, RunningProcessor, processing, simulated_gateway
+from tests.support.rows import accepted, claim, write
 from tests.support.waiting import eventually
 
 
@@ -121,6 +124,9 @@ async def test_an_authorization_is_voided_on_request_and_at_its_end(
     assert [kind for _, kind, _ in ledger] == ["authorize", "void"]
     assert cancelled.processed_at is cancelled.capture_before is None
     assert cancelled.amounts.refundable == 0
+    async with database.read() as connection:
+        body = await connection.execute(select(events.c.body).where(events.c.type == "payment.cancelled"))
+    assert orjson.loads(body.scalar_one())["data"]["payment"] == cancelled.to_json()
 
 
 async def test_the_balance_has_a_row_only_beyond_the_plain_charge(database: Database, broker: Broker) -> None:
@@ -134,3 +140,35 @@ async def test_the_balance_has_a_row_only_beyond_the_plain_charge(database: Data
     async with database.read() as connection:
         rows = (await connection.execute(select(payment_balances.c.payment_id))).scalars().all()
     assert rows == [held.id]
+
+
+async def test_a_record_that_is_repeated_after_the_next_request_changes_nothing(
+    database: Database, broker: Broker
+) -> None:
+    """The answer to a commit may be lost: then the worker repeats the record, and meanwhile a client was faster."""
+    payment = replace(
+        accepted(datetime.now(UTC)), capture_method=CaptureMethod.MANUAL, operation=PaymentOperation.AUTHORIZE
+    )
+    await write(database, payment)
+    async with database.transaction() as connection:
+        [held] = await claim(connection, await database.clock.now(connection), [payment.work_item], lease_s=30)
+    assert held is not None
+    repeated = [Record(held, Authorized(APPROVED, 60)), Record(held, Retry(1)), Record(held, Release())]
+    async with database.transaction() as connection:
+        assert await record(connection, await database.clock.now(connection), repeated[:1]) != [None]
+    requested = (await request(database, payment, 60)).payment
+    for one in repeated:
+        async with database.transaction() as connection:
+            assert await record(connection, await database.clock.now(connection), [one]) == [None]
+    assert await whole(database, payment.id) == requested
+
+
+async def test_the_gateway_refuses_to_capture_what_was_released_there(database: Database, broker: Broker) -> None:
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        held = await authorized(database, worker)
+        await gateway.void(held)
+        await worker.processor.offer((await request(database, held)).work)
+        again = await reached(database, held.id, PaymentStatus.AUTHORIZED)
+    assert again.last_capture_error is not None
+    assert again.last_capture_error["code"] == "capture_declined"
+    assert (await told(database, held))[2] == [(1, "authorize", held.amount), (2, "void", held.amount)]

@@ -37,6 +37,14 @@ include-path-regex = "^/api/v1/payments/"
 parameters = {{ "path.payment_id" = "{payment_id}" }}
 
 [[operations]]
+include-path-regex = "^/api/v1/payments/[^/]+/capture"
+parameters = {{ "path.payment_id" = "{held_id}" }}
+
+[[operations]]
+include-path-regex = "^/api/v1/refunds/"
+parameters = {{ "path.refund_id" = "{refund_id}" }}
+
+[[operations]]
 include-path-regex = "^/api/v1/payment-methods/"
 include-method = ["GET", "PATCH"]
 parameters = {{ "path.method_id" = "{method_id}" }}
@@ -96,7 +104,7 @@ async def examine(running_api: RunningApi, folder: Path, *options: str, role: st
 
 
 async def objects(running_api: RunningApi, client: httpx.AsyncClient) -> dict[str, str]:
-    """A payment of the client that has ended, its method, a delivery of it and the endpoint that got it."""
+    """Payments of the client that are completed and authorized, a method, a refund, a delivery and its endpoint."""
     endpoint = await running_api.admin().post(
         "/webhook-endpoints", json={"name": "shop", "url": "http://127.0.0.1:9/hook"}
     )
@@ -109,12 +117,21 @@ async def objects(running_api: RunningApi, client: httpx.AsyncClient) -> dict[st
 
     found = await eventually(delivery_id)
     assert found is not None
+    held = (await client.post("/payments", json=order(method_id, capture_method="manual"))).json()
+    await eventually(lambda: is_authorized(client, held["id"]))
+    refund = await running_api.admin().post(f"/payments/{payment['id']}/refunds", json={"amount": 1})
     return {
         "payment_id": payment["id"],
+        "held_id": held["id"],
+        "refund_id": refund.json()["id"],
         "method_id": method_id,
         "endpoint_id": endpoint.json()["id"],
         "delivery_id": found,
     }
+
+
+async def is_authorized(client: httpx.AsyncClient, payment_id: str) -> bool:
+    return bool((await client.get(f"/payments/{payment_id}")).json()["status"] == "AUTHORIZED")
 
 
 async def everything_ends(database: Database) -> None:

@@ -25,6 +25,7 @@ from shared.refunds.refund import Refund
 from shared.refunds.requests import RefundMoved, RefundRequest, cancel_refund, request_refund
 from shared.webhooks.attempts import Conflict, Exhausted, RecordedOutcome, TryAgain
 from shared.webhooks.deliveries import ClaimedDelivery, claim_deliveries
+from shared.webhooks.order_deliveries import KnownOfOrder
 from tests.support.api_client import APPROVED
 from tests.support.conflict_crashes import Confirmation, run_confirmation
 from tests.support.deliveries import attempt
@@ -164,7 +165,7 @@ async def test_the_record_and_the_end_of_another_refund_at_the_same_time_lose_no
     late = [WorkItem(each.id, each.lease_version) for each in found]
     for again in await claimed(database, *late):
         # What waits asks no order service again.
-        assert again.is_known_conflict
+        assert again.known_of_order is KnownOfOrder.CANCELLED
         assert await recorded(database, again) == [Conflict()]
     assert await amounts_of_refunds(database) == {each.payment_id: [1999] for each in found}
     assert await conflict_events(database) == 10

@@ -136,16 +136,11 @@ class Payment(BaseModel):
     callback_url: str | None = Field(description="Where the webhooks about this payment are sent.")
     status: PaymentStatus
     capture_method: CaptureMethod
-    amount_authorized: Int64 = Field(
-        description="What the gateway has held or charged, in minor units; 0 before.", json_schema_extra=INT64
-    )
-    amount_captured: Int64 = Field(description="What was captured of it, in minor units.", json_schema_extra=INT64)
-    amount_refunded: Int64 = Field(
-        description="What has been paid back by refunds that are COMPLETED, in minor units.", json_schema_extra=INT64
-    )
+    amount_authorized: Int64 = Field(description="What the gateway has held or charged, in minor units; 0 before.")
+    amount_captured: Int64 = Field(description="What was captured of it, in minor units.")
+    amount_refunded: Int64 = Field(description="What has been paid back by refunds that are COMPLETED, in minor units.")
     amount_refundable: Int64 = Field(
-        description="What may still be refunded, in minor units: without refunds that are PENDING or PROCESSING.",
-        json_schema_extra=INT64,
+        description="What may still be refunded, in minor units: without refunds that are PENDING or PROCESSING."
     )
     capture_before: datetime | None = Field(
         description="Until when the payment can be captured, while it is AUTHORIZED or being captured; else null."
@@ -205,12 +200,14 @@ class HistoryMetadata(BaseModel):
 
     attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
     gateway: str | None = Field(default=None, description="The gateway that decided.")
-    gateway_transaction_id: str | None = Field(default=None, description="The gateway's id of the charge.")
-    failure_code: FailureCode | CaptureFailureCode | None = Field(
-        default=None, description="Why the gateway declined, or why the capture failed."
+    gateway_transaction_id: str | None = Field(
+        default=None, description="The gateway's id of the charge or the authorization."
     )
-    amount: Int64 | None = Field(default=None, description="Of the capture or the refund, in minor units.")
-    refund_id: str | None = Field(default=None, description="The refund that moved the payment.")
+    failure_code: FailureCode | CaptureFailureCode | None = Field(
+        default=None, description="Why the charge, the authorization or the capture failed."
+    )
+    amount: Int64 | None = Field(default=None, description="What is captured or refunded, in minor units.")
+    refund_id: str | None = Field(default=None, description="The refund whose step this is.")
 
 
 class HistoryEntry(BaseModel):

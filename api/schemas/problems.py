@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from api.problem_handlers import ERRORS_MAX
 from api.problems import Code
+from api.schemas.fields import Int64
 
 
 class ProblemError(BaseModel):
@@ -31,8 +32,7 @@ class ProblemDocument(BaseModel):
     payment_id: str | None = Field(
         default=None, description="With `payment_in_progress` and `order_already_paid`: the payment that the order has."
     )
-    refundable_amount: int | None = Field(
+    refundable_amount: Int64 | None = Field(
         default=None,
         description="With `refund_exceeds_balance`: what can be refunded now, in minor units.",
-        json_schema_extra={"format": "int64"},
     )

@@ -36,9 +36,12 @@ def charges() -> Query:
         select(
             kind_of(
                 (ledger.c.charges > 1, BreachKind.CHARGED_TWICE),
-                (and_(ledger.c.voids > 0, ledger.c.captures + ledger.c.refunds > 0), BreachKind.MONEY_AFTER_VOID),
+                (
+                    and_(ledger.c.voids > 0, or_(ledger.c.ends > ledger.c.voids, ledger.c.refunds > 0)),
+                    BreachKind.MONEY_AFTER_VOID,
+                ),
                 (ledger.c.voids > 1, BreachKind.VOIDED_TWICE),
-                (ledger.c.captured > ledger.c.held, BreachKind.CAPTURED_ABOVE_HOLD),
+                (ledger.c.amount > ledger.c.held, BreachKind.CAPTURED_ABOVE_HOLD),
                 (and_(counts_as_charged, is_wrong(is_charged)), BreachKind.COMPLETED_UNCHARGED),
                 (and_(counts_as_charged, is_wrong(as_agreed)), BreachKind.CHARGE_MISMATCH),
                 (and_(is_uncharged, is_charged), BreachKind.ENDED_CHARGED),
@@ -80,7 +83,6 @@ def _ledger_by_payment() -> Subquery:
             count(moves_money, "charges"),
             count(is_hold, "holds"),
             count(entry.kind.in_(CAPTURE_OR_VOID), "ends"),
-            count(entry.kind == EntryKind.CAPTURE, "captures"),
             count(entry.kind == EntryKind.VOID, "voids"),
             count(entry.kind == EntryKind.REFUND, "refunds"),
             func.max(case((moves_money, entry.amount))).label("amount"),
@@ -88,7 +90,6 @@ def _ledger_by_payment() -> Subquery:
             func.max(case((moves_money, entry.answer["transaction_id"].as_string()))).label("transaction_id"),
             func.max(case((is_hold, entry.amount))).label("held"),
             func.max(case((is_hold, entry.currency))).label("held_currency"),
-            func.max(case((entry.kind == EntryKind.CAPTURE, entry.amount))).label("captured"),
         )
         .where(in_range(entry.payment_id))
         .group_by(entry.payment_id)

@@ -52,7 +52,8 @@ def after_claim(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payme
 def _settled(payment: Payment, answer: Approved | Declined | Voided, now: datetime) -> Payment:
     match answer:
         case Voided():
-            return _ended(payment, PaymentStatus.CANCELLED, now, capture_before=None)
+            released = Balance(authorized=payment.amount, captured=0)
+            return _ended(payment, PaymentStatus.CANCELLED, now, capture_before=None, balance=released)
         case Approved() if payment.due_for is PaymentOperation.CHARGE:
             return _ended(payment, PaymentStatus.COMPLETED, now, processed_at=now, **_told(answer))
         case Approved():

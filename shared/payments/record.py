@@ -50,11 +50,16 @@ async def record(
     its history row, its event and the event's deliveries in this transaction; with `confirms_orders` a completed one
     also the delivery to the order service. See `shared.webhooks.fan_out` for `lease_deliveries_for_s`.
     """
-    held = await lock(connection, payments, [item.payment.work_item for item in records], payments.c.status)
+    items = [item.payment.work_item for item in records]
+    held = await lock(connection, payments, items, payments.c.status, payments.c.sequence)
     after = {
         item.payment.work_item: after_claim(item.payment, item.outcome, now)
         for item in records
-        if item.payment.work_item in held and held[item.payment.work_item]["status"] in MAY_BE_SETTLED
+        if (row := held.get(item.payment.work_item)) is not None
+        and row["status"] in MAY_BE_SETTLED
+        # A request to capture or void makes the payment PROCESSING again, with the lease version of the claim that
+        # authorized it. What that claim repeats is not for this operation.
+        and row["sequence"] == item.payment.sequence
     }
     await _write(connection, after.values())
     moved = [(after[item.payment.work_item], item.outcome) for item in records if item.payment.work_item in after]

@@ -138,4 +138,5 @@ async def assert_sound(database: Database, *, with_ledger: bool = True) -> None:
     await scan.of_payments([*RECORDS, *DELIVERIES, *(LEDGER if with_ledger else ())])
     breaches = [(kind, ids) for kind, shown in scan.found.shown.items() for ids in shown]
     # `write` emits no event for the beginning.
-    assert [each for each in breaches if each[1].get("event_type") != EventType.INITIATED] == []
+    wrong = [each for each in breaches if each[1].get("event_type") != EventType.INITIATED]
+    assert wrong == [], wrong

@@ -51,7 +51,10 @@ class LaterOperations:
     async def capture(self, payment: Payment) -> GatewayAnswer:
         """See `Gateway.capture`. A live authorization is always captured."""
         delays_s = await self._delays_of(payment)
-        return (await self._record(_entry_of_capture(payment, EntryKind.CAPTURE, _held(payment)), delays_s)).answer
+        entry = await self._record(_entry_of_capture(payment, EntryKind.CAPTURE, _held(payment)), delays_s)
+        # Nothing is held any more, whoever released it.
+        is_voided = entry.kind is EntryKind.VOID
+        return _refused_capture(payment, CaptureFailureCode.CAPTURE_DECLINED) if is_voided else entry.answer
 
     async def close_capture_or_fetch(
         self, payment: Payment, failure_code: CaptureFailureCode | FailureCode

@@ -1,0 +1,192 @@
+"""The verbs of payments that are authorized, captured, voided or charged, as rules of a state machine."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+)
+
+from shared.broker.client import Queue
+from shared.database.leases import WorkItem
+from shared.lifecycle import FailureCode, HistoryReason, PaymentOperation, PaymentStatus
+from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, Release, Retry, Settled, Voided
+from shared.payments.payment import Payment
+from shared.payments.record import Record, record
+from shared.payments.requests import cancel, capture
+from tests.support import money_model as model
+from tests.support.harness import APPROVED_AMOUNT, DECLINED_AMOUNT, NOW, Harness
+from tests.support.rows import accepted, claim, write
+from worker.payments.operations import Operations, Refusal
+from worker.rules import ChargeRules
+
+LEASE_S = 30.0
+VALID_S = 60.0
+REPUBLISHED_AFTER_S = 30
+RULES = ChargeRules(max_claims=10**6, gateway_tries_max=3, gateway_backoff_s=1, card_valid_s=VALID_S)
+REFUSAL = Refusal(FailureCode.ORDER_NOT_PAYABLE, HistoryReason.ORDER_REFUSED)
+BY = "service:shop"
+
+pick = st.integers(0, 99)
+picks = st.lists(pick, min_size=1, max_size=3)
+parts = st.sampled_from([None, 1, 40, 60, APPROVED_AMOUNT])
+put_offs = st.sampled_from([Retry(2.0), Release()])
+
+
+def picked[T](items: Sequence[T], which: Sequence[int]) -> list[T]:
+    """Counted from the newest: small numbers are drawn most, and long chains of steps need what came last."""
+    return [items[-1 - number % len(items)] for number in which]
+
+
+class PaymentVerbs(RuleBasedStateMachine):
+    """Every verb of payments as a rule; claims of any age are kept and used again."""
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__()
+        self.harness = harness
+        self.harness.empty()
+        self.operations = Operations(harness.gateway, RULES)
+        self.now = NOW
+        self.payments: dict[UUID, model.Payment] = {}
+        self.items: dict[Queue, list[WorkItem]] = {Queue.PROCESS: [], Queue.REFUND: []}
+        self.claims: list[Payment] = []
+        self.answers: list[Record] = []
+
+    def after(self, seconds: float) -> Any:
+        return self.now + timedelta(seconds=seconds)
+
+    @initialize()
+    def begin_with_an_authorization_and_a_charge(self) -> None:
+        """Else most runs end before there is one."""
+        for is_manual in (True, False):
+            self.accept(is_manual, APPROVED_AMOUNT)
+            self.claim([0])
+            self.ask(0, closes=False)
+            self.settle([0])
+
+    # -- clients
+
+    @rule(is_manual=st.booleans(), amount=st.sampled_from([APPROVED_AMOUNT, APPROVED_AMOUNT, DECLINED_AMOUNT]))
+    def accept(self, is_manual: bool, amount: int) -> None:
+        operation = PaymentOperation.AUTHORIZE if is_manual else None
+        payment = accepted(self.now, amount=amount, operation=operation)
+        self.items[Queue.PROCESS] += self.harness.run(write(self.harness.database, payment))
+        self.payments[payment.id] = model.Payment(amount, payment.due_at, payment.due_for)
+
+    @precondition(lambda self: self.payments)
+    @rule(which=pick, amount=parts)
+    def request_capture(self, which: int, amount: int | None) -> None:
+        [payment_id] = picked(list(self.payments), [which])
+        payment = self.payments[payment_id]
+        part = None if amount is None else min(amount, payment.amount)
+        answer = self.harness.write(
+            lambda connection: capture(connection, payment_id, amount=part, by=BY, now=self.now)
+        )
+        assert answer is not None
+        is_live = payment.capture_before is not None and payment.capture_before > self.now
+        assert answer.is_moved == (payment.status is PaymentStatus.AUTHORIZED and is_live)
+        if answer.is_moved:
+            payment.request(PaymentOperation.CAPTURE, part or payment.amount, self.now)
+            self.items[Queue.PROCESS] += answer.work
+
+    @precondition(lambda self: self.payments)
+    @rule(which=pick)
+    def request_cancel(self, which: int) -> None:
+        [payment_id] = picked(list(self.payments), [which])
+        payment = self.payments[payment_id]
+        answer = self.harness.write(lambda connection: cancel(connection, payment_id, by=BY, now=self.now))
+        assert answer is not None
+        assert answer.is_moved == (payment.status in {PaymentStatus.PENDING, PaymentStatus.AUTHORIZED})
+        if payment.status is PaymentStatus.AUTHORIZED:
+            payment.request(PaymentOperation.VOID, None, self.now)
+            self.items[Queue.PROCESS] += answer.work
+        elif answer.is_moved:
+            payment.move(PaymentStatus.CANCELLED, None)
+
+    # -- workers, on payments
+
+    @precondition(lambda self: self.items[Queue.PROCESS])
+    @rule(which=picks)
+    def claim(self, which: list[int]) -> None:
+        items = picked(self.items[Queue.PROCESS], which)
+        answers = self.harness.write(lambda connection: claim(connection, self.now, items, lease_s=LEASE_S))
+        for item, answer in zip(items, answers, strict=True):
+            payment = self.payments[item.id]
+            assert (answer is not None) == payment.may_be_claimed(item.lease_version, self.now)
+            if answer is not None:
+                payment.claim(self.after(LEASE_S))
+                assert answer.due_for is payment.operation
+                self.claims.append(answer)
+                self.items[Queue.PROCESS].append(answer.work_item)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=pick, closes=st.booleans())
+    def ask(self, which: int, *, closes: bool) -> None:
+        """Also with a claim that was lost long ago: its worker was only paused."""
+        [claimed] = picked(self.claims, [which])
+        outcome = self.harness.run(self.operations.ask(claimed, REFUSAL if closes else None))
+        payment = self.payments[claimed.id]
+        is_approved = payment.ask(
+            claimed.due_for,
+            claimed.operation_number,
+            claimed.operation_amount,
+            approves=claimed.amount != DECLINED_AMOUNT,
+            closes=closes,
+        )
+        assert isinstance(outcome, Settled | Authorized)
+        # What an old claim is told is never recorded.
+        if payment.is_held(claimed.lease_version, claimed.sequence):
+            assert isinstance(outcome.answer, Approved) == is_approved
+            assert isinstance(outcome.answer, Voided) == (claimed.due_for is PaymentOperation.VOID)
+        self.answers.append(Record(claimed, outcome))
+
+    @precondition(lambda self: self.answers)
+    @rule(which=picks)
+    def settle(self, which: list[int]) -> None:
+        items = {item.payment.work_item: item for item in picked(self.answers, which)}
+        self._record(list(items.values()))
+
+    @precondition(lambda self: self.claims)
+    @rule(which=pick, outcome=put_offs)
+    def put_off(self, which: int, outcome: ClaimOutcome) -> None:
+        [claimed] = picked(self.claims, [which])
+        self._record([Record(claimed, outcome)])
+
+    def _record(self, items: Sequence[Record]) -> None:
+        answers = self.harness.write(lambda connection: record(connection, self.now, items))
+        for item, answer in zip(items, answers, strict=True):
+            payment = self.payments[item.payment.id]
+            assert (answer is not None) == payment.is_held(item.payment.lease_version, item.payment.sequence)
+            if answer is not None:
+                self._recorded(payment, item.outcome)
+
+    def _recorded(self, payment: model.Payment, outcome: ClaimOutcome) -> None:
+        match outcome:
+            case Authorized():
+                payment.hold(self.after(VALID_S))
+            case Settled(Voided()):
+                payment.move(PaymentStatus.CANCELLED, None)
+                payment.capture_before = None
+            case Settled(Approved()) if payment.operation is PaymentOperation.CAPTURE:
+                payment.move(PaymentStatus.COMPLETED, None)
+                payment.balance = payment.amount, payment.operation_amount or payment.amount, 0, 0
+                payment.capture_before = None
+            case Settled(Approved()):
+                payment.move(PaymentStatus.COMPLETED, None)
+            case Settled(Declined()) if payment.operation is PaymentOperation.CAPTURE:
+                assert payment.capture_before is not None
+                payment.hold(payment.capture_before)
+            case Settled(Declined()):
+                payment.move(PaymentStatus.FAILED, None)
+            case Retry(wait_s):
+                payment.due_at = self.after(wait_s)
+            case Release():
+                payment.due_at = self.now
+            case _:
+                raise AssertionError(outcome)
