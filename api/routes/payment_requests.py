@@ -28,6 +28,7 @@ from shared.broker.client import Queue
 from shared.errors import OlderWorkers
 from shared.lifecycle import PaymentStatus
 from shared.payments.find import Visible, find
+from shared.payments.history import status_since
 from shared.payments.refusals import not_cancellable, not_capturable
 from shared.payments.requests import Requested, cancel, capture
 
@@ -76,7 +77,7 @@ async def capture_payment(
             raise invalid("/amount", f"must be between 1 and {payment.amount} minor units, which are authorized")
         asked = found_or_404(await capture(connection, payment.id, amount=body.amount, by=principal.actor, now=now))
         if not asked.is_moved:
-            raise not_capturable(asked.payment.status, asked.payment.since)
+            raise not_capturable(asked.payment.status, await status_since(connection, asked.payment))
         return asked
 
     key_request = key_request_of(
@@ -123,7 +124,7 @@ async def cancel_payment(
     async def ask(connection: AsyncConnection, now: datetime) -> Requested:
         asked = found_or_404(await cancel(connection, payment.id, by=principal.actor, now=now))
         if not (asked.is_moved or asked.payment.status is PaymentStatus.CANCELLED):
-            raise not_cancellable(asked.payment.status, asked.payment.since)
+            raise not_cancellable(asked.payment.status, await status_since(connection, asked.payment))
         return asked
 
     key_request = key_request_of(

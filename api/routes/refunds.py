@@ -28,6 +28,7 @@ from shared.broker.client import Queue
 from shared.errors import OlderWorkers
 from shared.ids import new_id, parse_id
 from shared.payments.find import Visible
+from shared.payments.history import status_since
 from shared.refund_lifecycle import RefundStatus
 from shared.refunds.find import FoundRefund, RefundFilters, find_newest_refunds, find_refund
 from shared.refunds.history import history_of
@@ -104,7 +105,7 @@ async def create_refund(
             case NotRefundable(refused):
                 raise not_refundable(refused.status, refused.since)
             case ExceedsBalance(refused):
-                raise exceeds_balance(refused.status, refused.since, refused.amounts)
+                raise exceeds_balance(refused.status, await status_since(connection, refused), refused.amounts)
             case RefundMoved(refund, of_payment):
                 return FoundRefund(refund, of_payment.order_id, of_payment.currency), answer
             case _:
