@@ -66,6 +66,18 @@ async def test_the_order_is_confirmed_when_the_payment_is_captured_and_not_befor
         assert len(shop.orders.asked("GET")) >= checks + 3
 
 
+@pytest.mark.parametrize("code", UNFIT)
+async def test_an_order_that_may_not_be_paid_is_not_authorized(make_settings: MakeSettings, code: str) -> None:
+    async with shop_with(make_settings) as shop, working(shop.runtime):
+        order = shop.orders.place()
+        payment = await shop.accept(order, manual=True, due_at=datetime.now(UTC) + timedelta(seconds=1))
+        for name, value in UNFIT[code].items():
+            setattr(order, name, value)
+        failed = await shop.reached(payment, PaymentStatus.FAILED)
+        assert (failed.failure_code, failed.capture_before) == (code, None)
+        assert await ledger_entries(shop.database, payment.id) == ["decline"]
+
+
 @pytest.mark.parametrize("code", [*UNFIT, "order_not_found"])
 async def test_an_order_that_may_not_be_paid_any_more_fails_the_capture_and_nothing_is_voided(
     make_settings: MakeSettings, code: str

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from alembic import command
 from sqlalchemy import Connection, text
 
 from shared.config.settings import Settings, load_settings
@@ -14,7 +13,6 @@ from shared.database.engine import Database, open_database
 from shared.database.migrations import (
     MIGRATIONS,
     VERSION_TABLE,
-    config,
     head,
     known_revisions,
     migrate,
@@ -23,6 +21,7 @@ from shared.database.migrations import (
 )
 from shared.database.schema import metadata
 from shared.errors import SchemaOutdated, StatementFailed
+from tests.support.migrating import downgrade
 from tests.support.servers import PostgresServer
 
 type Catalog = set[str]
@@ -35,7 +34,7 @@ COLUMNS = """
     WHERE n.nspname = 'payments' AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 """
 CONSTRAINTS = """
-    SELECT format('%s %s %s', r.conrelid::regclass, r.conname, pg_get_constraintdef(r.oid))
+    SELECT format('%s %s %s', r.conrelid::regclass, r.conname, replace(pg_get_constraintdef(r.oid), ' NOT VALID', ''))
     FROM pg_constraint r JOIN pg_namespace n ON n.oid = r.connamespace WHERE n.nspname = 'payments'
 """
 INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'payments'"
@@ -160,12 +159,7 @@ async def test_a_migrated_database_goes_down_to_nothing_and_up_again(empty: Sett
     await migrate(empty)
     before = await catalog(empty)
 
-    def down(connection: Connection) -> None:
-        settings = config()
-        settings.attributes["connection"] = connection
-        command.downgrade(settings, "base")
-
-    await inside(empty, down)
+    await downgrade(empty, "base")
     assert await catalog(empty) == set()
     assert await inside(empty, revision) is None
     await migrate(empty)

@@ -2,24 +2,30 @@
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 
 import pytest
-from alembic import command
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
-from shared.database.migrations import ADVISORY_LOCK, LOCK_WAIT_S, VERSION_TABLE, config, head, migrate, require_current
+from shared.database.migrations import (
+    ADVISORY_LOCK,
+    LOCK_PAUSE_S,
+    LOCK_WAIT_S,
+    VERSION_TABLE,
+    head,
+    migrate,
+    require_current,
+)
 from shared.errors import DatabaseUnavailable, SchemaOutdated
 from tests.support.commands import words_of_a_failed_start
-from tests.support.processes import PaymentsProcess, environment_of, processes
+from tests.support.migrating import downgrade, ran_migrate
+from tests.support.processes import PaymentsProcess, processes
 from tests.support.survival import MakeSettings, on_postgresql, opened
 from tests.support.waiting import eventually
 
@@ -41,13 +47,6 @@ async def execute(settings: Settings, *statements: str) -> None:
 async def make_newer(settings: Settings, *statements: str) -> None:
     await migrate(settings)
     await execute(settings, f"UPDATE {VERSION_TABLE} SET version_num = '{NEWER}'", *statements)  # noqa: S608
-
-
-def ran_migrate(settings: Settings) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).with_name("payments"), "migrate"],
-        env={"PATH": "", **environment_of(settings)}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
 
 
 # -- a newer schema
@@ -135,9 +134,9 @@ async def test_while_a_migration_waits_it_lets_others_use_the_table(empty: Setti
     await migrate(empty)
     await downgrade(empty, FIRST)
     answered = 0
-    async with held(empty, "SELECT * FROM payments"), opened(empty) as other:
+    async with held(empty, "LOCK TABLE payments IN ACCESS SHARE MODE"), opened(empty) as other:
         migrating = asyncio.create_task(migrate(empty))
-        until = monotonic() + 3 * LOCK_WAIT_S
+        until = monotonic() + 3 * (LOCK_WAIT_S + LOCK_PAUSE_S)
         while monotonic() < until:
             with contextlib.suppress(DatabaseUnavailable):
                 async with other.read() as connection:
@@ -147,16 +146,6 @@ async def test_while_a_migration_waits_it_lets_others_use_the_table(empty: Setti
         assert not migrating.done()
     assert await migrating == head()
     assert answered > 10
-
-
-async def downgrade(settings: Settings, to: str) -> None:
-    def down(connection: Connection) -> None:
-        configuration = config()
-        configuration.attributes["connection"] = connection
-        command.downgrade(configuration, to)
-
-    async with opened(settings) as database, database.transaction() as connection:
-        await connection.run_sync(down)
 
 
 @on_postgresql

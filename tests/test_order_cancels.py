@@ -9,7 +9,7 @@ import pytest
 from tests.support.upstreams import NEXT, Order, running
 from tests.support.upstreams import OrderService as StandinService
 from tests.test_orders import SECRET, orders_at
-from worker.order_updates import CANCEL, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
+from worker.order_updates import CANCEL, CANCEL_UNLESS_PENDING, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
 from worker.orders import OrderService
 
 
@@ -24,13 +24,13 @@ async def cancelled(orders: OrderService, order: Order) -> UpdateResult:
     return await orders.update(str(order.id), CANCEL, notes="Refunded", correlation_id=None)
 
 
-@pytest.mark.parametrize("update", [CONFIRM, CANCEL])
+@pytest.mark.parametrize("update", [CONFIRM, CANCEL, CANCEL_UNLESS_PENDING])
 def test_every_status_of_an_order_says_one_thing_about_an_update(update: OrderUpdate) -> None:
-    classes = [set(update.possible_from), set(update.done), set(update.refused)]
+    classes = [set(update.possible_from), set(update.done), set(update.refused), set(update.waiting)]
     assert set.union(*classes) == set(OrderStatus)
     assert sum(map(len, classes)) == len(OrderStatus)
     # What the order service allows, and no more.
-    assert {status for status in NEXT if update.to in NEXT[status]} == set(update.possible_from)
+    assert {status for status in NEXT if update.to in NEXT[status]} == {*update.possible_from, *update.waiting}
 
 
 @pytest.mark.parametrize("status", ["PENDING", "CONFIRMED", "PROCESSING"])
@@ -41,6 +41,18 @@ async def test_an_order_that_was_not_shipped_is_cancelled_with_a_note(status: st
         assert (result.error, result.order_status, result.status_code) == (None, OrderStatus.CANCELLED, 200)
         assert (order.moves, order.notes) == (["CANCELLED"], ["Refunded"])
         assert [request.method for request in service.requests] == ["GET", "PUT", "GET"]
+
+
+async def test_an_order_that_another_payment_may_pay_for_is_cancelled_only_once_it_is_confirmed() -> None:
+    async with both() as (service, orders):
+        order = service.place()
+        waiting = await orders.update(str(order.id), CANCEL_UNLESS_PENDING, notes="", correlation_id=None)
+        assert (waiting.is_refused, waiting.order_status) == (False, OrderStatus.PENDING)
+        assert "another payment" in (waiting.error or "")
+        assert service.asked("PUT") == []
+        order.status = "CONFIRMED"
+        done = await orders.update(str(order.id), CANCEL_UNLESS_PENDING, notes="", correlation_id=None)
+        assert (done.error, order.moves) == (None, ["CANCELLED"])
 
 
 async def test_a_cancelled_order_is_left_alone() -> None:

@@ -15,6 +15,7 @@ from shared.refunds.refund import Refund
 from shared.refunds.requests import RefundMoved, cancel_refund
 from tests.support.api_client import working
 from tests.support.order_worlds import CENTS, Shop, shop_with
+from tests.support.rows import ledger_entries
 from tests.support.waiting import eventually
 from tests.test_refunded_orders import FOR_EVER, PAID, REFUNDED
 
@@ -96,6 +97,7 @@ async def test_it_is_refunded_once_and_reported(make_settings: MakeSettings, mod
         await shop.resend(ended["id"])
         await shop.update(payment, PAID, "cancelled")
         assert len(await shop.refunds(payment)) == 1
+        assert await ledger_entries(shop.database, payment.id) == ["authorize", "capture", "refund"]
         assert (await shop.event_types(payment)).count(CONFLICT) == 1
         assert order.moves == []
 

@@ -120,7 +120,7 @@ async def test_an_order_is_not_confirmed_any_more_when_its_payment_is_refunded(
         assert "payment.order_conflict" not in await shop.event_types(payment)
 
 
-async def test_an_order_that_another_payment_is_for_is_not_cancelled(make_settings: MakeSettings) -> None:
+async def test_an_order_that_another_payment_has_paid_for_is_not_cancelled(make_settings: MakeSettings) -> None:
     async with shop_with(make_settings, order_on_refund="cancel") as shop, working(shop.runtime):
         order = shop.orders.place()
         shop.orders.updates_to_drop = FOR_EVER
@@ -134,27 +134,53 @@ async def test_an_order_that_another_payment_is_for_is_not_cancelled(make_settin
         shop.orders.updates_to_drop = 0
         await shop.update(second, PAID, "delivered")
         assert order.moves == ["CONFIRMED"]
+        # Until that one is refunded too; then a resend finds nothing left to do.
+        await shop.refund(second)
+        await shop.update(second, REFUNDED, "delivered")
+        await shop.resend(ended["id"])
+        await shop.update(first, REFUNDED, "delivered")
+        assert order.moves == ["CONFIRMED", "CANCELLED"]
 
 
-async def test_a_cancelled_order_of_a_failed_second_payment_is_cancelled_by_a_resend(
-    make_settings: MakeSettings,
-) -> None:
+async def test_an_order_waits_for_another_payment_that_may_still_pay_for_it(make_settings: MakeSettings) -> None:
     async with shop_with(make_settings, order_on_refund="cancel") as shop, working(shop.runtime):
         order = shop.orders.place()
         shop.orders.updates_to_drop = FOR_EVER
         first = await shop.paid(order)
         await shop.refund(first)
         await shop.reached(first, PaymentStatus.REFUNDED)
-        second = await shop.paid(order)
-        ended = await shop.update(first, REFUNDED, "cancelled")
-        await shop.refund(second)
-        await shop.reached(second, PaymentStatus.REFUNDED)
+        second = await shop.accept(order, manual=True)
+        await shop.reached(second, PaymentStatus.AUTHORIZED)
         shop.orders.updates_to_drop = 0
-        await shop.update(second, REFUNDED, "delivered")
-        # An order that is CANCELLED already is done.
-        await shop.resend(ended["id"])
+
+        async def waits() -> bool:
+            row = (await shop.updates(first))[REFUNDED]
+            return "not cancelled yet" in (row["last_error"] or "")
+
+        await eventually(waits)
+        assert order.moves == []
+        await shop.request(second, voids=True)
+        await shop.reached(second, PaymentStatus.CANCELLED)
         await shop.update(first, REFUNDED, "delivered")
         assert order.moves == ["CANCELLED"]
+
+
+async def test_a_payment_that_cannot_succeed_does_not_keep_a_confirmed_order(make_settings: MakeSettings) -> None:
+    """A payer who goes on paying for the order must not get it after the refund."""
+    async with shop_with(make_settings, order_on_refund="cancel") as shop:
+        order = shop.orders.place()
+        async with working(shop.runtime):
+            payment = await shop.paid(order)
+            await shop.update(payment, PAID, "delivered")
+            shop.orders.updates_to_drop = FOR_EVER
+            await shop.refund(payment)
+            await shop.reached(payment, PaymentStatus.REFUNDED)
+        shop.orders.updates_to_drop = 0
+        # Open, and no worker takes it up.
+        await shop.accept(order, due_at=payment.created_at.replace(year=2999))
+        async with working(shop.runtime):
+            await shop.update(payment, REFUNDED, "delivered")
+        assert order.moves == ["CONFIRMED", "CANCELLED"]
 
 
 async def test_what_was_captured_of_an_authorization_is_all_that_is_refunded(make_settings: MakeSettings) -> None:

@@ -5,7 +5,7 @@ PENDING ──▶ CONFIRMED ──▶ PROCESSING ──▶ SHIPPED ──▶ DEL
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -25,13 +25,14 @@ class OrderUpdate:
     """An update of an order to the status `to`.
 
     It is asked for where the order has a status of `possible_from`, and done where it has one of `done`. The others
-    are in `refused`, each with the reason why it can never be done any more.
+    are in `refused` or `waiting`, each with the reason why it can never be done any more, or not yet.
     """
 
     to: OrderStatus
     possible_from: frozenset[OrderStatus]
     done: frozenset[OrderStatus]
     refused: Mapping[OrderStatus, str]
+    waiting: Mapping[OrderStatus, str] = field(default_factory=dict)
 
 
 CONFIRM = OrderUpdate(
@@ -48,6 +49,12 @@ CANCEL = OrderUpdate(
         OrderStatus.SHIPPED: "the order was shipped: it can no longer be cancelled",
         OrderStatus.DELIVERED: "the order was delivered: it can no longer be cancelled",
     },
+)
+# While another payment is open. It can only pay for an order that is PENDING.
+CANCEL_UNLESS_PENDING = replace(
+    CANCEL,
+    possible_from=CANCEL.possible_from - {OrderStatus.PENDING},
+    waiting={OrderStatus.PENDING: "another payment may still pay for the order: it is not cancelled yet"},
 )
 
 

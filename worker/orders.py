@@ -160,11 +160,11 @@ class OrderService:
             failure = f"the order could not be read: {status_text or reply.status}"
             return UpdateResult(order_status=None, status_code=reply.status, error=failure, body=reply.body)
         status = OrderStatus(status_text)
-        is_open = status in update.possible_from
+        why_not = update.refused.get(status) or update.waiting.get(status)
         return UpdateResult(
             order_status=status,
             status_code=reply.status,
-            error=f"the order is {status}" if is_open else update.refused.get(status),
+            error=f"the order is {status}" if status in update.possible_from else why_not,
             is_refused=status in update.refused,
             body=reply.body,
         )

@@ -26,9 +26,13 @@ COLUMNS: dict[str, Any] = {
 }
 
 
+CLAIMED = "operation IS NULL OR coalesce(operation_claim, 0) = attempt"
+
+
 def upgrade() -> None:
     for name, type_ in COLUMNS.items():
         op.add_column("payments", sa.Column(name, type_))
+    _add_operation_claim()
     op.create_table(
         "payment_balances",
         sa.Column("payment_id", sa.Uuid(), nullable=False),
@@ -105,9 +109,21 @@ def upgrade() -> None:
     )
 
 
+def _add_operation_claim() -> None:
+    """Add the column that makes the table refuse the claims of versions that know no operations."""
+    name = "claimed_with_operation"
+    if op.get_context().dialect.name == "sqlite":
+        op.add_column("payments", sa.Column("operation_claim", sa.Integer(), sa.CheckConstraint(CLAIMED, name=name)))
+        return
+    op.add_column("payments", sa.Column("operation_claim", sa.Integer()))
+    # No row has an operation yet. Without NOT VALID, PostgreSQL would read the whole table to see that.
+    op.create_check_constraint(name, "payments", CLAIMED, postgresql_not_valid=True)
+
+
 def downgrade() -> None:
     op.drop_table("refund_history")
     op.drop_table("refunds")
     op.drop_table("payment_balances")
+    op.drop_column("payments", "operation_claim")
     for name in reversed(COLUMNS):
         op.drop_column("payments", name)

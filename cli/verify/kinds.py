@@ -216,8 +216,9 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.MISSING_ORDER_DELIVERY: BreachInfo(
         Invariant.ORDER_UPDATE,
-        "The payment is COMPLETED, and it has no order update.",
-        "A worker ran without ORDER_SERVICE_URL. Set it for all workers, and set these orders to paid by hand.",
+        "The payment was completed, or refunded with ORDER_ON_REFUND=cancel, and it has no order update for that.",
+        "A worker ran without ORDER_SERVICE_URL or ORDER_ON_REFUND. Set them for all workers, and update these orders "
+        "by hand.",
     ),
     BreachKind.ORDER_UPDATE_SILENT: BreachInfo(
         Invariant.ORDER_UPDATE,

@@ -76,6 +76,16 @@ class Database:
         async with _translated(), self._reader.connect() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection to PostgreSQL whose statements are no part of a transaction.
+
+        Behind a pooler names must be qualified: only a transaction has the settings of this service there.
+        Raises DatabaseUnavailable or one of its kinds.
+        """
+        async with _translated(), self._autocommit.connect() as connection:
+            yield connection
+
     @property
     def schema(self) -> str | None:
         """The schema of our tables; None on SQLite, which has none."""

@@ -6,6 +6,7 @@ The migrations are in `alembic/`. They are expand-then-contract, so code that is
 import asyncio
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import structlog
 from alembic import command
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
 from shared.database.failures import is_lock_timeout
+from shared.database.online_indexes import build
 from shared.database.schema import metadata
 from shared.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaOutdated
 
@@ -32,9 +34,11 @@ MIGRATIONS = next((folder for name in ("migrations", "alembic") if (folder := CO
 # The key of the advisory lock that lets one migration at a time run in a database: any number that only we use.
 ADVISORY_LOCK = 8009_2022
 # Seconds that a statement of a migration waits for a lock: everything else that wants the table waits behind it. Then
-# the migration gives way for LOCK_PAUSE_S seconds and begins again.
-LOCK_WAIT_S = 2
+# the migration gives way for LOCK_PAUSE_S seconds and begins again. Longer than our own transactions take, and so short
+# that a write waits for less than a second even if two such waits follow each other in one migration.
+LOCK_WAIT_S = 0.3
 LOCK_PAUSE_S = 1.0
+LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'")
 SCHEMAS = text("SELECT nspname FROM pg_namespace WHERE nspname = :schema")
 
 
@@ -52,7 +56,7 @@ async def migrate(settings: Settings) -> str:
         while True:
             try:
                 async with database.transaction() as connection:
-                    if (found := await _migrate(connection, database.schema)) is not None:
+                    if (found := await _migrate(database, connection)) is not None:
                         return found
                 holder = "another migration"
             except DatabaseUnavailable as error:
@@ -65,13 +69,15 @@ async def migrate(settings: Settings) -> str:
         await database.dispose()
 
 
-async def _migrate(connection: AsyncConnection, schema: str | None) -> str | None:
-    """Migrate inside the open transaction. Return the revision, or None while another process migrates."""
+async def _migrate(database: Database, connection: AsyncConnection) -> str | None:
+    """Migrate inside the transaction of the connection. Return the revision, or None while another process migrates."""
+    schema = database.schema
     if schema is None:
         # This takes SQLite's write lock before Alembic begins, whose state is global to the process.
         await connection.begin()
     else:
-        await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'"))
+        await connection.execution_options(isolation_level="READ COMMITTED")
+        await connection.execute(LOCK_TIMEOUT)
         is_ours = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
         if not is_ours.scalar_one():
             return None
@@ -82,6 +88,11 @@ async def _migrate(connection: AsyncConnection, schema: str | None) -> str | Non
     if found is not None and found not in known_revisions():
         await _require_service(connection, found)
         return found
+    if schema is not None and found is not None:
+        # A SELECT keeps its snapshot until the next statement, and a build waits for snapshots. This one has none.
+        await connection.execute(LOCK_TIMEOUT)
+        if not await build(database, _online_indexes(found), schema=schema):
+            return None
     await connection.run_sync(_upgrade)
     return head()
 
@@ -173,6 +184,13 @@ def head() -> str:
 def known_revisions() -> set[str]:
     """Return every revision of this code. The database may have a later one, of a newer version of the service."""
     return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+
+
+def _online_indexes(found: str) -> dict[str, Any]:
+    """Return the indexes that the revisions after this one want to be built online."""
+    pending = list(ScriptDirectory.from_config(config()).iterate_revisions("head", found))
+    listed = [getattr(script.module, "ONLINE_INDEXES", {}) for script in reversed(pending)]
+    return {name: index for indexes in listed for name, index in indexes.items()}
 
 
 def revision(connection: Connection) -> str | None:

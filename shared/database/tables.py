@@ -81,6 +81,7 @@ payment_methods = Table(
 
 LIVE = text("status NOT IN ('FAILED', 'CANCELLED', 'REFUNDED')")
 DUE = text("due_at IS NOT NULL")
+CLAIMED_WITH_OPERATION = "operation IS NULL OR coalesce(operation_claim, 0) = attempt"
 
 payments = Table(
     "payments",
@@ -133,6 +134,8 @@ payments = Table(
     # The end of the authorization; null = there is none that could be captured.
     Column("capture_before", UtcDateTime),
     Column("last_capture_error", Json),
+    # The lease version after the last claim that knew the operation. A version that knows none is refused the claim.
+    Column("operation_claim", Integer, CheckConstraint(CLAIMED_WITH_OPERATION, name="claimed_with_operation")),
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, update
+from sqlalchemy import ColumnElement, and_, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import Claimed, WorkItem, claim_locked, lock
@@ -35,6 +35,9 @@ async def claim(
             # What the next claim will say if this one records nothing.
             due_reason=HistoryReason.LEASE_EXPIRED,
             updated_at=now,
+            # A version that knows no operations would charge the payment. It does not write this column, so that the
+            # table refuses its claim.
+            operation_claim=case((payments.c.operation.is_not(None), payments.c.lease_version + 1)),
         ),
     )
     by_item: dict[WorkItem, Claimed[Payment]] = {}

@@ -21,8 +21,9 @@ class Payment:
     units of `currency`. `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at`
     is the moment at which a worker must claim it next, at the end of a lease too; None = never again. `operation` is
     what it is due for, None a charge; `operation_amount` is that of a capture. `operation_number` and
-    `operation_version` are the sequence and the lease version when it became due for that. `capture_before` is the end
-    of the authorization; None = nothing can be captured. `balance` is the payment's row of amounts, if it has one.
+    `operation_version` are the sequence and the lease version when it became due for that. `operation_claim` is the
+    lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
+    nothing can be captured. `balance` is the payment's row of amounts, if it has one.
     `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
@@ -62,6 +63,7 @@ class Payment:
     operation_amount: int | None = None
     operation_number: int | None = None
     operation_version: int | None = None
+    operation_claim: int | None = None
     capture_before: datetime | None = None
     last_capture_error: dict[str, Any] | None = None
     balance: Balance | None = None

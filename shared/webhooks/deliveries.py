@@ -29,7 +29,7 @@ from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkIt
 from shared.database.tables import ERROR_CHARS_MAX, columns_of, deliveries, events, payments, webhook_endpoints
 from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.webhooks.flows import Flow
-from shared.webhooks.order_deliveries import known_conflicts, why_not_updated
+from shared.webhooks.order_deliveries import KnownOfOrder, read_order_facts
 from shared.webhooks.url_policy import origin
 
 
@@ -40,8 +40,7 @@ class ClaimedDelivery:
     `id` is the receiver's deduplication key, the same over all attempts. `retries` counts the attempts of this schedule
     before this one, the first attempt included. `claimed_at` is the start of this attempt and the timestamp of its
     signature. `url` is empty for the order service, whose address is a setting. Without `encrypted_secret` the delivery
-    is signed with the secret of its `owner`, the principal that created the payment. `is_known_conflict` says that an
-    earlier attempt has found the order cancelled.
+    is signed with the secret of its `owner`, the principal that created the payment.
     """
 
     id: UUID
@@ -60,10 +59,10 @@ class ClaimedDelivery:
     claimed_at: datetime
     # The principal that registered the endpoint; None for what is not sent to an endpoint.
     endpoint_owner: str | None = None
-    is_known_conflict: bool = False
+    known_of_order: KnownOfOrder | None = None
 
     @classmethod
-    def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime, is_known_conflict: bool = False) -> Self:
+    def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime, known_of_order: KnownOfOrder | None = None) -> Self:
         """Return the delivery of a row of `deliveries`, joined with what is sent, where to and in whose name."""
         return cls(
             id=row["id"],
@@ -81,7 +80,7 @@ class ClaimedDelivery:
             owner=row["owner"],
             endpoint_owner=row["endpoint_owner"],
             claimed_at=claimed_at,
-            is_known_conflict=is_known_conflict,
+            known_of_order=known_of_order,
         )
 
     @property
@@ -152,14 +151,13 @@ async def claim_deliveries(
     unwanted: dict[str, list[UUID]] = {}
     rows = await _with_receivers(connection, ids)
     of_orders = [row for row in rows if row["kind"] == DeliveryKind.ORDER]
-    not_updated = await why_not_updated(connection, of_orders)
-    conflicts = await known_conflicts(connection, of_orders)
+    facts = await read_order_facts(connection, of_orders)
     for row in rows:
-        if reason := not_updated.get(row["id"]) or _why_unwanted(row):
+        if reason := facts.unwanted.get(row["id"]) or _why_unwanted(row):
             unwanted.setdefault(reason, []).append(row["id"])
         else:
             claimed[WorkItem(row["id"], row["lease_version"] - 1)] = ClaimedDelivery.of(
-                row, claimed_at=now, is_known_conflict=row["id"] in conflicts
+                row, claimed_at=now, known_of_order=facts.known.get(row["id"])
             )
     for reason, ended in unwanted.items():
         await connection.execute(_ending(now, reason).where(id_in(deliveries.c.id, ended)))

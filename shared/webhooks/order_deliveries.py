@@ -1,48 +1,69 @@
-"""Deliveries to the order service: which are not wanted any more, and which are known to fail.
+"""Deliveries to the order service: what has become of their payments between the event and the attempt.
 
-An order is confirmed for a payment that is completed, and may be cancelled for one that is refunded. Between the event
-and the attempt the payment, or another one for the same order, may have moved on.
+An order is confirmed for a payment that is completed, and may be cancelled for one that is refunded. Meanwhile the
+payment may be refunded, and another payment may be made for the same order.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import RowMapping, exists, select
+from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
 from shared.database.tables import events, payments
 from shared.event_types import EventType
-from shared.lifecycle import LIVE, PaymentStatus
+from shared.lifecycle import LIVE, PAID, PaymentStatus
 
 REFUNDED = "the payment was refunded: its order is not confirmed any more"
-PAID_AGAIN = "there is another payment for the same order: the order is not cancelled"
+PAID_AGAIN = "another payment has paid for the order: it is not cancelled"
 
 
-async def why_not_updated(connection: AsyncConnection, rows: Sequence[RowMapping]) -> dict[UUID, str]:
-    """Return why orders must not be updated any more, by the ids of those deliveries.
+class KnownOfOrder(StrEnum):
+    """What is known of an order before the attempt to update it."""
 
-    `rows` are claimed deliveries to the order service. A refunded payment confirms no order, because nothing is paid
-    and the order may have been cancelled for it. It cancels none that is being paid, or was paid, by another payment.
+    CANCELLED = "cancelled"
+    """An earlier attempt to confirm the order found it cancelled. A cancelled order stays so."""
+    MAY_BE_PAID = "may_be_paid"
+    """Another payment for the order is open. It succeeds only if the order is PENDING when it is checked."""
+
+
+@dataclass(slots=True)
+class OrderFacts:
+    """What is known of claimed deliveries to the order service, by their ids."""
+
+    # Why the order must not be updated any more.
+    unwanted: dict[UUID, str] = field(default_factory=dict)
+    known: dict[UUID, KnownOfOrder] = field(default_factory=dict)
+
+
+async def read_order_facts(connection: AsyncConnection, rows: Sequence[RowMapping]) -> OrderFacts:
+    """Return what is known of `rows`: claimed deliveries to the order service.
+
+    A refunded payment confirms no order, because nothing is paid and the order may have been cancelled for it. It
+    cancels none that another payment has paid for.
     """
+    facts = OrderFacts()
+    confirming = [row for row in rows if row["event_type"] == EventType.COMPLETED]
+    retried = {row["payment_id"] for row in confirming if row["retries"] > 0}
+    conflicts = await having_order_conflicts(connection, retried)
+    for row in confirming:
+        if row["payment_status"] == PaymentStatus.REFUNDED:
+            facts.unwanted[row["id"]] = REFUNDED
+        # A resend, which begins without retries, asks the order service once more.
+        elif row["retries"] > 0 and row["payment_id"] in conflicts:
+            facts.known[row["id"]] = KnownOfOrder.CANCELLED
     cancelling = [row for row in rows if row["event_type"] == EventType.REFUNDED]
-    paid_again = await _having_another_payment(connection, {row["payment_id"] for row in cancelling})
-    reasons = {row["id"]: PAID_AGAIN for row in cancelling if row["payment_id"] in paid_again}
-    for row in rows:
-        if row["event_type"] == EventType.COMPLETED and row["payment_status"] == PaymentStatus.REFUNDED:
-            reasons[row["id"]] = REFUNDED
-    return reasons
-
-
-async def known_conflicts(connection: AsyncConnection, rows: Sequence[RowMapping]) -> set[UUID]:
-    """Return the ids of those deliveries whose orders earlier attempts have found cancelled.
-
-    `rows` are claimed deliveries to the order service. A cancelled order stays so: it need not be asked for again. A
-    resend asks once more.
-    """
-    retried = [row for row in rows if row["event_type"] == EventType.COMPLETED and row["retries"] > 0]
-    found = await having_order_conflicts(connection, {row["payment_id"] for row in retried})
-    return {row["id"] for row in retried if row["payment_id"] in found}
+    others = await _other_payments(connection, {row["payment_id"] for row in cancelling})
+    for row in cancelling:
+        statuses = others.get(row["payment_id"], set())
+        if statuses & set(PAID):
+            facts.unwanted[row["id"]] = PAID_AGAIN
+        elif statuses:
+            facts.known[row["id"]] = KnownOfOrder.MAY_BE_PAID
+    return facts
 
 
 async def having_order_conflicts(connection: AsyncConnection, payment_ids: Collection[UUID]) -> set[UUID]:
@@ -57,10 +78,10 @@ async def having_order_conflicts(connection: AsyncConnection, payment_ids: Colle
     return set(found.scalars())
 
 
-async def _having_another_payment(connection: AsyncConnection, payment_ids: Collection[UUID]) -> set[UUID]:
-    """Return those of the payments whose user has another live payment for the same order."""
+async def _other_payments(connection: AsyncConnection, payment_ids: Collection[UUID]) -> dict[UUID, set[PaymentStatus]]:
+    """Return, for each of the payments, the statuses of the user's other live payments for the same order."""
     if not payment_ids:
-        return set()
+        return {}
     other = payments.alias()
     is_other = (
         (other.c.user_id == payments.c.user_id)
@@ -69,6 +90,11 @@ async def _having_another_payment(connection: AsyncConnection, payment_ids: Coll
         & other.c.status.in_(LIVE)
     )
     found = await connection.execute(
-        select(payments.c.id).where(id_in(payments.c.id, payment_ids), exists().where(is_other))
+        select(payments.c.id, other.c.status.label("other_status"))
+        .join(other, is_other)
+        .where(id_in(payments.c.id, payment_ids))
     )
-    return set(found.scalars())
+    statuses: dict[UUID, set[PaymentStatus]] = {}
+    for row in found:
+        statuses.setdefault(row.id, set()).add(PaymentStatus(row.other_status))
+    return statuses

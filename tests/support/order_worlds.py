@@ -57,7 +57,7 @@ class Shop:
     async def accept(self, order: Order, *, manual: bool = False, **changes: Any) -> Payment:
         """Write a payment for the order, which the relay finds due."""
         payment = accepted(datetime.now(UTC), amount=CENTS, order_id=str(order.id), user_id=str(order.user_id))
-        payment = replace(payment, due_at=payment.created_at, **changes)
+        payment = replace(payment, **{"due_at": payment.created_at, **changes})
         if manual:
             payment = replace(payment, capture_method=CaptureMethod.MANUAL, operation=PaymentOperation.AUTHORIZE)
         await write(self.database, payment)

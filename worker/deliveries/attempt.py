@@ -18,6 +18,7 @@ from shared.lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt, Exhausted
 from shared.webhooks.deliveries import ClaimedDelivery
 from shared.webhooks.endpoints import SECRET_UNREADABLE
+from shared.webhooks.order_deliveries import KnownOfOrder
 from worker.deliveries.webhook import (
     JITTER_MAX,
     WebhookAnswer,
@@ -27,7 +28,7 @@ from worker.deliveries.webhook import (
     longest_retry_after,
     post,
 )
-from worker.order_updates import CANCEL, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
+from worker.order_updates import CANCEL, CANCEL_UNLESS_PENDING, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
 from worker.orders import OrderNotifier
 
 # Secrets that are kept decrypted in memory: decrypting takes longer than signing.
@@ -111,8 +112,10 @@ class AttemptMaker:
 
     async def _update_order(self, delivery: ClaimedDelivery) -> DeliveryAttempt:
         update, note = ORDER_UPDATES[delivery.event_type]
+        if delivery.known_of_order is KnownOfOrder.MAY_BE_PAID:
+            update = CANCEL_UNLESS_PENDING
         started = monotonic()
-        if delivery.is_known_conflict:
+        if delivery.known_of_order is KnownOfOrder.CANCELLED:
             refusal = update.refused[OrderStatus.CANCELLED]
             result = UpdateResult(order_status=OrderStatus.CANCELLED, error=refusal, is_refused=True)
         elif self._orders is None:
