@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import update
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from shared.broker.client import Broker
@@ -172,7 +173,7 @@ async def test_a_bug_with_one_payment_leaves_the_others_alone(database: Database
     broken = replace(rows[0], method={"type": "BARTER", "details": {}, "scenario": None})
     async with database.transaction() as connection:
         await connection.execute(update(payments).where(payments.c.id == broken.id).values(method=broken.method))
-    with capture_logs() as logs:
+    with capture_logs(processors=[merge_contextvars]) as logs:
         async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
             await worker.offer(*rows)
             await settled(database, *rows[1:])

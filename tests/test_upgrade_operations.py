@@ -6,6 +6,7 @@ Whenever its worker is started, and whether or not anybody sees its heartbeat: i
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -171,7 +172,7 @@ async def ends_as_asked(database: Database, found: Left, worker: PaymentsProcess
         await connection.execute(update(payments).where(payments.c.due_at < now + timedelta(days=1)).values(due_at=now))
     with processes(worker):
         for name, (status, _) in wanted.items():
-            await eventually(lambda one=found.all[name], end=status: are(database, {"": one}, end), SETTLED_S)
+            await eventually(partial(are, database, {"": found.all[name]}, status), SETTLED_S)
     for name, (_, kinds) in wanted.items():
         if kinds is not None:
             assert await ledger_entries(database, found.all[name].id) == kinds

@@ -129,14 +129,18 @@ class Lane[R, O]:
         lease_ends = claimed_at + self._lease_s - LEASE_MARGIN_S
         try:
             with self._handler.log_context(row):
-                try:
-                    outcome = await self._handler.outcome(row, lease_ends, self._slots)
-                finally:
-                    self._slots.release()
-                if outcome is not None:
-                    await self._handler.record(row, outcome, lease_ends, self._slots)
+                await self._process_in_slot(row, lease_ends)
+        finally:
+            self._slots.end()
+
+    async def _process_in_slot(self, row: R, lease_ends: float) -> None:
+        try:
+            try:
+                outcome = await self._handler.outcome(row, lease_ends, self._slots)
+            finally:
+                self._slots.release()
+            if outcome is not None:
+                await self._handler.record(row, outcome, lease_ends, self._slots)
         except Exception:
             # One bug must not end the others; the lease of this row will end.
             log.exception(self._crashed)
-        finally:
-            self._slots.end()

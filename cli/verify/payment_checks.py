@@ -64,6 +64,7 @@ def payments_between() -> Select[int]:
 _NAMED_BY = {
     "% POST /payments": payments,
     "% POST /payments/%/capture": payments,
+    "% POST /payments/%/cancel": payments,
     "% POST /payments/%/refunds": refunds,
     "% POST /refunds/%": refunds,
     "% POST /webhook-endpoints": webhook_endpoints,

@@ -12,6 +12,7 @@ from cli.tokens import mint
 from shared.event_types import EventType
 from shared.ids import new_id
 from tests.chaos.installation import Installation
+from tests.chaos.later import MANUAL, Aim, Later, LaterJournal, drawn_aim
 
 CLIENTS = 16
 PATIENCE_S = 3.0  # for one answer
@@ -32,6 +33,9 @@ class Intent:
     key: str = field(default_factory=lambda: str(new_id()))
     tries: int = 0
     payment_id: str | None = None  # None = no answer came yet
+    is_manual: bool = False
+    aim: Aim = Aim.LEAVE
+    later: LaterJournal = field(default_factory=LaterJournal)
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class Clients:
             await self._register_endpoint(http)
             async with asyncio.TaskGroup() as group:
                 for number in range(1, CLIENTS + 1):
-                    group.create_task(self._client(http, str(number)))
+                    group.create_task(self._client(http, str(number), group))
 
     async def _register_endpoint(self, http: aiohttp.ClientSession) -> None:
         body = {
@@ -75,7 +79,7 @@ class Clients:
         answer = await self._setup(http, "POST", "/webhook-endpoints", self._bearer("chaos", "service"), body)
         self.installation.receiver.secrets[HOOK] = answer["secret"]
 
-    async def _client(self, http: aiohttp.ClientSession, user: str) -> None:
+    async def _client(self, http: aiohttp.ClientSession, user: str, group: asyncio.TaskGroup) -> None:
         random = Random(f"{self.seed}:{user}")  # noqa: S311 - repeatable, not secret
         bearer = self._bearer(user)
         card = {"card_number": "4012888888881881", "exp_month": 12, "exp_year": 2099, "cvv": "123"}
@@ -86,7 +90,9 @@ class Clients:
         self.installation.receiver.secrets[callback_path(user)] = secret["secret"]
         await self.equipped.wait()
         while not self.closing.is_set():
-            await self._pay(http, random, bearer, user, method["id"])
+            intent = await self._pay(http, random, bearer, user, method["id"])
+            if intent.payment_id is not None:
+                group.create_task(self._later(http, intent).follow())
             pause_s = min(random.expovariate(self.rate / CLIENTS), 10 * CLIENTS / self.rate)
             try:
                 await asyncio.wait_for(self.closing.wait(), pause_s)
@@ -95,16 +101,18 @@ class Clients:
 
     async def _pay(
         self, http: aiohttp.ClientSession, random: Random, bearer: dict[str, str], user: str, method_id: str
-    ) -> None:
+    ) -> Intent:
         amount = random.randrange(100, 100_000)
         order = self.installation.orders.place(user_id=int(user), total=f"{amount // 100}.{amount % 100:02}")
-        intent = Intent(order.id, user, amount)
+        intent = Intent(order.id, user, amount, is_manual=random.random() < MANUAL)
+        intent.aim = drawn_aim(random, is_manual=intent.is_manual)
         self.journal.append(intent)
         body = {
             "order_id": order.id,
             "amount": amount,
             "payment_method_id": method_id,
             "callback_url": self.installation.receiver.url + callback_path(user),
+            "capture_method": "manual" if intent.is_manual else "automatic",
         }
         intent.payment_id = await self._until_answered(http, random, bearer, intent, body)
         if random.random() < REPEATED:
@@ -113,6 +121,20 @@ class Clients:
                 self.installation.findings.append(f"the key of {intent.payment_id} led to {again}")
         if random.random() < CANCELLED:
             await self._ask(http, random, "POST", f"/payments/{intent.payment_id}/cancel", bearer)
+        return intent
+
+    def _later(self, http: aiohttp.ClientSession, intent: Intent) -> Later:
+        """What the shop's service does to a payment afterwards, decided by the seed and the order."""
+        assert intent.payment_id is not None
+        random = Random(f"{self.seed}:later:{intent.order_id}")  # noqa: S311 - repeatable, not secret
+        bearer = self._bearer("chaos", "service")
+
+        async def ask(method: str, path: str, key: str | None, body: dict[str, Any] | None) -> tuple[int | None, Any]:
+            headers = bearer if key is None else {**bearer, "Idempotency-Key": key}
+            return await self._ask(http, random, method, path, headers, body)
+
+        findings = self.installation.findings
+        return Later(intent.payment_id, intent.amount, intent.aim, ask, random, intent.later, findings)
 
     async def _until_answered(
         self, http: aiohttp.ClientSession, random: Random, bearer: dict[str, str], intent: Intent, body: dict[str, Any]

@@ -166,6 +166,9 @@ def _settings(database_url: str, redis_url: str, orders_url: str) -> Settings:
         payment_processing_delay_min=100,
         payment_processing_delay_max=400,
         payment_success_rate=0.9,
+        # What nobody captures expires within the run.
+        authorization_valid_s_card=20,
+        order_on_refund="cancel",
         simulator_seed="chaos",
         worker_concurrency=50,
         lease_s=14,

@@ -16,12 +16,15 @@ from rich.console import Console
 from sqlalchemy import func, select
 
 from shared.database.engine import Database, open_database
+from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.event_types import EVENT_OF_MOVE, EventType
 from shared.lifecycle import OPEN_DELIVERY, DeliveryStatus, PaymentStatus
 from shared.payments.payment import Payment
+from shared.refund_lifecycle import OPEN
 from tests.chaos.clients import HOOK, Clients, Intent, callback_path
 from tests.chaos.installation import Installation
+from tests.chaos.money import MoneyRows, missed_events, read_money, wrong_money
 from tests.support.processes import environment_of
 from tests.support.rows import assert_sound, read_all
 
@@ -39,9 +42,16 @@ class Judgement:
 
     settled_s: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
+    refunds: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
 
+# What the service does to the order of a payment that has this status.
+_ORDER_MOVES = {
+    PaymentStatus.COMPLETED: ["CONFIRMED"],
+    PaymentStatus.PARTIALLY_REFUNDED: ["CONFIRMED"],
+    PaymentStatus.REFUNDED: ["CONFIRMED", "CANCELLED"],
+}
 # The event of the end of a payment, whatever its reason.
 _END_EVENTS = {status: event for (status, _), event in EVENT_OF_MOVE.items() if status.has_ended}
 
@@ -60,8 +70,10 @@ async def judge(installation: Installation, clients: Clients, view: Console) -> 
         judgement.settled_s = monotonic() - began_at
         found = {payment.order_id: payment for payment in await read_all(database)}
         judgement.statuses.update(payment.status for payment in found.values())
+        money = await read_money(database)
+        judgement.refunds.update(one.status for of_payment in money.refunds.values() for one in of_payment)
         judgement.findings += [
-            complaint for intent in clients.journal for complaint in _of_intent(installation, intent, found)
+            complaint for intent in clients.journal for complaint in _of_intent(installation, intent, found, money)
         ]
         judgement.findings += await _of_tables(database, installation, count=len(found))
         judgement.findings += await _of_deliveries(database)
@@ -83,12 +95,17 @@ async def _opened(installation: Installation) -> AsyncIterator[Database]:
 
 
 async def _open_work(database: Database) -> dict[str, int]:
-    """How many payments and deliveries have not ended, by status."""
+    """How many payments, refunds and deliveries have not ended, by status."""
     waiting = [status for status in PaymentStatus if not status.has_ended]
     async with database.read() as connection:
         found = [
             *await connection.execute(
                 select(payments.c.status, func.count()).where(payments.c.status.in_(waiting)).group_by("status")
+            ),
+            *await connection.execute(
+                select("refund " + refunds.c.status, func.count())
+                .where(refunds.c.status.in_(OPEN))
+                .group_by(refunds.c.status)
             ),
             *await connection.execute(
                 select(deliveries.c.status, func.count())
@@ -99,7 +116,7 @@ async def _open_work(database: Database) -> dict[str, int]:
     return {row[0]: row[1] for row in found}
 
 
-def _of_intent(installation: Installation, intent: Intent, found: dict[str, Payment]) -> list[str]:
+def _of_intent(installation: Installation, intent: Intent, found: dict[str, Payment], money: MoneyRows) -> list[str]:
     """What is wrong with one line of the journal."""
     payment = found.get(str(intent.order_id))
     if intent.payment_id is None:
@@ -110,8 +127,10 @@ def _of_intent(installation: Installation, intent: Intent, found: dict[str, Paym
     if (payment.amount, payment.user_id) != (intent.amount, intent.user):
         wrong.append(f"is {payment.amount} of {payment.user_id}, not {intent.amount} of {intent.user}")
     moves = installation.orders.orders[intent.order_id].moves
-    if moves != ["CONFIRMED"] * (payment.status is PaymentStatus.COMPLETED):
+    if moves != _ORDER_MOVES.get(payment.status, []):
         wrong.append(f"its order was moved: {moves}")
+    wrong += wrong_money(intent, payment, money)
+    wrong += missed_events(intent, payment, money, installation.receiver.taken)
     if (end := _END_EVENTS.get(payment.status)) is not None:
         expected = [(HOOK, EventType.INITIATED), (HOOK, end), (callback_path(intent.user), end)]
         missed = [each for each in expected if not installation.receiver.taken[each[0], intent.payment_id, each[1]]]

@@ -9,6 +9,7 @@ from sqlalchemy import Select, Table, select
 from shared.broker.client import Queue, open_broker
 from shared.database.engine import open_database
 from shared.database.leases import WorkItem
+from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.errors import DatabaseUnavailable
 from tests.chaos.installation import Installation
@@ -24,11 +25,11 @@ TROUBLES = 5
 
 
 async def double_messages(installation: Installation, _planned: Planned) -> None:
-    """The newest payments and deliveries are published three times more, as they are and as they were a claim ago."""
+    """The newest of each kind are published three times more, as they are and as they were a claim ago."""
     database, broker = open_database(installation.settings), open_broker(installation.valkey.url)
     try:
         async with installation.lock("valkey"), installation.lock("postgres"):
-            for table, queue in ((payments, Queue.PROCESS), (deliveries, Queue.DELIVER)):
+            for table, queue in ((payments, Queue.PROCESS), (refunds, Queue.REFUND), (deliveries, Queue.DELIVER)):
                 async with database.read() as connection:
                     found = (await connection.execute(_newest(table))).all()
                 items = [WorkItem(row.id, max(0, row.lease_version - back)) for row in found for back in (0, 1)]

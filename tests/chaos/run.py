@@ -73,6 +73,7 @@ class RunReport:
             "retries": self.retries,
             "events_taken": self.took,
             "statuses": {str(status): count for status, count in self.judgement.statuses.items()},
+            "refunds": {str(status): count for status, count in self.judgement.refunds.items()},
             "settled_s": round(self.judgement.settled_s, 1),
             "findings": self.judgement.findings,
         }
@@ -143,7 +144,8 @@ def print_report(report: RunReport, view: Console) -> None:
     judgement = report.judgement
     view.print(
         f"{report.counts.total()} faults; {report.accepted} payments accepted after {report.retries} retries, "
-        f"{_counted(judgement.statuses)}; {report.took} events taken; settled {judgement.settled_s:.1f} s "
+        f"{_counted(judgement.statuses)}; refunds: {_counted(judgement.refunds) or 'none'}; "
+        f"{report.took} events taken; settled {judgement.settled_s:.1f} s "
         "after the last fault"
     )
     for finding in judgement.findings[:SHOWN_MAX]:
