@@ -12,6 +12,7 @@ from shared.broker.client import Broker
 from shared.broker.heartbeats import alive_workers
 from shared.database.clock import rfc3339
 from shared.database.engine import Database
+from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.lifecycle import PaymentStatus
 
@@ -50,12 +51,16 @@ class Stats:
             backlog = await connection.execute(
                 select(func.count()).select_from(deliveries).where(deliveries.c.due_at.is_not(None))
             )
+            open_refunds = await connection.execute(
+                select(func.count()).select_from(refunds).where(refunds.c.due_at.is_not(None))
+            )
             accepted = await connection.execute(
                 select(func.count())
                 .select_from(payments)
                 .where(payments.c.id >= _first_id_of(now - timedelta(seconds=RATE_OVER_S)))
             )
-            webhook_backlog, accepted_lately = backlog.scalar_one(), accepted.scalar_one()
+            webhook_backlog, refund_backlog = backlog.scalar_one(), open_refunds.scalar_one()
+            accepted_lately = accepted.scalar_one()
         workers = await alive_workers(self._broker)
         queue_depth, oldest = by_status.get(PaymentStatus.PENDING, (0, None))
         return {
@@ -63,6 +68,7 @@ class Stats:
             "queue_depth": queue_depth,
             "in_flight": by_status.get(PaymentStatus.PROCESSING, (0, None))[0],
             "oldest_pending_s": round((now - oldest).total_seconds(), 3) if oldest else 0.0,
+            "refund_backlog": refund_backlog,
             "webhook_backlog": webhook_backlog,
             "accepted_per_s": round(accepted_lately / RATE_OVER_S, 1),
             "settled_per_s": round(sum(worker.settled_per_s for worker in workers), 1) if workers is not None else None,

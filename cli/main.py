@@ -176,6 +176,12 @@ def load(
     mix: Annotated[
         str, typer.Option(metavar="WEIGHTS", help="The weights of the payment methods.")
     ] = "credit=6,debit=3,paypal=1",
+    captures: Annotated[
+        float, typer.Option(parser=number(0), metavar="SHARE", help="The share that is authorized, and captured later.")
+    ] = 0,
+    refunds: Annotated[
+        float, typer.Option(parser=number(0), metavar="SHARE", help="The share that is refunded, such as 0.1.")
+    ] = 0,
     seed: Annotated[str, typer.Option(metavar="TEXT", help="The same seed gives the same load.")] = "1",
     target: Annotated[
         str | None, typer.Option(metavar="URL", help="The URL of a running deployment, such as http://127.0.0.1:8009.")
@@ -226,6 +232,8 @@ def load(
         duration_s=duration,
         shape=shape,
         mix=mix,
+        captures=captures,
+        refunds=refunds,
         seed=seed,
         target=target,
         token=token,

@@ -24,7 +24,7 @@ settle_seconds = Histogram(
 refunds_settled = Counter(
     "payments_refunds_settled_total", "Refunds that reached COMPLETED or FAILED.", ["status", "failure_code"]
 )
-in_gateway = Gauge("payments_in_gateway", "Payments of this worker that the gateway is working on.")
+in_gateway = Gauge("payments_in_gateway", "Payments and refunds of this worker that the gateway is working on.")
 checking_orders = Gauge("payments_checking_orders", "Payments of this worker that wait for the order service.")
 deliveries = Counter("payments_delivery_attempts_total", "Attempts to deliver a webhook.", ["kind", "outcome"])
 delivery_seconds = Histogram(
@@ -50,6 +50,9 @@ queue_depth = Gauge(
 in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.", registry=INSTALLATION)
 oldest_pending_seconds = Gauge(
     "payments_oldest_pending_seconds", "Age of the oldest payment that no worker has claimed.", registry=INSTALLATION
+)
+refund_backlog = Gauge(
+    "payments_refund_backlog", "Refunds that have not ended, in the whole installation.", registry=INSTALLATION
 )
 webhook_backlog = Gauge(
     "payments_webhook_backlog",

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import signal
 import time
 from contextlib import AbstractContextManager
@@ -53,7 +54,7 @@ def test_the_demo_succeeds_whatever_the_shell_says_and_leaves_nothing_behind(tmp
     drawn = picture.read_text()
     assert parsed(drawn).tag.endswith("svg")
     assert "Everything happened as expected:" in drawn
-    assert "A card that is declined" in drawn
+    assert "Authorized, captured, refunded" in drawn
 
 
 def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
@@ -198,11 +199,40 @@ async def test_a_wait_for_a_webhook_ends_when_it_arrives() -> None:
     assert found.kind == "callback"
 
 
-def signed(secret: str, body: str) -> dict[str, str]:
+async def test_the_receiver_tells_the_webhooks_of_one_payment_apart() -> None:
+    secret = new_webhook_secret()
+    events: list[tuple[str, dict[str, str] | None]] = [
+        ("refund.created", {"id": "r1"}),
+        ("refund.created", {"id": "r2"}),
+        ("payment.refunded", {"id": "r2"}),
+        ("payment.completed", None),
+    ]
+    async with Receiver() as receiver, httpx.AsyncClient(trust_env=False) as client:
+        receiver.secrets["endpoint"] = secret
+        for number, (event_type, refund) in enumerate(events):
+            data = {"payment": {"id": "p3"}} | ({"refund": refund} if refund else {})
+            body = json.dumps({"type": event_type, "data": data})
+            headers = signed(secret, body, webhook_id=f"msg_{number}")
+            answer = await client.post(receiver.url_for("endpoint"), content=body, headers=headers)
+            assert answer.status_code == 204
+
+        async def found(**wanted: str) -> tuple[str, object] | None:
+            arrival = await receiver.arrival("p3", "endpoint", timeout_s=0, **wanted)
+            return None if arrival is None else (arrival.event_type, arrival.refund)
+
+        assert await found() == ("refund.created", {"id": "r1"})
+        assert await found(event_type="refund.created", refund_id="r2") == ("refund.created", {"id": "r2"})
+        assert await found(event_type="payment.refunded") == ("payment.refunded", {"id": "r2"})
+        assert await found(event_type="payment.completed") == ("payment.completed", None)
+        assert await found(event_type="payment.completed", refund_id="r1") is None
+        assert await found(event_type="payment.failed") is None
+
+
+def signed(secret: str, body: str, *, webhook_id: str = "msg_1") -> dict[str, str]:
     now = datetime.now(UTC)
-    signature = Webhook(secret).sign("msg_1", now, body)
+    signature = Webhook(secret).sign(webhook_id, now, body)
     return {
-        "webhook-id": "msg_1",
+        "webhook-id": webhook_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
         "content-type": "application/json",

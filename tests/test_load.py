@@ -150,6 +150,8 @@ def test_a_mix_that_makes_no_sense_is_refused(text: str) -> None:
         (Options(workers="1,2", slots=0), "--slots"),
         (Options(plot=Path("plot.png")), "SVG"),
         (Options(json=Path("nowhere/at/all.json")), "no folder"),
+        (Options(captures=1.5), "--captures 1.5"),
+        (Options(workers="1,2", refunds=0.1), "plain payments"),
         (Options(target="http://127.0.0.1:8009"), "--token"),
         (Options(target="ftp://127.0.0.1", token="t"), "--target"),
         (Options(target="http://203.0.113.7:8009", token="t"), "--target-is-mine"),

@@ -40,6 +40,23 @@ def test_a_small_load_on_the_embedded_default_is_clean_and_leaves_nothing_behind
 
 
 @pytest.mark.slow
+def test_a_load_with_captures_and_refunds_is_judged_by_them_too(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    shares = ("--captures", "0.5", "--refunds", "0.5")
+    with load(tmp_path / "printed", "--rate", "15", "--duration", "3", *shares, "--json", str(report)) as running:
+        assert running.ends_clean() == 0, running.output
+    assert CLEAN in running.output
+    found = json.loads(report.read_text())
+    assert found["captures"] > 0
+    assert found["refunds"]["COMPLETED"] == found["refund_webhooks_received"] > 0
+    assert found["webhooks_received"] == found["requests"]["accepted"] == 45
+    assert found["captures_and_refunds_refused"].keys() <= {"refund: 409 refund_exceeds_balance"}
+    ended = {outcome["status"] for outcome in found["outcomes"]}
+    assert {"PARTIALLY_REFUNDED", "REFUNDED"} <= ended
+    assert f"{found['refunds']['COMPLETED']} refunds in the gateway's ledger" in running.output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_load_waits_for_what_was_accepted_and_reports_the_end(
     number: signal.Signals, tmp_path: Path

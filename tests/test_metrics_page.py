@@ -39,8 +39,8 @@ ONLY_IN_OUTAGES = {
     "payments_log_lines_left_out_total": metrics.log_lines_left_out,
 }
 UNITS = {
-    "requests", "payments", "seconds", "deliveries", "workers", "slots", "claims", "attempts", "calls", "errors",
-    "keys", "lines", "rows", "bytes", "files", "objects", "collections", "0 or 1", "1",
+    "requests", "payments", "refunds", "seconds", "deliveries", "workers", "slots", "claims", "attempts", "calls",
+    "errors", "keys", "lines", "rows", "bytes", "files", "objects", "collections", "0 or 1", "1",
 }  # fmt: skip
 
 
@@ -113,6 +113,8 @@ async def scraped(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
                 await shop.http.get("/payments", headers={"Authorization": f"Bearer {await users_token(settings)}"})
                 await shop.add_card()
                 await shop.pay(callback_url=shop_server.url, headers={"Prefer": "wait=20"})
+                paid = await shop.pay(payment_method_id="pm_test_visa", headers={"Prefer": "wait=20"})
+                await shop.http.post(f"/payments/{paid.json()['id']}/refunds", headers={"Prefer": "wait=20"})
                 await eventually(lambda: up.lines("delivery.delivered"))
                 await eventually(lambda: up.lines("relay.published"))
             async with httpx.AsyncClient(trust_env=False) as http:

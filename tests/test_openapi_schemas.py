@@ -41,6 +41,7 @@ LARGE = {
     "CaptureRequest.amount",
     "Fee.amount",
     "Figures.queue_depth",
+    "Figures.refund_backlog",
     "Figures.webhook_backlog",
     "HistoryMetadata.amount",
     "Invariant.breaches",

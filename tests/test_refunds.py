@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import func, select, update
 
 from shared.broker.client import Broker, Queue
@@ -152,3 +153,20 @@ async def test_a_refunded_order_may_be_paid_again(database: Database, broker: Br
         await write(database, again)
     async with database.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(payments))).scalar_one() == 2
+
+
+async def test_a_refund_in_the_gateway_counts_like_a_payment_there(database: Database, broker: Broker) -> None:
+    async with simulated_gateway(database) as fast, processing(database, fast, broker) as worker:
+        payment = await charged(database, worker)
+    async with (
+        simulated_gateway(database, delay_min_ms=500, delay_max_ms=500) as gateway,
+        processing(database, gateway, broker) as worker,
+    ):
+        answer = await refund(database, payment)
+        assert isinstance(answer, RefundMoved)
+        await worker.processor.offer(answer.work, Queue.REFUND)
+        await eventually(lambda: worker.processor.in_gateway == 1)
+        assert REGISTRY.get_sample_value("payments_in_gateway") == 1
+        await ended(database, answer.refund.id)
+        await eventually(lambda: worker.processor.in_gateway == 0)
+    assert REGISTRY.get_sample_value("payments_in_gateway") == 0

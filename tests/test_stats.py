@@ -177,6 +177,7 @@ IN_METRICS = {
     "queue_depth": "payments_pending",
     "in_flight": "payments_processing",
     "oldest_pending_s": "payments_oldest_pending_seconds",
+    "refund_backlog": "payments_refund_backlog",
     "webhook_backlog": "payments_webhook_backlog",
 }
 OF_WORKERS = {"payments_workers": 1, "payments_worker_slots": 50, "payments_worker_slots_taken": 7 + 2}

@@ -46,6 +46,7 @@ class Processor:
         sender: Sender | None = None,
     ) -> None:
         self._charger = charger
+        self._repayer = repayer
         self._recorder = Recorder(
             database,
             publisher,
@@ -83,8 +84,8 @@ class Processor:
 
     @property
     def in_gateway(self) -> int:
-        """Payments that the gateway is working on."""
-        return self._charger.in_gateway
+        """Payments and refunds that the gateway is working on."""
+        return self._charger.in_gateway + (self._repayer.in_gateway if self._repayer else 0)
 
     @property
     def checking_orders(self) -> int:

@@ -317,6 +317,7 @@ FIGURES = {
     "queue_depth": 3,
     "in_flight": 212,
     "oldest_pending_s": 0.021,
+    "refund_backlog": 1,
     "webhook_backlog": 4,
     "accepted_per_s": 101.2,
     "settled_per_s": 99.4,

@@ -91,6 +91,7 @@ def _set_gauges(figures: dict[str, Any]) -> None:
         metrics.queue_depth: figures.get("queue_depth"),
         metrics.in_flight: figures.get("in_flight"),
         metrics.oldest_pending_seconds: figures.get("oldest_pending_s"),
+        metrics.refund_backlog: figures.get("refund_backlog"),
         metrics.webhook_backlog: figures.get("webhook_backlog"),
         metrics.workers_alive: None if workers is None else len(workers),
         metrics.worker_slots: None if workers is None else sum(worker["slots"] for worker in workers),

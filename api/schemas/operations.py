@@ -70,7 +70,7 @@ class Worker(BaseModel):
     slots: int = Field(
         description="The largest number of payments that it has at the order service and the gateway at once."
     )
-    in_gateway: int = Field(description="Payments that the gateway is working on.")
+    in_gateway: int = Field(description="Payments and refunds that the gateway is working on.")
     checking_orders: int = Field(
         description="Payments that wait for the order service, before the gateway gets them. They hold a slot, too."
     )
@@ -88,6 +88,7 @@ class Figures(BaseModel):
     queue_depth: Int64 = Field(description="Payments that no worker has claimed.")
     in_flight: int = Field(description="Payments that a worker has claimed.")
     oldest_pending_s: float = Field(description="The age in seconds of the oldest payment that no worker has claimed.")
+    refund_backlog: Int64 = Field(description="Refunds that have not ended: PENDING or PROCESSING.")
     webhook_backlog: Int64 = Field(description="Deliveries that are open: due now, due later or being sent.")
     accepted_per_s: float = Field(description="Payments accepted per second, over the last 5 seconds.")
     settled_per_s: float | None = Field(

@@ -1,4 +1,4 @@
-"""`payments demo`: runs the service, its clients and a receiver of webhooks on this machine for about 20 s.
+"""`payments demo`: runs the service, its clients and a receiver of webhooks on this machine for about 30 s.
 
 It checks what it shows. It must leave no process and no data behind, however it ends.
 """

@@ -10,7 +10,7 @@ from cli.demo.client import WAIT_S, Document, User, document, is_terminal, parse
 from cli.demo.receiver import Arrival, Kind, Receiver
 from cli.demo.results import Checks
 from cli.demo.view import Moment, View
-from shared.lifecycle import FailureCode, PaymentStatus
+from shared.lifecycle import CaptureMethod, FailureCode, PaymentStatus
 from shared.money import format_amount
 
 # Seconds until a webhook is missing: the first attempt comes within milliseconds, the second after about 5 s.
@@ -31,12 +31,15 @@ class Order:
     method_id: str
     amount: int
     callback_url: str | None = None
+    capture_method: CaptureMethod = CaptureMethod.AUTOMATIC
 
     @property
     def intent(self) -> Document:
         """The body of `POST /payments`."""
-        intent = {"order_id": self.order_id, "payment_method_id": self.method_id, "amount": self.amount}
-        return intent | ({"callback_url": self.callback_url} if self.callback_url else {})
+        intent: Document = {"order_id": self.order_id, "payment_method_id": self.method_id, "amount": self.amount}
+        if self.callback_url:
+            intent |= {"callback_url": self.callback_url}
+        return intent | ({"capture_method": "manual"} if self.capture_method is CaptureMethod.MANUAL else {})
 
     @property
     def key(self) -> str:
@@ -80,10 +83,7 @@ class Journey:
 
     def show(self, view: View) -> None:
         """Print the payment and what happened to it."""
-        details = self.payment["payment_method_details"]
-        means = f"{details['brand']} ending in {details['last4']}" if details.get("brand") else details["email"]
-        amount = format_amount(self.payment["amount"], self.payment["currency"])
-        view.journey(f"{details['type']}  {means}  {amount}", _facts(self.payment), self._began, self._moments)
+        view.journey(title_of(self.payment), _facts(self.payment), self._began, self._moments)
 
     async def _repeat(self) -> None:
         order = self._order
@@ -134,6 +134,13 @@ class Journey:
 
     def _note(self, event: str, status: str = "", note: str = "") -> None:
         self._moments.append(Moment(datetime.now(UTC), "client", event, status, note))
+
+
+def title_of(payment: Document) -> str:
+    """Return a line with the method and the amount of the payment."""
+    details = payment["payment_method_details"]
+    means = f"{details['brand']} ending in {details['last4']}" if details.get("brand") else details["email"]
+    return f"{details['type']}  {means}  {format_amount(payment['amount'], payment['currency'])}"
 
 
 def check_end(checks: Checks, payment: Document) -> bool:

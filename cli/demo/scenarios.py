@@ -1,4 +1,4 @@
-"""The three scenarios of the demo. Each one does what a client would do, checks the result and shows it."""
+"""The four scenarios of the demo. Each one does what a client would do, checks the result and shows it."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -9,12 +9,13 @@ import httpx
 
 from cli.demo.client import User, document, milliseconds, parse_time
 from cli.demo.journey import Journey, Order, await_webhook, check_end
+from cli.demo.later_life import WANTED, LaterLife
 from cli.demo.receiver import Receiver
 from cli.demo.results import Checks, Result, summarize
 from cli.demo.view import Bars, View
 from cli.local.service import ServiceProcess
 from cli.sample_cards import CREDIT_CARDS, DEBIT_CARDS, DECLINED_CARD, card
-from shared.lifecycle import MethodType
+from shared.lifecycle import CaptureMethod, MethodType
 
 # The prefix of the correlation ids of the hundred payments at once, by which they are found in the log.
 CROWD = "crowd"
@@ -37,19 +38,20 @@ class Scenarios:
         self._receiver = receiver
         self._checks = checks
         self._view = view
+        self._shop = User(http, "demo-shop", role="service")
 
     async def run(self) -> None:
         """Run all scenarios. Raises Unexpected or httpx.HTTPError if one cannot go on."""
         await self._register_endpoint()
         await self._one_of_each()
         await self._declined_and_repeated()
+        await self._captured_and_refunded()
         await self._crowd()
         self._checks.equal("no webhook fails its verification", expected=[], found=self._receiver.refused)
 
     async def _register_endpoint(self) -> None:
-        content = {"name": "demo receiver", "url": self._receiver.url_for("endpoint")}
-        service = User(self._http, "demo-shop", role="service")
-        answer = await service.request("POST", "/webhook-endpoints", status=201, content=content)
+        content = {"name": "demo receiver", "url": self._receiver.url_for("endpoint"), "event_types": list(WANTED)}
+        answer = await self._shop.request("POST", "/webhook-endpoints", status=201, content=content)
         self._receiver.secrets["endpoint"] = document(answer)["secret"]
 
     async def _one_of_each(self) -> None:
@@ -99,11 +101,26 @@ class Scenarios:
         self._checks.equal("the repeated request made one payment", expected=1, found=len(listed))
         journey.show(self._view)
 
+    async def _captured_and_refunded(self) -> None:
+        """Authorize a payment, capture a part of it, and refund that in two steps."""
+        self._view.scenario(
+            "3  Authorized, captured, refunded",
+            "With capture_method manual the gateway only holds the amount. A service of the shop captures a part of it "
+            "when the goods leave, refunds a part of that and then the rest. Never more than was captured is refunded.",
+        )
+        user = User(self._http, "3")
+        method_id = await user.add_method(MethodType.CREDIT_CARD, card(CREDIT_CARDS[1]))
+        order = Order(user, "3001", method_id, 12000, capture_method=CaptureMethod.MANUAL)
+        life = LaterLife(order, self._shop, self._receiver, self._checks)
+        with self._view.waiting("The gateway is being asked ..."):
+            await life.run()
+        life.show(self._view)
+
     async def _crowd(self) -> None:
         """Make a hundred payments at the same moment."""
         count = CROWD_USERS * ORDERS_PER_USER
         self._view.scenario(
-            f"3  {count} payments at once",
+            f"4  {count} payments at once",
             f"{CROWD_USERS} users pay {ORDERS_PER_USER} orders each. All requests are sent at the same moment. Then "
             "each client waits for the end of its payment with Prefer: wait, and for its webhook. About 1 payment in "
             "20 fails. A payment fails with network_error only after three tries, which takes longer.",

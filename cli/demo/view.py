@@ -29,7 +29,10 @@ PLAIN_STEPS = 4
 STYLES = {
     "PENDING": "cyan",
     "PROCESSING": "yellow",
+    "AUTHORIZED": "bold cyan",
     "COMPLETED": "bold green",
+    "PARTIALLY_REFUNDED": "bold magenta",
+    "REFUNDED": "bold magenta",
     "FAILED": "bold red",
     "verified": "green",
 }

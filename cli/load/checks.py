@@ -14,13 +14,16 @@ from sqlalchemy import func, select
 
 from cli.load.client import Api, Document, NoAnswer, Unusable
 from cli.load.payment_tally import PaymentTally
+from cli.verify.balance_checks import balances
 from cli.verify.kinds import KINDS
+from cli.verify.ledger_checks import CHARGED
 from cli.verify.scan import LEDGER, Found, Scan
 from shared.config.settings import Settings
 from shared.database.engine import open_database
 from shared.database.tables import gateway_ledger, payments
+from shared.event_types import REFUND_EVENT_OF_REASON
 from shared.lifecycle import PaymentStatus
-from worker.gateway.ledger import MOVES_MONEY
+from worker.gateway.ledger import MOVES_MONEY, EntryKind
 
 # Histories that are read, with one request each.
 HISTORIES_MAX = 100
@@ -109,14 +112,15 @@ def choose_histories(payment_tally: PaymentTally) -> list[str]:
 def tells_one_end(history: Sequence[dict[str, Any]], sequence: int) -> bool:
     """Return whether the history is complete.
 
-    It must be numbered without a gap up to `sequence`, each move must begin where the last one ended, and only the last
-    move may end the payment.
+    It must be numbered without a gap up to `sequence`, each move must begin where the last one ended, and after the
+    move that ends the payment only refunds may come.
     """
-    statuses = [PaymentStatus(move["new_status"]) for move in history]
+    has_ended = [PaymentStatus(move["new_status"]).has_ended for move in history]
     return (
         [move["sequence"] for move in history] == list(range(1, sequence + 1))
         and all(later["previous_status"] == earlier["new_status"] for earlier, later in pairwise(history))
-        and [status.has_ended for status in statuses] == [False] * (sequence - 1) + [True]
+        and True in has_ended
+        and all(move.get("reason") in REFUND_EVENT_OF_REASON for move in history[has_ended.index(True) + 1 :])
     )
 
 
@@ -138,13 +142,18 @@ async def judge_ledger(settings: Settings, verdict: LoadVerdict) -> None:
                 await connection.execute(select(func.count()).where(gateway_ledger.c.kind.in_(MOVES_MONEY)))
             ).scalar_one()
             completed = (
-                await connection.execute(select(func.count()).where(payments.c.status == PaymentStatus.COMPLETED))
+                await connection.execute(select(func.count()).where(payments.c.status.in_(CHARGED)))
+            ).scalar_one()
+            paid_back = (
+                await connection.execute(select(func.count()).where(gateway_ledger.c.kind == EntryKind.REFUND))
             ).scalar_one()
         scan = Scan(database, Found(shown_max=EXAMPLES_MAX))
-        await scan.of_payments(LEDGER)
+        await scan.of_payments((*LEDGER, balances()))
     finally:
         await database.dispose()
     for kind, count in scan.found.totals.items():
         examples = tuple(ids["payment_id"] for ids in scan.found.shown[kind])
         verdict.broken.append(BrokenPromise(KINDS[kind].words, count, examples))
     verdict.compared.append(f"{charges:,} charges in the gateway's ledger with {completed:,} COMPLETED payments")
+    if paid_back:
+        verdict.compared.append(f"{paid_back:,} refunds in the gateway's ledger with the refunds and the amounts")

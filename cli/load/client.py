@@ -19,6 +19,8 @@ from shared.lifecycle import MethodType
 
 API = "/api/v1"
 REQUEST_TIMEOUT_S = 10
+# Statuses that come from a proxy or from a bug: it is unknown whether the request was carried out.
+LOST_ANSWERS = frozenset({500, 502, 504})
 # Seconds; less than the keep-alive of the service, which could otherwise close a connection while a request is sent.
 KEEPALIVE_S = 2
 # Payments on one page of a list, the most that the API allows.
@@ -193,6 +195,14 @@ async def open_api(url: str, *, connections_max: int) -> AsyncIterator[Api]:
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         yield Api(url, session)
+
+
+def is_lost(answer: ApiAnswer) -> bool:
+    """Return whether the answer leaves open if the request was carried out.
+
+    Either the service says so with `outcome_unknown`, or the answer comes from a proxy or from a bug.
+    """
+    return answer.content.get("code") == "outcome_unknown" or answer.status in LOST_ANSWERS
 
 
 def unix_s(text: str) -> float:

@@ -18,6 +18,7 @@ import uvloop
 from cli.load import scaling
 from cli.load.client import Api, NoAnswer, Unusable, open_api
 from cli.load.frame import PICTURE_WIDTH
+from cli.load.later_steps import AT_ONCE
 from cli.load.plan import Plan, Refused, parse_mix, refuse_absurd
 from cli.load.plot import BLUE, GREEN, ORANGE, Line, Plot, check_plot_name, svg
 from cli.load.progress import Progress
@@ -34,8 +35,8 @@ from shared.errors import ConfigurationError
 
 DEFAULT_RATE = 50.0
 DEFAULT_DURATION_S = 30.0
-# Connections for the payments of the load, and 40 more for lists, figures and single payments.
-CONNECTIONS_MAX = Bounds().open_max + 40
+# Connections for the payments of the load, their captures and refunds, and 40 more for lists and figures.
+CONNECTIONS_MAX = Bounds().open_max + AT_ONCE + 40
 EXIT_CANNOT_START = 2
 EXIT_INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,6 +50,8 @@ class Options:
     duration_s: float = DEFAULT_DURATION_S
     shape: Shape = Shape.STEADY
     mix: str = "credit=6,debit=3,paypal=1"
+    captures: float = 0.0
+    refunds: float = 0.0
     seed: str = "1"
     target: str | None = None
     token: str = ""
@@ -97,6 +100,8 @@ class _Session:
             raise Refused(
                 "--workers and --slots are for an installation that is started here. Remove them, or --target."
             )
+        if self._counts and (options.captures or options.refunds):
+            raise Refused("--workers measures plain payments. Remove it, or --captures and --refunds.")
         for path in filter(None, (options.plot, options.picture)):
             check_plot_name(path)
         for path in filter(None, (options.plot, options.picture, options.json)):
@@ -112,6 +117,8 @@ class _Session:
                 shape=options.shape,
                 mix=parse_mix(options.mix),
                 seed=options.seed,
+                captures=options.captures,
+                refunds=options.refunds,
             )
         )
 
@@ -212,8 +219,8 @@ class _Session:
         if target.was_started_here and not sink.is_registered:
             await sink.register(api, target.watcher)
         sink.reset()
-        received_count = sink.received_count if target.was_started_here else None
-        run = Run(self._plan, target, api, title=title, drain_workers=drain_workers, received_count=received_count)
+        received = sink.received if target.was_started_here else None
+        run = Run(self._plan, target, api, title=title, drain_workers=drain_workers, received=received)
         async with self._view.following(run.progress):
             return await run.go(payers, stop)
 

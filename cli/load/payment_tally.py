@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cli.load.client import Document, unix_s
-from shared.lifecycle import PaymentStatus
+from shared.lifecycle import REFUNDABLE, PaymentStatus
 
 # The status and the failure code, which is empty if the payment did not fail.
 type End = tuple[PaymentStatus, str]
@@ -56,10 +56,12 @@ class PaymentTally:
         if before is None:
             self._note_order(order_id, payment_id)
         elif before.status.has_ended:
-            if status.has_ended and status != before.status:
-                self.changed.add(payment_id)
-            # A payment that has ended does not move. An answer in which it is open is an older one.
-            return
+            if not _is_refund_of(before, status, document["sequence"]):
+                if status.has_ended and status != before.status and document["sequence"] >= before.sequence:
+                    self.changed.add(payment_id)
+                # Only refunds move a payment that has ended. An answer in which it is open is an older one.
+                return
+            self.ends -= Counter({(before.status, before.failure_code): 1})
         known = KnownPayment(
             order_id,
             status,
@@ -127,6 +129,13 @@ class PaymentTally:
         first = self._first_of.setdefault(order_id, payment_id)
         if first != payment_id:
             self._several.setdefault(order_id, {first}).add(payment_id)
+
+
+def _is_refund_of(before: KnownPayment, status: PaymentStatus, sequence: int) -> bool:
+    """Return whether refunds lead from the known payment to one with this status and sequence."""
+    return (
+        before.status in REFUNDABLE and status in {*REFUNDABLE, PaymentStatus.REFUNDED} and sequence > before.sequence
+    )
 
 
 def settled_per_s(ended_at: Iterable[float], begin: float, end: float) -> float:

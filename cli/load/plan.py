@@ -6,6 +6,7 @@ A plan must know nothing of the server, so that nothing that the server does can
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from random import Random
 from typing import assert_never
@@ -28,6 +29,19 @@ AMOUNT_MIN, AMOUNT_MAX = 500, 50_000
 METHODS = {"credit": MethodType.CREDIT_CARD, "debit": MethodType.DEBIT_CARD, "paypal": MethodType.PAYPAL}
 
 
+class RefundPlan(StrEnum):
+    """How a payment of the load is refunded."""
+
+    WHOLE = "whole"
+    PART = "part"
+    # Two refunds at once that are together more than what was captured.
+    TOO_MUCH = "too much"
+
+
+# A debit card moves the money at once, so there is nothing to capture later.
+CAPTURED_LATER = (MethodType.CREDIT_CARD, MethodType.PAYPAL)
+
+
 class Refused(Exception):
     """The options make no sense or would do harm. The text is for the person who gave them."""
 
@@ -43,6 +57,10 @@ class Intent:
     method: MethodType
     # In minor units.
     amount: int
+    # Authorized only, and captured by a request of its own.
+    is_captured: bool = False
+    # None if it is not refunded.
+    refund: RefundPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,9 @@ class Plan:
     # The weight of each type of payment method.
     mix: Mapping[MethodType, int]
     seed: str
+    # The share of the payments by credit card and PayPal that are captured later, and of all that are refunded.
+    captures: float = 0.0
+    refunds: float = 0.0
 
     @property
     def expected(self) -> float:
@@ -70,9 +91,19 @@ class Plan:
     def intents(self) -> Iterator[Intent]:
         """Iterate over the intents in the order of arrival. They are the same every time."""
         random = Random(f"{self.seed}:intents")  # noqa: S311 - no secret
+        # Drawn apart, so that captures and refunds change no arrival, method or amount.
+        later = Random(f"{self.seed}:later")  # noqa: S311 - no secret
         methods = _methods(self.mix, random)
         for number, at_s in enumerate(islice(self.arrivals_s(), TOTAL_MAX), start=1):
-            yield Intent(number, at_s, next(methods), random.randint(AMOUNT_MIN, AMOUNT_MAX))
+            method, amount = next(methods), random.randint(AMOUNT_MIN, AMOUNT_MAX)
+            is_captured = later.random() < self.captures and method in CAPTURED_LATER
+            is_refunded, refund = later.random() < self.refunds, later.choice(list(RefundPlan))
+            yield Intent(number, at_s, method, amount, is_captured, refund if is_refunded else None)
+
+    @property
+    def has_later_steps(self) -> bool:
+        """Some payments are captured or refunded."""
+        return self.captures > 0 or self.refunds > 0
 
     def arrivals_s(self) -> Iterator[float]:
         """Iterate over the arrivals in seconds after the start: ascending, at least 0 and before the end."""
@@ -93,7 +124,9 @@ class Plan:
         """The plan in one line, for people."""
         names = {method: name for name, method in METHODS.items()}
         mix = ", ".join(f"{names[method]} {weight}" for method, weight in self.mix.items() if weight)
-        return f"{self.shape} {self.rate:g}/s for {self.duration_s:g} s · {mix}"
+        shares = {"captures": self.captures, "refunds": self.refunds}
+        later = "".join(f" · {name} {share:g}" for name, share in shares.items() if share)
+        return f"{self.shape} {self.rate:g}/s for {self.duration_s:g} s · {mix}{later}"
 
 
 def refuse_absurd(plan: Plan) -> Plan:
@@ -111,6 +144,9 @@ def refuse_absurd(plan: Plan) -> Plan:
         wrong.append(
             f"--duration {plan.duration_s:g}: the duration must be between {DURATION_MIN_S} and {DURATION_MAX_S} s."
         )
+    for option, share in (("--captures", plan.captures), ("--refunds", plan.refunds)):
+        if not 0 <= share <= 1:
+            wrong.append(f"{option} {share:g}: the share must be between 0 and 1, such as 0.1 for a tenth.")
     if not wrong and plan.expected > TOTAL_MAX:
         wrong.append(f"--rate and --duration make {plan.expected:,.0f} payments. One run has at most {TOTAL_MAX:,}.")
     if wrong:

@@ -5,6 +5,7 @@ from time import monotonic
 
 from cli.load.checks import LoadVerdict
 from cli.load.client import Figures
+from cli.load.later_tally import LaterTally
 from cli.load.payment_tally import PaymentTally
 from cli.load.plan import Plan
 from cli.load.request_counts import RequestCounts, Second, Spread
@@ -40,13 +41,15 @@ class Progress:
     took_s: float = 0.0
     request_counts: RequestCounts = field(default_factory=RequestCounts)
     payment_tally: PaymentTally = field(default_factory=lambda: PaymentTally("-"))
+    later_tally: LaterTally = field(default_factory=LaterTally)
     figures: Figures | None = None
     # One sample for each second.
     samples: list[Sample] = field(default_factory=list)
     # What is wrong with the service or with the last request for figures; empty if nothing is.
     error: str = ""
-    # Payments whose webhook was received; None if the run has no receiver.
+    # Payments, and refunds, whose webhook was received; None if the run has no receiver.
     webhooks: int | None = None
+    refund_webhooks: int | None = None
     verdict: LoadVerdict = field(default_factory=LoadVerdict)
     is_interrupted: bool = False
 

@@ -70,6 +70,8 @@ def document(progress: Progress) -> Document:
             "duration_s": plan.duration_s,
             "shape": plan.shape,
             "mix": {method.value: weight for method, weight in plan.mix.items()},
+            "captures": plan.captures,
+            "refunds": plan.refunds,
             "seed": plan.seed,
         },
         "interrupted": progress.is_interrupted,
@@ -95,7 +97,11 @@ def document(progress: Progress) -> Document:
             {"status": status.value, "failure_code": code or None, "payments": count}
             for (status, code), count in payment_tally.ends.most_common()
         ],
+        "captures": progress.later_tally.captures,
+        "refunds": {status.value: count for status, count in progress.later_tally.refund_ends.items()},
+        "captures_and_refunds_refused": dict(progress.later_tally.refused),
         "webhooks_received": progress.webhooks,
+        "refund_webhooks_received": progress.refund_webhooks,
         "verdict": {
             "clean": verdict.is_clean,
             "compared": verdict.compared,
@@ -109,7 +115,7 @@ def document(progress: Progress) -> Document:
 
 def page(progress: Progress) -> RenderableType:
     """Return all results for people, without the lines of the checks."""
-    request_counts, payment_tally = progress.request_counts, progress.payment_tally
+    request_counts, payment_tally, later = progress.request_counts, progress.payment_tally, progress.later_tally
     counts = _table("requests", "payments", "per second")
     for name, count, is_shown in (
         ("offered", request_counts.offered, True),
@@ -119,7 +125,15 @@ def page(progress: Progress) -> RenderableType:
         *((f"not sent: {label}", count, True) for label, count in request_counts.not_sent.most_common()),
         ("unanswered, sent twice", request_counts.unanswered, request_counts.unanswered > 0),
         ("repeated with the same key", request_counts.repeated, request_counts.repeated > 0),
+        ("captures accepted", later.captures, later.captures > 0),
+        *((f"refunds: {status.value}", count, True) for status, count in later.refund_ends.most_common()),
+        *((f"refused: {label}", count, True) for label, count in later.refused.most_common()),
         ("webhooks received", progress.webhooks or 0, progress.webhooks is not None),
+        (
+            "webhooks of refunds received",
+            progress.refund_webhooks or 0,
+            bool(later.payments and progress.refund_webhooks),
+        ),
     ):
         rate = settled_while_sending(progress) if name == "settled" else _per_s(count, progress.sent_for_s)
         has_rate = name in {"offered", "accepted", "settled"} and rate is not None

@@ -13,11 +13,14 @@ from cli.load.checks import judge_histories, judge_ledger, judge_payments, note_
 from cli.load.client import Api, NoAnswer, Unusable
 from cli.load.drain import Drain
 from cli.load.follower import Follower
+from cli.load.later_checks import judge_captures_and_refunds
+from cli.load.later_steps import LaterSteps
 from cli.load.payment_tally import PaymentTally
 from cli.load.plan import Plan
 from cli.load.progress import Progress, Sample
 from cli.load.sender import Payer, Sender
 from cli.load.targets import Target
+from cli.load.webhook_sink import Received
 
 FIGURES_INTERVAL_S = 1.0
 FOLLOW_INTERVAL_S = 1.0
@@ -42,8 +45,8 @@ class Bounds:
 class Run:
     """One run of a plan against a target.
 
-    `drain_workers` is called after the last arrival, before the wait for the ends of the payments. `received_count`
-    returns for how many payments a webhook was received; it is None if the run has no receiver.
+    `drain_workers` is called after the last arrival, before the wait for the ends of the payments. `received`
+    returns for how many payments and refunds a webhook was received; it is None if the run has no receiver.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Run:
         *,
         title: str = "",
         drain_workers: Callable[[], Awaitable[None]] | None = None,
-        received_count: Callable[[], int] | None = None,
+        received: Callable[[], Received] | None = None,
         bounds: Bounds | None = None,
     ) -> None:
         self._bounds = bounds or Bounds()
@@ -64,7 +67,10 @@ class Run:
         self._target = target
         self._api = api
         self._drain_workers = drain_workers
-        self._received_count = received_count
+        self._received = received
+        self._later_steps = LaterSteps(
+            api, target.watcher, self.progress.later_tally, see=self.progress.payment_tally.see
+        )
         self._follower = Follower(api, target.watcher, self.progress.payment_tally)
         self._sender = Sender(
             plan,
@@ -73,6 +79,7 @@ class Run:
             run_id=run_id,
             open_max=self._bounds.open_max,
             late_max_s=self._bounds.late_max_s,
+            on_accepted=self._later_steps.begin,
         )
         self._drain = Drain(
             self.progress,
@@ -90,6 +97,7 @@ class Run:
         await self._filter_payments(payers)
         async with asyncio.TaskGroup() as group:
             progress.began, progress.phase = monotonic(), "sending"
+            self._later_steps.start(group)
             following = group.create_task(self._follow())
             side_tasks = [group.create_task(self._poll_figures()), group.create_task(self._sample())]
             await self._sender.send_all(payers, stop)
@@ -101,6 +109,7 @@ class Run:
             # From here on, the drain reads the ends of the payments.
             following.cancel()
             give_up_reason = await self._drain.run()
+            await self._later_steps.finish(self._bounds.stalled_max_s)
             progress.phase = "checking"
             await self._judge(give_up_reason)
             progress.took_s = progress.elapsed_s
@@ -135,8 +144,7 @@ class Run:
         while True:
             at_s = len(progress.samples) + 1
             await asyncio.sleep(max(0.0, at_s - progress.elapsed_s))
-            if self._received_count is not None:
-                progress.webhooks = self._received_count()
+            self._count_webhooks()
             sample = Sample(
                 at_s=at_s,
                 second=progress.request_counts.whole(at_s),
@@ -157,13 +165,21 @@ class Run:
     async def _judge(self, give_up_reason: str) -> None:
         progress = self.progress
         judge_payments(progress.payment_tally, progress.verdict, give_up_reason=give_up_reason)
+        judge_captures_and_refunds(progress.later_tally, progress.verdict)
         await judge_histories(self._api, self._target.watcher, progress.payment_tally, progress.verdict)
         if self._target.settings is not None:
             await judge_ledger(self._target.settings, progress.verdict)
         else:
             note_what_a_target_hides(progress.verdict)
-        if self._received_count is not None:
-            deadline = monotonic() + self._bounds.webhooks_max_s
-            while self._received_count() < progress.payment_tally.settled and monotonic() < deadline:  # noqa: ASYNC110 - bounded
-                await asyncio.sleep(FIGURES_INTERVAL_S / 10)
-            progress.webhooks = self._received_count()
+        deadline = monotonic() + self._bounds.webhooks_max_s
+        while self._count_webhooks() and monotonic() < deadline:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(FIGURES_INTERVAL_S / 10)
+
+    def _count_webhooks(self) -> bool:
+        """Count the webhooks that were received, and return whether some are missing."""
+        if self._received is None:
+            return False
+        progress, received = self.progress, self._received()
+        progress.webhooks, progress.refund_webhooks = received.payments, received.refunds
+        ended = progress.payment_tally.settled, progress.later_tally.refunds_ended
+        return received.payments < ended[0] or received.refunds < ended[1]

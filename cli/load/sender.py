@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cli.load.client import Api, ApiAnswer, Document, NoAnswer
+from cli.load.client import Api, ApiAnswer, Document, NoAnswer, is_lost
 from cli.load.plan import Intent, Plan
 from cli.load.progress import Progress
 from cli.load.targets import Target
-from shared.lifecycle import MethodType
+from shared.lifecycle import CaptureMethod, MethodType
 
 # Late arrivals that are sent before the event loop gets a turn.
 YIELD_EVERY = 50
 REPEAT_AFTER_S = 0.2
-# Statuses that come from a proxy or from a bug: it is unknown whether the payment was accepted.
-LOST_ANSWERS = frozenset({500, 502, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +29,20 @@ class Payer:
 class Sender:
     """Sends the intents of a plan, and counts the answers in `progress`.
 
+    `on_accepted` is called with each intent that was accepted and the id of its payment.
     At most `open_max` requests are open at once; an arrival that is later than `late_max_s` seconds is not sent.
     """
 
     def __init__(
-        self, plan: Plan, api: Api, progress: Progress, *, run_id: str, open_max: int, late_max_s: float
+        self,
+        plan: Plan,
+        api: Api,
+        progress: Progress,
+        *,
+        run_id: str,
+        open_max: int,
+        late_max_s: float,
+        on_accepted: Callable[[Intent, str], None],
     ) -> None:
         self._plan = plan
         self._api = api
@@ -43,6 +50,7 @@ class Sender:
         self._run_id = run_id
         self._open_max = open_max
         self._late_max_s = late_max_s
+        self._on_accepted = on_accepted
         self._open = 0
 
     async def send_all(self, payers: Sequence[Payer], stop: asyncio.Event) -> None:
@@ -83,6 +91,8 @@ class Sender:
             "amount": intent.amount,
             "description": "payments load",
         }
+        if intent.is_captured:
+            content["capture_method"] = CaptureMethod.MANUAL.value
         try:
             answer = await self._send_with_repeat(payer.token, content, key=f"load-{order_id}")
         finally:
@@ -95,6 +105,7 @@ class Sender:
             # The latency counts from the arrival, so that it includes the delay of this client.
             request_counts.accept(at_s, (at_s - intent.at_s) * 1000)
             progress.payment_tally.see(answer.content)
+            self._on_accepted(intent, answer.content["id"])
         else:
             request_counts.refuse(at_s, answer.status_and_code)
 
@@ -106,7 +117,7 @@ class Sender:
                 await asyncio.sleep(REPEAT_AFTER_S)
             with contextlib.suppress(NoAnswer):
                 answer = await self._api.pay(token, content, key=key)
-                if not _is_lost(answer):
+                if not is_lost(answer):
                     return answer
         return None
 
@@ -120,11 +131,3 @@ async def prepare(target: Target, api: Api, mix: Sequence[MethodType]) -> list[P
         return Payer(token, user_id, {method: document["id"] for method, document in added.items()})
 
     return list(await asyncio.gather(*(add_methods(token) for token in target.payers)))
-
-
-def _is_lost(answer: ApiAnswer) -> bool:
-    """Return whether the answer leaves open if the payment was accepted.
-
-    Either the service says so with `outcome_unknown`, or the answer comes from a proxy or from a bug.
-    """
-    return answer.content.get("code") == "outcome_unknown" or answer.status in LOST_ANSWERS

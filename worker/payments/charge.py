@@ -6,13 +6,10 @@ gateway's answer counts.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 
 import structlog
-from prometheus_client import Gauge
 
 from shared import metrics
 from shared.errors import UpstreamUnavailable
@@ -20,6 +17,7 @@ from shared.lifecycle import FailureCode, HistoryReason, PaymentOperation
 from shared.payments.outcomes import ClaimOutcome, Postpone, Release
 from shared.payments.payment import Payment
 from worker.gateway.protocol import Gateway, OutcomeUnknown
+from worker.in_flight import InFlight
 from worker.orders import NotPayable, OrderChecker
 from worker.payments.operations import BACKOFF_DOUBLINGS_MAX, Operations, Refusal
 from worker.rules import ASK_AGAIN_S, ChargeRules
@@ -29,27 +27,6 @@ log = structlog.get_logger(__name__)
 
 # The longest backoff, in seconds, while the order service does not answer.
 ORDER_BACKOFF_MAX_S = 10.0
-
-
-class InFlight:
-    """The number of payments in one step, shown by a gauge."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self.count = 0
-        self._gauge = gauge
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count one payment more for the length of the block."""
-        self._add(1)
-        try:
-            yield
-        finally:
-            self._add(-1)
-
-    def _add(self, change: int) -> None:
-        self.count += change
-        self._gauge.set(self.count)
 
 
 class Charger:

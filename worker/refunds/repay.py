@@ -5,10 +5,12 @@ from time import monotonic
 
 import structlog
 
+from shared import metrics
 from shared.payments.outcomes import Approved, Release, Retry
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
 from worker.gateway.protocol import Gateway, GatewayUnavailable, OutcomeUnknown
+from worker.in_flight import InFlight
 from worker.rules import ASK_AGAIN_S, ChargeRules
 from worker.slots import Interrupted, Slots
 
@@ -21,6 +23,12 @@ class Repayer:
     def __init__(self, gateway: Gateway, rules: ChargeRules) -> None:
         self._gateway = gateway
         self._rules = rules
+        self._in_gateway = InFlight(metrics.in_gateway)
+
+    @property
+    def in_gateway(self) -> int:
+        """Refunds that the gateway is working on."""
+        return self._in_gateway.count
 
     async def outcome(self, work: RefundWork, lease_ends: float, slots: Slots) -> RefundOutcome | None:
         """Return what the claim ends with; Release if a shutdown interrupts `slots`.
@@ -30,14 +38,18 @@ class Repayer:
         """
         try:
             async with slots.interruptible():
-                while monotonic() < lease_ends and not slots.is_interrupting:
-                    try:
-                        return await self._ask(work)
-                    except OutcomeUnknown as error:
-                        log.warning("refund.outcome_unknown", attempt=work.refund.lease_version, error=str(error))
-                    await asyncio.sleep(ASK_AGAIN_S)
+                with self._in_gateway.counted():
+                    return await self._outcome(work, lease_ends, slots)
         except Interrupted:
             return Release()
+
+    async def _outcome(self, work: RefundWork, lease_ends: float, slots: Slots) -> RefundOutcome | None:
+        while monotonic() < lease_ends and not slots.is_interrupting:
+            try:
+                return await self._ask(work)
+            except OutcomeUnknown as error:
+                log.warning("refund.outcome_unknown", attempt=work.refund.lease_version, error=str(error))
+            await asyncio.sleep(ASK_AGAIN_S)
         # The interruption may have been taken for an error of the gateway.
         if slots.is_interrupting:
             return Release()
