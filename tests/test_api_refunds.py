@@ -364,6 +364,25 @@ async def test_a_message_ends_the_wait_for_a_refund_and_for_no_other(
     await asyncio.wait([running])
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_every_step_of_a_refund_that_a_client_takes_is_said_on_the_channel(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
+    payment = await charged(user, running_api.database)
+    async with running_api.runtime.broker.subscribe_settled() as subscription:
+
+        async def heard() -> set[UUID]:
+            # The first answer says only that the subscription began.
+            return set(await subscription.next_ids(timeout_s=1))
+
+        refund = await refunded(service, payment)
+        said: set[UUID] = await eventually(heard)
+        assert said == {UUID(payment["id"])}
+        await service.post(f"/refunds/{refund['id']}/cancel")
+        said = await eventually(heard)
+        assert said == {UUID(refund["id"]), UUID(payment["id"])}
+
+
 async def test_the_history_of_a_refund_has_no_gaps(
     running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
