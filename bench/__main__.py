@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from bench import against, compare, figures, hostile, response, scaling, shares, volume
+from bench import against, compare, figures, hostile, later, response, scaling, shares, volume
 from bench.figures import Found
 from bench.progress import console, print_step
 
@@ -21,6 +21,8 @@ MEASURES: dict[str, Callable[[int], Found]] = {
     "full-database": volume.full_database,
     "in-gateway": response.in_gateway,
     "workers": scaling.workers,
+    "refunds": later.refunds,
+    "captures": later.captures,
     "embedded": volume.embedded_default,
     "overload": volume.overload,
     "deliveries": shares.deliveries,

@@ -15,15 +15,13 @@ from pathlib import Path
 from bench.figures import Found, at_most, of_turns, ratios
 from bench.flows import accepted, flow, plan
 from bench.progress import print_step
-from bench.stack import Stack, production, run_load
+from bench.stack import PARTS, Stack, production, run_load
 from cli.local.service import CHECKOUT
 
 # Payments per second: less than half of what each side settles on two cores, so that neither has a backlog.
 RATE = 300
 PAIRS = 7
 WARM_S = 4
-# The parts whose processor time counts. The receiver and the load generator belong to the benchmark.
-PARTS = ("api", "worker", "postgres", "valkey")
 # A payment may cost 3 % more than at the other revision.
 RATIO_MAX = 1.03
 CONNECTIONS = 100

@@ -17,24 +17,21 @@ class Answer:
 
 
 class Client:
-    """A client that POSTs to one URL over at most `connections` kept-alive connections.
+    """A client that POSTs to `path`, or below it, over at most `connections` kept-alive connections.
 
     A request waits until a connection is free.
     """
 
     def __init__(self, host: str, port: int, path: str, headers: dict[str, str], *, connections: int) -> None:
         self._address = host, port
-        lines = [
-            f"POST {path} HTTP/1.1",
-            f"Host: {host}:{port}",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
-        self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
+        self._path = path
+        lines = [f"Host: {host}:{port}", *(f"{name}: {value}" for name, value in headers.items())]
+        self._head = "\r\n".join(["", *lines, "Content-Length: "]).encode()
         self._free_connections = asyncio.Semaphore(connections)
         self._idle: list[_Connection] = []
 
-    async def post(self, body: bytes, *, timeout_s: float) -> Answer:
-        """Send a request and return the answer.
+    async def post(self, body: bytes, *, below: str = "", timeout_s: float) -> Answer:
+        """Send a request to the path and what is `below` it, and return the answer.
 
         Raises OSError if the connection cannot be made or breaks, and TimeoutError, also an OSError, after `timeout_s`
         seconds.
@@ -42,7 +39,8 @@ class Client:
         async with asyncio.timeout(timeout_s), self._free_connections:
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                answer = await connection.request(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+                line = f"POST {self._path}{below} HTTP/1.1".encode()
+                answer = await connection.request(b"%b%b%d\r\n\r\n%b" % (line, self._head, len(body), body))
             except BaseException:
                 # The late answer to this request would be taken for that to the next one.
                 connection.close()

@@ -1,4 +1,7 @@
-"""The load generator, in its own process: POSTs intents at a fixed rate, or over many connections without a pause."""
+"""The load generator, in its own process: POSTs intents at a fixed rate, or over many connections without a pause.
+
+With `steps` in the plan it POSTs to these paths below that of the payments instead, once to each.
+"""
 
 import asyncio
 import sys
@@ -30,6 +33,9 @@ class Load:
         self._connections = min(plan["connections"], CONNECTIONS_MAX)
         self._duration_s = min(plan["duration_s"], DURATION_MAX_S)
         self._rate = min(plan.get("rate") or 0, RATE_MAX)
+        # Members that every intent has in addition.
+        self._members: dict[str, Any] = plan.get("members", {})
+        self._steps: list[str] | None = plan.get("steps")
         self._order = 0
         self._without_retry_after = 0
         self.latencies_s: list[float] = []
@@ -67,29 +73,22 @@ class Load:
         }
 
     async def _without_pause(self, client: Client, until: float) -> None:
-        while perf_counter() < until:
+        while perf_counter() < until and self._steps != []:
             await self._post(client)
 
     async def _paced(self, client: Client, until: float) -> None:
         async with asyncio.TaskGroup() as arrivals:
             due = perf_counter()
-            while due < until:
+            while due < until and self._steps != []:
                 arrivals.create_task(self._post(client))
                 due += 1 / self._rate
                 await asyncio.sleep(max(0.0, due - perf_counter()))
 
     async def _post(self, client: Client) -> None:
-        self._order += 1
-        body = orjson.dumps(
-            {
-                "order_id": f"{self._run}-{self._order}",
-                "payment_method_id": self._methods[self._order % len(self._methods)],
-                "amount": 1000 + self._order % 9000,
-            }
-        )
+        below, body = ("", self._intent()) if self._steps is None else (self._steps.pop(), b"{}")
         started = perf_counter()
         try:
-            answer = await client.post(body, timeout_s=REQUEST_TIMEOUT_S)
+            answer = await client.post(body, below=below, timeout_s=REQUEST_TIMEOUT_S)
         # TimeoutError is an OSError.
         except OSError as error:
             status, content = type(error).__name__, b""
@@ -105,6 +104,15 @@ class Load:
             self.accepted[payment["id"]] = now
             if payment.get("processed_at"):
                 self.held_s.append(now - datetime.fromisoformat(payment["processed_at"]).timestamp())
+
+    def _intent(self) -> bytes:
+        self._order += 1
+        intent = {
+            "order_id": f"{self._run}-{self._order}",
+            "payment_method_id": self._methods[self._order % len(self._methods)],
+            "amount": 1000 + self._order % 9000,
+        }
+        return orjson.dumps(intent | self._members)
 
 
 def main() -> None:

@@ -19,9 +19,12 @@ from cli.local.service import CHECKOUT, ServiceProcess, clean_environment, free_
 from cli.local.valkey import EmbeddedValkey
 from cli.tokens import mint
 from shared.config.settings import Settings, load_settings
+from shared.event_types import DEFAULT_EVENTS
 
 # The user that pays.
 USER = "1"
+# The parts whose processor time counts. The receiver and the load generator belong to the benchmark.
+PARTS = ("api", "worker", "postgres", "valkey")
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 ARQ = str(Path(sys.executable).with_name("arq"))
@@ -61,14 +64,14 @@ class Stack:
         with self.payer(user) as client:
             return [client.post("/payment-methods", json=method).raise_for_status().json()["id"] for method in wanted]
 
-    def register_receiver(self) -> None:
-        """Register the receiver as a webhook endpoint for the ends of all payments."""
-        self.register(f"{self.receiver_url}/hook")
+    def register_receiver(self, event_types: Sequence[str] = DEFAULT_EVENTS) -> None:
+        """Register the receiver as a webhook endpoint, by default for the ends of all payments."""
+        self.register(f"{self.receiver_url}/hook", event_types)
 
-    def register(self, url: str) -> None:
-        """Register a webhook endpoint for the ends of all payments."""
+    def register(self, url: str, event_types: Sequence[str] = DEFAULT_EVENTS) -> None:
+        """Register a webhook endpoint, by default for the ends of all payments."""
         with self._client(user="bench", role="service") as client:
-            endpoint = {"name": "bench", "url": url}
+            endpoint = {"name": "bench", "url": url, "event_types": list(event_types)}
             client.post("/webhook-endpoints", json=endpoint).raise_for_status()
 
     def delete_endpoint(self, endpoint_id: str) -> None:
@@ -79,6 +82,10 @@ class Stack:
     def token(self) -> str:
         """Return an access token of the user that pays."""
         return mint(self.settings, user=USER, role=None, hours=1)
+
+    def service_token(self) -> str:
+        """Return an access token of a service, which may capture and refund."""
+        return mint(self.settings, user="bench", role="service", hours=1)
 
     def cpu_s(self) -> dict[str, float]:
         """Return the processor seconds that each process has used so far, with its children."""
@@ -129,7 +136,7 @@ class Typical(Stack):
         """Return one arbitrary id: the baseline does not check payment methods."""
         return ["any"]
 
-    def register_receiver(self) -> None:
+    def register_receiver(self, event_types: Sequence[str] = DEFAULT_EVENTS) -> None:
         """Do nothing: the baseline was started with its receiver."""
 
 
