@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.openapi import examples
+from api.openapi import examples, money_examples
 from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, found_or_404, invalid
@@ -44,12 +44,12 @@ type Ask = Callable[[AsyncConnection, datetime], Awaitable[Requested]]
     status_code=202,
     response_model=PaymentModel,
     responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_NOT_CAPTURABLE)
-    | success(202, "The payment is about to be captured.", example=examples.CAPTURING, headers=("ETag",))
+    | success(202, "The payment is about to be captured.", example=money_examples.CAPTURING, headers=("ETag",))
     | success(
         200,
         "The payment is captured, or the capture failed and it is AUTHORIZED again (`Prefer: wait=N`).",
         model=PaymentModel,
-        example=examples.CAPTURED,
+        example=money_examples.CAPTURED,
         headers=("ETag",),
     ),
 )
@@ -107,7 +107,7 @@ async def capture_payment(
         202,
         "The payment was AUTHORIZED and is about to be voided.",
         model=PaymentModel,
-        example=examples.VOIDING,
+        example=money_examples.VOIDING,
         headers=("ETag", "Retry-After"),
     ),
 )
