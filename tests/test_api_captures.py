@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from shared.broker.heartbeats import WorkerStatus, send_heartbeat
+from shared.lifecycle import PaymentStatus
+from shared.payments.refusals import INSTEAD_OF_CAPTURING
 from shared.runtime import Runtime
 from tests.support.api_client import (
     DECLINED,
@@ -189,6 +191,10 @@ async def test_only_an_authorized_payment_is_captured_and_the_refusal_says_since
         refusal = problem(await service.post(f"/payments/{payment['id']}/capture"), 409, "payment_not_capturable")
         assert f"has been {now['status']} since {now['processed_at'] or now['updated_at']}" in refusal["detail"]
         assert await shown(user, payment["id"]) == now
+
+
+def test_every_status_has_its_refusal() -> None:
+    assert set(INSTEAD_OF_CAPTURING) == set(PaymentStatus)
 
 
 async def test_nothing_is_captured_once_the_authorization_is_over(

@@ -17,6 +17,7 @@ from tests.support.api_client import (
     DECLINED,
     RunningApi,
     claimed,
+    order,
     paid,
     pointers,
     problem,
@@ -132,6 +133,25 @@ async def test_fifty_refunds_at_once_never_exceed_what_was_captured(
     assert sorted(answer.status_code for answer in answers) == [202] * 10 + [409] * 40
     assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"refund_exceeds_balance"}
     assert amounts(await shown(user, payment["id"])) == ("COMPLETED", 100, 0, 0)
+
+
+async def test_a_refusal_names_the_moment_of_the_first_refund_and_not_that_of_the_last(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
+    payment = await charged(user, running_api.database)
+    await refund_ended(running_api.database, (await refunded(service, payment, amount=1))["id"])
+    since = (await shown(user, payment["id"]))["updated_at"]
+    await refund_ended(running_api.database, (await refunded(service, payment, amount=2))["id"])
+    assert (await shown(user, payment["id"]))["updated_at"] > since
+    path = f"/payments/{payment['id']}"
+    for refused in (
+        await service.post(f"{path}/refunds", json={"amount": 1585}),
+        await service.post(f"{path}/capture"),
+        await user.post(f"{path}/cancel"),
+        await user.post("/payments", json=order("pm_test_visa", order_id=payment["order_id"])),
+    ):
+        assert refused.status_code == 409
+        assert f"has been PARTIALLY_REFUNDED since {since}" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +362,25 @@ async def test_a_message_ends_the_wait_for_a_refund_and_for_no_other(
         assert partly.status == "PARTIALLY_REFUNDED"
     running.cancel()
     await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_every_step_of_a_refund_that_a_client_takes_is_said_on_the_channel(
+    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
+) -> None:
+    payment = await charged(user, running_api.database)
+    async with running_api.runtime.broker.subscribe_settled() as subscription:
+
+        async def heard() -> set[UUID]:
+            # The first answer says only that the subscription began.
+            return set(await subscription.next_ids(timeout_s=1))
+
+        refund = await refunded(service, payment)
+        said: set[UUID] = await eventually(heard)
+        assert said == {UUID(payment["id"])}
+        await service.post(f"/refunds/{refund['id']}/cancel")
+        said = await eventually(heard)
+        assert said == {UUID(refund["id"]), UUID(payment["id"])}
 
 
 async def test_the_history_of_a_refund_has_no_gaps(

@@ -37,7 +37,7 @@ async def claim_rows(database: Database, items: Sequence[WorkItem]) -> list[Any]
 
 async def give(database: Database, items: Sequence[WorkItem], *, since: datetime = NOW) -> None:
     async with database.transaction() as connection:
-        await give_back(connection, payments, dict.fromkeys(items, since))
+        await give_back(connection, payments, dict.fromkeys(items, since), taken_at=NOW)
 
 
 def due_in(seconds: float, **changes: Any) -> Payment:
@@ -122,10 +122,16 @@ async def test_what_could_not_be_published_is_due_at_once(database: Database) ->
 
 
 async def test_giving_back_touches_nothing_that_moved_on(database: Database) -> None:
-    lost, ended = claimed(NOW), claimed(NOW)
-    items = await write(database, lost, ended)
-    # Both were taken; then one was claimed and one settled.
+    lost, ended, held = claimed(NOW), claimed(NOW), claimed(NOW)
+    items = await write(database, lost, ended, held)
+    await take(database)
+    # All were taken. Then one was claimed, one settled and one authorized, by a worker that still held its lease.
     async with database.transaction() as connection:
+        await connection.execute(
+            update(payments)
+            .where(payments.c.id == held.id)
+            .values(status=PaymentStatus.AUTHORIZED, due_at=after(3600), capture_before=after(3600))
+        )
         await connection.execute(
             update(payments).where(payments.c.id == lost.id).values(lease_version=2, due_at=after(30), sequence=3)
         )
@@ -135,6 +141,7 @@ async def test_giving_back_touches_nothing_that_moved_on(database: Database) -> 
     await give(database, items)
     assert (await read(database, lost.id)).due_at == after(30)
     assert (await read(database, ended.id)).due_at is None
+    assert (await read(database, held.id)).due_at == after(3600)
     await give(database, [])
 
 

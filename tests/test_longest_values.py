@@ -16,26 +16,30 @@ from api.schemas.fields import METADATA_PAIRS_MAX
 from shared.api_keys import START_CHARS, KeyRole, new_api_key
 from shared.config.settings import Settings
 from shared.database.engine import Database
+from shared.database.refund_tables import payment_balances
 from shared.database.schema import metadata
 from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
 from shared.lifecycle import (
+    CaptureMethod,
     DeliveryKind,
     DeliveryStatus,
     FailureCode,
     HistoryReason,
     MethodType,
     OutcomeRule,
+    PaymentOperation,
     PaymentStatus,
 )
+from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
 from worker.gateway.answers import GatewayName
 from worker.gateway.ledger import EntryKind
-from worker.gateway.outcomes import FAILURE_REASONS
+from worker.gateway.outcomes import FAILURE_REASONS, REFUND_FAILURE_REASONS
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -87,10 +91,26 @@ def values(settings: Settings) -> dict[str, str]:
         "idempotency_keys.scope": f"{ACTOR} POST /webhook-deliveries/{new_id()}/resend",
         "idempotency_keys.key": KEY,
         "idempotency_keys.fingerprint": keyring.fingerprint("request"),
-        "gateway_ledger.key": f"{new_id()}:{longest(EntryKind)}",
+        "payments.capture_method": longest(CaptureMethod),
+        "payments.operation": longest(PaymentOperation),
+        "gateway_ledger.key": f"{new_id()}:{longest(EntryKind)}:{2**31 - 1}",
         "gateway_ledger.kind": longest(EntryKind),
         "gateway_ledger.currency": "USD",
         "events.type": longest(EventType),
+        "refunds.reason": longest(RefundReason),
+        "refunds.created_by": ACTOR,
+        "refunds.cause": longest(RefundCause),
+        "refunds.correlation_id": CORRELATION_ID,
+        "refunds.status": longest(RefundStatus),
+        "refunds.due_reason": longest(RefundHistoryReason),
+        "refunds.gateway": longest(GatewayName),
+        "refunds.gateway_transaction_id": "re_" + "t" * 24,
+        "refunds.failure_code": longest(RefundFailureCode),
+        "refunds.failure_reason": longest(REFUND_FAILURE_REASONS.values()),
+        "refund_history.previous_status": longest(RefundStatus),
+        "refund_history.new_status": longest(RefundStatus),
+        "refund_history.reason": longest(RefundHistoryReason),
+        "refund_history.created_by": ACTOR,
         "webhook_endpoints.created_by": ACTOR,
         "webhook_endpoints.name": NAME,
         "webhook_endpoints.url": URL,
@@ -148,6 +168,9 @@ def filled(table: Table, column: Any, known: dict[str, str], row_id: Any) -> Any
     """A value of the column: its longest one where it has a limit."""
     if (value := known.get(f"{table.name}.{column.name}")) is not None:
         return value
+    if column is payment_balances.c.reserved:
+        # What is refunded and what is reserved are together no more than what was captured.
+        return 0
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     fillers: tuple[tuple[type[Any], Any], ...] = (
         (Uuid, row_id),

@@ -227,14 +227,16 @@ class Verbs(RuleBasedStateMachine):
     @rule(which=picks)
     def give_payments_back(self, which: list[int]) -> None:
         items = _picked(self.items, which)
-        self.harness.write(lambda connection: give_back(connection, payments, dict.fromkeys(items, self.model.now)))
+        since, now = dict.fromkeys(items, self.model.now), self.model.now
+        self.harness.write(lambda connection: give_back(connection, payments, since, taken_at=now))
         self.model.give_back(self.model.payments, items)
 
     @precondition(lambda self: self.delivery_items)
     @rule(which=picks)
     def give_deliveries_back(self, which: list[int]) -> None:
         items = _picked(self.delivery_items, which)
-        self.harness.write(lambda connection: give_back(connection, deliveries, dict.fromkeys(items, self.model.now)))
+        since, now = dict.fromkeys(items, self.model.now), self.model.now
+        self.harness.write(lambda connection: give_back(connection, deliveries, since, taken_at=now))
         self.model.give_back(self.model.deliveries, items)
 
     @rule(seconds=st.sampled_from([0.5, 6.0, 31.0]))

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from shared.broker.client import Queue
 from shared.config.settings import Settings
 from tests.support.processes import Shop
 from tests.support.redis_processes import RedisProcess
@@ -111,7 +112,8 @@ async def test_what_the_role_lacks_is_said_and_the_worker_is_not_ready(
 @on_postgresql
 async def test_without_the_channel_and_the_limits_payments_go_on(make_settings: MakeSettings, tmp_path: Path) -> None:
     with RedisProcess(tmp_path / "redis") as server, server.client() as operator:
-        without_limits = ["resetkeys", "~arq:*", "~payments:process*", "~payments:deliver*", "~payments:worker*"]
+        without_limits = ["resetkeys", "~arq:*", "~payments:worker*"]
+        without_limits += [f"~{queue}*" for queue in Queue]
         grant(operator, [*documented_rules(), "resetchannels", *without_limits])
         async with a_service(settings_with(make_settings, server), tmp_path, workers=1) as service:
             payment_id = await service.shop.accepted()

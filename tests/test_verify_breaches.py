@@ -65,7 +65,7 @@ async def a_move_is_not_allowed(connection: AsyncConnection, world: World) -> No
     await connection.execute(
         update(payment_history)
         .where(of_move(world.cancelled, 2))
-        .values(previous_status="PENDING", new_status="FAILED")
+        .values(previous_status="PENDING", new_status="FAILED", reason="gateway_declined")
     )
     await connection.execute(update(payments).where(payments.c.id == world.cancelled).values(status="FAILED"))
     of_end = (events.c.payment_id == world.cancelled) & (events.c.sequence == 2)

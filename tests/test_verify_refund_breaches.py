@@ -187,6 +187,16 @@ async def a_refund_is_said_to_be_completed_that_failed(connection: AsyncConnecti
     await repeat_row(connection, events, where=of_end, id=new_id(), type="refund.failed")
 
 
+@refund_plants(BreachKind.EVENT_REPEATED)
+async def a_cancelled_order_is_reported_before_and_after_a_refund(
+    connection: AsyncConnection, world: MoneyWorld
+) -> None:
+    for sequence in (3, 5):
+        of_end = (events.c.payment_id == world.refunded) & (events.c.type == "payment.completed")
+        changes = {"id": new_id(), "type": "payment.order_conflict", "sequence": sequence}
+        await repeat_row(connection, events, where=of_end, **changes)
+
+
 @refund_plants(BreachKind.MISSING_CALLBACK_DELIVERY)
 async def the_callback_of_a_refund_was_forgotten(connection: AsyncConnection, world: MoneyWorld) -> None:
     of_failure = select(events.c.id).where(events.c.payment_id == world.partly, events.c.type == "refund.failed")

@@ -19,7 +19,6 @@ from tests.test_verify_refund_breaches import refund_plants
 
 ONLY_WITHOUT_AN_INDEX = {
     BreachKind.LIVE_TWICE,
-    BreachKind.EVENT_REPEATED,
     BreachKind.DELIVERY_REPEATED,
     BreachKind.VOIDED_TWICE,
 }

@@ -76,7 +76,7 @@ class Relay:
             async with self._database.transaction() as connection:
                 now = await self._database.clock.now(connection)
                 due = await take_due(connection, table, now=now, limit=limit)
-            sent = await self._publish(table, queue, due)
+            sent = await self._publish(table, queue, due, taken_at=now)
             published += sent
             if due:
                 self._is_publishing = sent == len(due)
@@ -87,12 +87,15 @@ class Relay:
             log.info("relay.published", queue=queue, count=published)
         return published
 
-    async def _publish(self, table: Table, queue: Queue, due: Mapping[WorkItem, datetime]) -> int:
+    async def _publish(
+        self, table: Table, queue: Queue, due: Mapping[WorkItem, datetime], *, taken_at: datetime
+    ) -> int:
         """Publish rows that were taken, and return how many. Those that cannot be published are due as before."""
         items = list(due)
         for start in range(0, len(items), JOB_ITEMS_MAX):
             if not await self._broker.publish(queue, items[start : start + JOB_ITEMS_MAX]):
                 async with self._database.transaction() as connection:
-                    await give_back(connection, table, {item: due[item] for item in items[start:]})
+                    unsent = {item: due[item] for item in items[start:]}
+                    await give_back(connection, table, unsent, taken_at=taken_at)
                 return start
         return len(items)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from api.openapi import examples
+from api.openapi import money_examples as money
 from api.schemas.events import Event
 from shared.event_types import EventType
 
@@ -15,34 +16,32 @@ class _Example(NamedTuple):
     refund: dict[str, Any] | None = None
 
 
-_WHOLE_REFUND = examples.REFUND | {"amount": 1585}
+_WHOLE_REFUND = money.REFUND | {"amount": 1585}
 EVENTS: dict[EventType, _Example] = {
     EventType.INITIATED: _Example("A payment was accepted", examples.PENDING),
-    EventType.AUTHORIZED: _Example("The gateway holds the funds of a payment", examples.AUTHORIZED),
-    EventType.CAPTURE_FAILED: _Example(
-        "A capture failed, and the payment is AUTHORIZED again", examples.CAPTURE_FAILED
-    ),
+    EventType.AUTHORIZED: _Example("The gateway holds the funds of a payment", money.AUTHORIZED),
+    EventType.CAPTURE_FAILED: _Example("A capture failed, and the payment is AUTHORIZED again", money.CAPTURE_FAILED),
     EventType.COMPLETED: _Example("A payment was charged or captured", examples.COMPLETED),
     EventType.FAILED: _Example("A payment failed", examples.FAILED),
     EventType.CANCELLED: _Example("A payment was cancelled, or its authorization was voided", examples.CANCELLED),
-    EventType.PARTIALLY_REFUNDED: _Example(
-        "A part of a payment was refunded", examples.PARTIALLY_REFUNDED, examples.REFUND
-    ),
-    EventType.REFUNDED: _Example("All of a payment was refunded", examples.REFUNDED, _WHOLE_REFUND),
+    EventType.PARTIALLY_REFUNDED: _Example("A part of a payment was refunded", money.PARTIALLY_REFUNDED, money.REFUND),
+    EventType.REFUNDED: _Example("All of a payment was refunded", money.REFUNDED, _WHOLE_REFUND),
     EventType.ORDER_CONFLICT: _Example(
         "A payment was charged, and its order was cancelled meanwhile", examples.COMPLETED
     ),
     EventType.REFUND_CREATED: _Example(
-        "A refund was accepted, and its amount reserved", examples.REFUND_REQUESTED, examples.REFUND_PENDING
+        "A refund was accepted, and its amount reserved", money.REFUND_REQUESTED, money.REFUND_PENDING
     ),
-    EventType.REFUND_COMPLETED: _Example("A refund was paid", examples.PARTIALLY_REFUNDED, examples.REFUND),
+    EventType.REFUND_COMPLETED: _Example("A refund was paid", money.PARTIALLY_REFUNDED, money.REFUND),
     EventType.REFUND_FAILED: _Example(
-        "A refund failed, and its amount may be refunded again", examples.REFUND_GIVEN_BACK, examples.REFUND_FAILED
+        "A refund failed, and its amount may be refunded again",
+        money.REFUND_GIVEN_BACK,
+        money.REFUND_FAILED,
     ),
     EventType.REFUND_CANCELLED: _Example(
         "A refund was cancelled, and its amount may be refunded again",
-        examples.REFUND_GIVEN_BACK,
-        examples.REFUND_CANCELLED,
+        money.REFUND_GIVEN_BACK,
+        money.REFUND_CANCELLED,
     ),
 }
 # Of Standard Webhooks: the name of each header, and what it is.

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.openapi import examples
+from api.openapi import examples, money_examples
 from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, found_or_404, invalid
@@ -28,6 +28,7 @@ from shared.broker.client import Queue
 from shared.errors import OlderWorkers
 from shared.lifecycle import PaymentStatus
 from shared.payments.find import Visible, find
+from shared.payments.history import status_since
 from shared.payments.refusals import not_cancellable, not_capturable
 from shared.payments.requests import Requested, cancel, capture
 
@@ -43,12 +44,12 @@ type Ask = Callable[[AsyncConnection, datetime], Awaitable[Requested]]
     status_code=202,
     response_model=PaymentModel,
     responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_NOT_CAPTURABLE)
-    | success(202, "The payment is about to be captured.", example=examples.CAPTURING, headers=("ETag",))
+    | success(202, "The payment is about to be captured.", example=money_examples.CAPTURING, headers=("ETag",))
     | success(
         200,
         "The payment is captured, or the capture failed and it is AUTHORIZED again (`Prefer: wait=N`).",
         model=PaymentModel,
-        example=examples.CAPTURED,
+        example=money_examples.CAPTURED,
         headers=("ETag",),
     ),
 )
@@ -76,7 +77,7 @@ async def capture_payment(
             raise invalid("/amount", f"must be between 1 and {payment.amount} minor units, which are authorized")
         asked = found_or_404(await capture(connection, payment.id, amount=body.amount, by=principal.actor, now=now))
         if not asked.is_moved:
-            raise not_capturable(asked.payment.status, asked.payment.since)
+            raise not_capturable(asked.payment.status, await status_since(connection, asked.payment))
         return asked
 
     key_request = key_request_of(
@@ -106,7 +107,7 @@ async def capture_payment(
         202,
         "The payment was AUTHORIZED and is about to be voided.",
         model=PaymentModel,
-        example=examples.VOIDING,
+        example=money_examples.VOIDING,
         headers=("ETag", "Retry-After"),
     ),
 )
@@ -123,7 +124,7 @@ async def cancel_payment(
     async def ask(connection: AsyncConnection, now: datetime) -> Requested:
         asked = found_or_404(await cancel(connection, payment.id, by=principal.actor, now=now))
         if not (asked.is_moved or asked.payment.status is PaymentStatus.CANCELLED):
-            raise not_cancellable(asked.payment.status, asked.payment.since)
+            raise not_cancellable(asked.payment.status, await status_since(connection, asked.payment))
         return asked
 
     key_request = key_request_of(

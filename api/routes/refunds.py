@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
-from api.openapi import examples
+from api.openapi import money_examples
 from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem, found_or_404, invalid
@@ -28,6 +28,7 @@ from shared.broker.client import Queue
 from shared.errors import OlderWorkers
 from shared.ids import new_id, parse_id
 from shared.payments.find import Visible
+from shared.payments.history import status_since
 from shared.refund_lifecycle import RefundStatus
 from shared.refunds.find import FoundRefund, RefundFilters, find_newest_refunds, find_refund
 from shared.refunds.history import history_of
@@ -54,12 +55,12 @@ router = APIRouter(route_class=StrictRoute, tags=["refunds"])
     responses=problems(
         *BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_NOT_REFUNDABLE, Code.REFUND_EXCEEDS_BALANCE
     )
-    | success(202, "The refund is accepted.", example=examples.REFUND_PENDING, headers=("Location", "ETag"))
+    | success(202, "The refund is accepted.", example=money_examples.REFUND_PENDING, headers=("Location", "ETag"))
     | success(
         201,
         "The refund ended while the answer was held (`Prefer: wait=N`).",
         model=schemas.Refund,
-        example=examples.REFUND,
+        example=money_examples.REFUND,
         headers=("Location", "ETag"),
     ),
 )
@@ -104,7 +105,7 @@ async def create_refund(
             case NotRefundable(refused):
                 raise not_refundable(refused.status, refused.since)
             case ExceedsBalance(refused):
-                raise exceeds_balance(refused.status, refused.since, refused.amounts)
+                raise exceeds_balance(refused.status, await status_since(connection, refused), refused.amounts)
             case RefundMoved(refund, of_payment):
                 return FoundRefund(refund, of_payment.order_id, of_payment.currency), answer
             case _:
@@ -133,7 +134,7 @@ async def create_refund(
 @of_payments.get(
     "/{payment_id}/refunds",
     response_model=schemas.RefundsOfPayment,
-    responses=problems(Code.NOT_FOUND) | success(200, "A page of refunds.", example=examples.PAYMENT_REFUNDS),
+    responses=problems(Code.NOT_FOUND) | success(200, "A page of refunds.", example=money_examples.PAYMENT_REFUNDS),
 )
 async def list_payment_refunds(
     payment_id: str, principal: Authenticated, api: ApiState, limit: Limit = LIMIT_MAX, cursor: Cursor = None
@@ -152,7 +153,7 @@ async def list_payment_refunds(
 @router.get(
     "",
     response_model=schemas.RefundList,
-    responses=problems() | success(200, "A page of refunds.", example=examples.REFUNDS),
+    responses=problems() | success(200, "A page of refunds.", example=money_examples.REFUNDS),
 )
 async def list_refunds(
     principal: Authenticated,
@@ -183,7 +184,7 @@ async def list_refunds(
     "/{refund_id}",
     response_model=schemas.Refund,
     responses=problems(Code.NOT_FOUND)
-    | success(200, "The refund.", example=examples.REFUND)
+    | success(200, "The refund.", example=money_examples.REFUND)
     | success(304, "The ETag in `If-None-Match` is still current."),
 )
 async def get_refund(
@@ -203,7 +204,7 @@ async def get_refund(
 @router.get(
     "/{refund_id}/history",
     response_model=schemas.RefundHistory,
-    responses=problems(Code.NOT_FOUND) | success(200, "The history.", example=examples.REFUND_HISTORY),
+    responses=problems(Code.NOT_FOUND) | success(200, "The history.", example=money_examples.REFUND_HISTORY),
 )
 async def get_refund_history(refund_id: str, principal: Authenticated, api: ApiState) -> Response:
     """List every change of a refund's status and every claim by a worker, the oldest first."""
@@ -217,7 +218,7 @@ async def get_refund_history(refund_id: str, principal: Authenticated, api: ApiS
     "/{refund_id}/cancel",
     response_model=schemas.Refund,
     responses=problems(*KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.REFUND_NOT_CANCELLABLE)
-    | success(200, "The refund is cancelled.", example=examples.REFUND_CANCELLED, headers=("ETag",)),
+    | success(200, "The refund is cancelled.", example=money_examples.REFUND_CANCELLED, headers=("ETag",)),
 )
 async def cancel_refund_request(
     refund_id: str, principal: Authenticated, api: ApiState, key: IdempotencyKey = None

@@ -87,6 +87,17 @@ def unexpected_events() -> Query:
     )
 
 
+def order_conflicts_repeated() -> Query:
+    """Find payments with more than one event about their cancelled order. No move calls for that event."""
+    kind = breach(BreachKind.EVENT_REPEATED)
+    return (
+        select(kind, events.c.payment_id, events.c.type.label("event_type"))
+        .where(in_range(events.c.payment_id), events.c.type == EventType.ORDER_CONFLICT)
+        .group_by(events.c.payment_id, events.c.type)
+        .having(func.count() > 1)
+    )
+
+
 def certainly_wants(event_type: ColumnElement[str], at: ColumnElement[datetime]) -> ColumnElement[bool]:
     """Return the condition that an endpoint is enabled, wants the type, and was not changed since long before `at`."""
     endpoint = webhook_endpoints.c

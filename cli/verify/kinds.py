@@ -196,8 +196,9 @@ KINDS: dict[BreachKind, BreachInfo] = {
     BreachKind.EVENT_MISSING: BreachInfo(Invariant.EVENT, "A move of the payment has no event.", _INFORM_RECEIVER),
     BreachKind.EVENT_REPEATED: BreachInfo(
         Invariant.EVENT,
-        "A move of the payment has more than one event.",
-        "The unique index of events is missing. Remove the later event and its deliveries, then add the index again.",
+        "A move of the payment has more than one event, or its cancelled order was reported twice.",
+        "Remove the later event and its deliveries. If both have the same sequence, the unique index of events is "
+        "missing: add it again.",
     ),
     BreachKind.UNEXPECTED_EVENT: BreachInfo(
         Invariant.EVENT, "The payment has an event that no move calls for.", _CHANGED_BY_HAND

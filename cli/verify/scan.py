@@ -52,6 +52,7 @@ DELIVERIES = (
     event_checks.events_missing(),
     event_checks.refund_events_missing(),
     event_checks.unexpected_events(),
+    event_checks.order_conflicts_repeated(),
     delivery_checks.missing_callback_deliveries(),
     delivery_checks.missing_endpoint_deliveries(),
     delivery_checks.silent_order_updates(),

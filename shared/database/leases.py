@@ -63,10 +63,13 @@ async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, 
     return due
 
 
-async def give_back(connection: AsyncConnection, table: Table, due: Mapping[WorkItem, datetime]) -> None:
-    """Make due what was taken but not published, since the same moments as before.
+async def give_back(
+    connection: AsyncConnection, table: Table, due: Mapping[WorkItem, datetime], *, taken_at: datetime
+) -> None:
+    """Make due what was taken at `taken_at` but not published, since the same moments as before.
 
-    So a row that nobody can publish shows how long it has been waiting. A row that was claimed meanwhile is left alone.
+    So a row that nobody can publish shows how long it has been waiting. A row that was claimed meanwhile is left alone,
+    and so is one that waits for another moment by now, such as the end of its authorization.
     """
     if due:
         await connection.execute(
@@ -74,7 +77,7 @@ async def give_back(connection: AsyncConnection, table: Table, due: Mapping[Work
             .where(
                 table.c.id == bindparam("of_id"),
                 table.c.lease_version == bindparam("of_version"),
-                table.c.due_at.is_not(None),
+                table.c.due_at == taken_at + timedelta(seconds=REPUBLISHED_AFTER_S),
             )
             .values(due_at=bindparam("since")),
             # In the order of the ids, so that two batches never deadlock.

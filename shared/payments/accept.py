@@ -25,7 +25,7 @@ from shared.idempotency import KeyRequest, bind, replayed, unbind
 from shared.lifecycle import LIVE, PAID, CaptureMethod, HistoryReason, PaymentOperation, PaymentStatus
 from shared.payments.events import emit
 from shared.payments.find import find_many
-from shared.payments.history import Move, append
+from shared.payments.history import Move, append, partially_refunded_since
 from shared.payments.intent import Intent
 from shared.payments.payment import Payment
 from shared.payments.refusals import LivePayment, order_taken
@@ -183,15 +183,15 @@ async def _live_payments(connection: AsyncConnection, intents: Sequence[Intent])
             *columns_of(payments, "id", "user_id", "order_id", "status", "created_by", "updated_at", "processed_at")
         ).where(tuple_(payments.c.user_id, payments.c.order_id).in_(orders), payments.c.status.in_(LIVE))
     )
-    return {
-        (row.user_id, row.order_id): LivePayment(
-            id=row.id,
-            status=PaymentStatus(row.status),
-            created_by=row.created_by,
-            since=row.processed_at or row.updated_at,
-        )
-        for row in found
-    }
+    return {(row.user_id, row.order_id): await _live_payment(connection, row) for row in found.all()}
+
+
+async def _live_payment(connection: AsyncConnection, row: Any) -> LivePayment:
+    status = PaymentStatus(row.status)
+    since = row.processed_at or row.updated_at
+    if status is PaymentStatus.PARTIALLY_REFUNDED:
+        since = await partially_refunded_since(connection, row.id) or since
+    return LivePayment(id=row.id, status=status, created_by=row.created_by, since=since)
 
 
 def _refusal(intent: Intent, blocker: LivePayment | None) -> Refused:

@@ -49,6 +49,31 @@ async def append(connection: AsyncConnection, moves: Sequence[Move], *, now: dat
         )
 
 
+async def status_since(connection: AsyncConnection, payment: Payment) -> datetime:
+    """Return the moment of the payment's status, as refusals say it; while it is PROCESSING, that of the latest claim.
+
+    Refunds move a PARTIALLY_REFUNDED payment without another status, so only its history has that moment.
+    """
+    if payment.status is not PaymentStatus.PARTIALLY_REFUNDED:
+        return payment.since
+    return await partially_refunded_since(connection, payment.id) or payment.since
+
+
+async def partially_refunded_since(connection: AsyncConnection, payment_id: UUID) -> datetime | None:
+    """Return when the payment became PARTIALLY_REFUNDED; None if it never did."""
+    found = await connection.execute(
+        select(payment_history.c.created_at)
+        .where(
+            payment_history.c.payment_id == payment_id,
+            payment_history.c.new_status == PaymentStatus.PARTIALLY_REFUNDED,
+        )
+        .order_by(payment_history.c.sequence)
+        .limit(1)
+    )
+    moment: datetime | None = found.scalar_one_or_none()
+    return moment
+
+
 async def history_of(connection: AsyncConnection, payment_id: UUID) -> list[dict[str, Any]]:
     """Return the history of a payment as clients see it, the oldest move first."""
     found = await connection.execute(

@@ -129,5 +129,7 @@ class Model:
 
     def give_back[R: Due](self, rows: dict[UUID, R], items: Iterable[WorkItem]) -> None:
         for item in items:
-            if rows[item.id].lease_version == item.lease_version and rows[item.id].due_at is not None:
+            # What was taken at this moment and is as it was then.
+            is_taken = rows[item.id].due_at == self.after(REPUBLISHED_AFTER_S)
+            if is_taken and rows[item.id].lease_version == item.lease_version:
                 rows[item.id].due_at = self.now

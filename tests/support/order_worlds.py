@@ -18,7 +18,7 @@ from shared.database.tables import columns_of, deliveries, events, payments
 from shared.event_types import EventType
 from shared.ids import new_id
 from shared.lifecycle import CaptureMethod, PaymentOperation, PaymentStatus
-from shared.payments.outcomes import Approved, Declined
+from shared.payments.outcomes import Approved
 from shared.payments.payment import Payment
 from shared.payments.requests import cancel, capture
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason, RefundReason
@@ -30,7 +30,7 @@ from shared.refunds.requests import ExceedsBalance, NotRefundable, RefundMoved, 
 from shared.runtime import Runtime, open_runtime
 from shared.webhooks.resend import resend
 from tests.support.processing import simulated_gateway
-from tests.support.rows import accepted, write
+from tests.support.rows import accepted, assert_sound, write
 from tests.support.upstreams import Order, OrderService, running
 from tests.support.waiting import eventually
 from tests.test_authorizations import whole
@@ -115,14 +115,17 @@ class Shop:
         return requested.refund
 
     async def fail_refund(self, refund: Refund) -> None:
-        """Claim the refund and record that the gateway declined it, as a worker does."""
-        declined = Declined("stripe_mock", RefundFailureCode.REFUND_DECLINED, "Declined.", None, "card")
-        settled = RefundSettled(declined, RefundHistoryReason.GATEWAY_DECLINED)
+        """Claim the refund and record that the gateway could not be reached, as a worker does."""
         async with self.database.transaction() as connection:
             now = await self.database.clock.now(connection)
             [claimed] = await claim_refunds(connection, now, [refund.work_item], lease_s=30)
-            assert claimed is not None
-            assert await record_refunds(connection, now, [RefundRecord(claimed.row, settled)]) != [None]
+        assert claimed is not None
+        work, code = claimed.row, RefundFailureCode.NETWORK_ERROR
+        async with simulated_gateway(self.database) as gateway:
+            answer = await gateway.close_refund_or_fetch(work.payment, work.refund, code)
+        settled = RefundSettled(answer, RefundHistoryReason.GATEWAY_UNREACHABLE)
+        async with self.database.transaction() as connection:
+            assert await record_refunds(connection, now, [RefundRecord(work, settled)]) != [None]
 
     async def hurry_refunds(self) -> None:
         """Let no refund wait for its head start over the relay."""
@@ -215,6 +218,7 @@ async def shop_with(make_settings: MakeSettings, **changes: Any) -> AsyncIterato
         runtime = open_runtime(make_settings(**{**values, **changes}))
         try:
             yield Shop(orders, runtime)
+            await assert_sound(runtime.database)
             await assert_updates_sound(runtime)
         finally:
             await runtime.close()
