@@ -102,6 +102,13 @@ def test_the_picture_of_the_lifecycle_names_every_status_and_reason() -> None:
     assert [word for word in words if word not in picture] == []
 
 
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_every_file_that_a_guide_names_is_there(document: Path) -> None:
+    """Decisions are left out: they say what was there when they were made."""
+    named = re.findall(r"`((?:api|worker|shared|cli|bench|tests)/[\w/]+\.py)", document.read_text())
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
     linked = LINK.findall(document.read_text())

@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -16,8 +17,10 @@ from redis.asyncio.client import Pipeline
 from api.schemas.operations import Figures, Worker
 from shared.broker.client import Broker
 from shared.broker.heartbeats import REDIS_TIMEOUT_S, WorkerStatus, alive_workers, remove_heartbeat, send_heartbeat
+from shared.lifecycle import PaymentStatus
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, Scripted, added, opened, order, working
+from tests.support.rows import accepted, write
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import calls_running, eventually
 
@@ -47,6 +50,27 @@ async def test_the_figures_count_what_waits_and_what_was_accepted(
     assert figures.accepted_per_s == pytest.approx(3 / 5)
     assert figures.oldest_pending_s >= 0
     assert figures.workers == []
+
+
+async def test_a_refund_counts_until_it_has_ended(
+    runtime: Runtime, service: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    paid = accepted(datetime.now(UTC), status=PaymentStatus.COMPLETED, due_at=None, gateway_transaction_id="ch_1")
+    await write(runtime.database, paid)
+    refund = (await service.post(f"/payments/{paid.id}/refunds")).raise_for_status().json()
+
+    async def backlog() -> int:
+        return Figures.model_validate((await admin.get("/stats")).json()).refund_backlog
+
+    async def is_counted() -> bool:
+        return await backlog() == 1
+
+    async def is_over() -> bool:
+        return await backlog() == 0
+
+    await eventually(is_counted)
+    (await service.post(f"/refunds/{refund['id']}/cancel")).raise_for_status()
+    await eventually(is_over)
 
 
 async def test_the_figures_are_for_admins_only(user: httpx.AsyncClient, service: httpx.AsyncClient) -> None:
