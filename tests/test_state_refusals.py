@@ -85,7 +85,7 @@ async def test_a_second_payment_for_a_paid_order_is_told_since_when(
     answer = await user.post("/payments", json=order(first["payment_method_id"], order_id="o1"))
     assert detail_of(answer, "order_already_paid") == (
         f"Order o1 is already paid: payment {first['id']} has been COMPLETED since {ended_at}. "
-        "It needs no other payment."
+        "It needs no other payment, unless all of this one is refunded."
     )
 
 

@@ -37,7 +37,10 @@ class Permissions:
         Call this once it is known that the principal may see the payment: a 403 says that there is one.
         """
         if principal.role == Role.USER:
-            raise Problem(Code.FORBIDDEN, "Only services and admins may capture or refund a payment. Ask the merchant.")
+            raise Problem(
+                Code.FORBIDDEN,
+                "Only services and admins may capture or refund a payment. Use an API key, or a token of such a role.",
+            )
 
     def owner_of_methods(self, principal: Principal, user_id: str | None) -> str:
         """Return the user whose payment methods are meant: the one that the request names, or the principal itself.

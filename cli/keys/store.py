@@ -58,7 +58,10 @@ def _run[T](settings: Settings, work: Work[T]) -> T:
     """
     file = settings.sqlalchemy_url.database
     if settings.is_sqlite and not Path(str(file)).exists():
-        raise ConfigurationError(f"DATABASE_URL: there is no database {file}. To create it, run `payments migrate`.")
+        raise ConfigurationError(
+            f"DATABASE_URL: there is no database {Path(str(file)).absolute()}. Run this where the API runs, or set "
+            "DATABASE_URL as it does; `payments migrate` makes a new one."
+        )
     return asyncio.run(_in_transaction(settings, work))
 
 

@@ -20,7 +20,7 @@ INSTEAD_OF_CANCELLING = {
 # What a client can do instead of capturing a payment in this status.
 INSTEAD_OF_CAPTURING = {
     PaymentStatus.PENDING: "Only what is AUTHORIZED is captured on request: wait for it to be processed.",
-    PaymentStatus.PROCESSING: "Wait until it is AUTHORIZED, or has ended.",
+    PaymentStatus.PROCESSING: "A worker is at work on it: read it again before you decide.",
     PaymentStatus.AUTHORIZED: "Its authorization is over: the payment is about to be voided.",
     PaymentStatus.COMPLETED: "It is captured already, and a payment is captured once.",
     PaymentStatus.PARTIALLY_REFUNDED: "It was captured already, and a payment is captured once.",
@@ -75,7 +75,10 @@ def order_taken(order_id: str, blocker: LivePayment) -> OrderAlreadyPaid | Payme
     order = f"Order {redact(order_id)}"
     if blocker.status in PAID:
         paid = in_state(f"payment {blocker.id}", blocker.status, blocker.since)
-        return OrderAlreadyPaid(blocker.id, f"{order} is already paid: {paid}. It needs no other payment.")
+        return OrderAlreadyPaid(
+            blocker.id,
+            f"{order} is already paid: {paid}. It needs no other payment, unless all of this one is refunded.",
+        )
     paying = in_state(f"payment {blocker.id}, which", blocker.status, blocker.since)
     can_be_cancelled = blocker.status in (*CANCELLED_AT_ONCE, *WAITING)
     remedy = "Wait for it to end, or cancel it" if can_be_cancelled else "Wait for it to end"
