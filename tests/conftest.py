@@ -37,8 +37,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files whose subject is not the database: in `make test` they run on one of the two, and on the other one with the slow
+# tests. What decides races and queries runs on both in any case.
+ONE_DATABASE = {
+    "sqlite": (
+        "api_captures", "api_key_cache", "api_keys", "api_payment_methods", "api_payments", "api_problems",
+        "api_refunds", "api_webhooks", "authorization", "captured_orders", "charge", "cors", "delivery_receivers",
+        "gateway", "gateway_refunds", "gateway_repeats", "long_poll", "order_checks", "platform", "ready_made",
+        "refunded_orders", "roles", "state_refusals",
+    ),
+    "postgresql": ("verify", "verify_breaches", "verify_money_breaches", "verify_refund_breaches"),
+}  # fmt: skip
+RUNS_ON = {f"test_{name}": backend for backend, names in ONE_DATABASE.items() for name in names}
+
+
+@pytest.hookimpl(tryfirst=True)  # Before tests are selected by their markers.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs PgBouncer where there is none; `pytest_terminal_summary` says so."""
+    """Mark as slow what runs on the other database; leave out what needs PgBouncer where there is none."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        backend = callspec.params.get("backend") if callspec else None
+        if backend and backend != RUNS_ON.get(item.path.stem, backend):
+            item.add_marker(pytest.mark.slow)
     if pgbouncer.PROGRAM is None:
         left_out = [item for item in items if item.get_closest_marker("pgbouncer")]
         items[:] = [item for item in items if item not in left_out]
