@@ -52,7 +52,7 @@ async def make_newer(settings: Settings, *statements: str) -> None:
 # -- a newer schema
 
 
-@pytest.mark.parametrize("new", ["text", "integer NOT NULL DEFAULT 1"])
+@pytest.mark.parametrize("new", ["text", pytest.param("integer NOT NULL DEFAULT 1", marks=pytest.mark.slow)])
 async def test_a_newer_schema_that_still_serves_is_left_as_it_is(empty: Settings, new: str) -> None:
     await make_newer(empty, f"ALTER TABLE payments ADD COLUMN new_one {new}", "CREATE TABLE new_ones (id integer)")
     done = await asyncio.to_thread(ran_migrate, empty)
