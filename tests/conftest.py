@@ -46,7 +46,10 @@ ONE_DATABASE = {
         "delivery_shutdown", "gateway", "gateway_refunds", "gateway_repeats", "hostile", "long_poll", "order_checks",
         "platform", "ready_made", "refunded_orders", "roles", "state_refusals",
     ),
-    "postgresql": ("verify", "verify_breaches", "verify_money_breaches", "verify_refund_breaches"),
+    "postgresql": (
+        "crash_points", "group_commit", "model", "money_model", "verify", "verify_breaches", "verify_money_breaches",
+        "verify_refund_breaches",
+    ),
 }  # fmt: skip
 RUNS_ON = {f"test_{name}": backend for backend, names in ONE_DATABASE.items() for name in names}
 

@@ -224,6 +224,7 @@ async def test_a_dropped_subscription_is_noticed_within_seconds(proxy: RedisProx
         assert monotonic() - started < SILENCE_MAX_S + 2 * PROMPT_S
 
 
+@pytest.mark.slow
 async def test_a_quiet_subscription_is_kept(proxy: RedisProxy) -> None:
     async with brokers(proxy.url) as broker, broker.subscribe_settled() as subscription:
         ends_at = monotonic() + 2 * SILENCE_MAX_S

@@ -4,14 +4,12 @@ What is drawn is what a bad day brings: messages twice, late and out of order, w
 a relay at any moment, and clients that repeat themselves. After every step all rows are as the model says.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,10 +17,8 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
-from shared.config.settings import Settings
 from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.tables import deliveries, payments
 from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
@@ -49,7 +45,10 @@ from tests.support.harness import (
     new_attempt,
     new_intent,
 )
+from tests.support.machines import examine
 from tests.support.rows import assert_sound, claim
+
+pytest_plugins = ["tests.support.machine_fixtures"]
 
 LEASE_S = 30.0
 # What may become of an attempt to deliver, and where that leaves the delivery for how long.
@@ -318,27 +317,11 @@ def _picked[T](items: Sequence[T], which: Sequence[int]) -> list[T]:
     return [items[-1 - number % len(items)] for number in which]
 
 
-@pytest.fixture
-def harness(settings: Settings) -> Iterator[Harness]:
-    with Harness(settings) as harness:
-        yield harness
-
-
-def examine(harness: Harness, *, examples: int, steps: int, **options: Any) -> None:
-    run_state_machine_as_test(
-        lambda: Verbs(harness),  # type: ignore[arg-type]  # hypothesis takes any factory of machines
-        settings=settings_of(
-            max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck), **options,
-        ),
-    )  # fmt: skip
-
-
 def test_verbs_in_any_order_do_what_the_model_says(harness: Harness) -> None:
-    examine(harness, examples=25, steps=40, derandomize=True)
+    examine(lambda: Verbs(harness), examples=25, steps=40, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_verbs_in_any_order_do_what_the_model_says_however_long_one_looks(harness: Harness) -> None:
-    examine(harness, examples=500, steps=50)
+    examine(lambda: Verbs(harness), examples=500, steps=50)

@@ -4,23 +4,18 @@ What is drawn is what a bad day brings: workers that were paused and ask the gat
 minds, authorizations that end meanwhile. After every step all rows and the gateway's ledger are as the model says.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared.broker.client import Queue
-from shared.config.settings import Settings
 from shared.database.leases import take_due
 from shared.database.refund_tables import refunds
 from shared.database.tables import payments
@@ -40,6 +35,7 @@ from shared.refunds.requests import (
 )
 from tests.support import money_model as model
 from tests.support.harness import Harness
+from tests.support.machines import examine
 from tests.support.money_rows import money_rows
 from tests.support.money_verbs import (
     BY,
@@ -53,6 +49,8 @@ from tests.support.money_verbs import (
     put_offs,
 )
 from tests.support.rows import assert_sound
+
+pytest_plugins = ["tests.support.machine_fixtures"]
 
 
 class MoneyVerbs(PaymentVerbs):
@@ -190,27 +188,11 @@ class MoneyVerbs(PaymentVerbs):
         self.harness.run(assert_sound(self.harness.database))
 
 
-@pytest.fixture
-def harness(settings: Settings) -> Iterator[Harness]:
-    with Harness(settings) as harness:
-        yield harness
-
-
-def examine(harness: Harness, *, examples: int, steps: int, **options: Any) -> None:
-    run_state_machine_as_test(
-        lambda: MoneyVerbs(harness),  # type: ignore[arg-type]  # hypothesis takes any factory of machines
-        settings=settings_of(
-            max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck), **options,
-        ),
-    )  # fmt: skip
-
-
 def test_money_moves_as_the_model_says(harness: Harness) -> None:
-    examine(harness, examples=12, steps=40, derandomize=True)
+    examine(lambda: MoneyVerbs(harness), examples=25, steps=40, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_money_moves_as_the_model_says_however_long_one_looks(harness: Harness) -> None:
-    examine(harness, examples=500, steps=60)
+    examine(lambda: MoneyVerbs(harness), examples=500, steps=60)

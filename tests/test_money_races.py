@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 from tests.test_authorizations import authorized, request, whole
 from tests.test_refunds import charged, ended, refund
 
-ROUNDS = 6
+ROUNDS = 12
 
 type Racer = Callable[[Database, Payment], Awaitable[bool]]
 

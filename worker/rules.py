@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-# Seconds until a gateway whose answer was lost is asked again.
-ASK_AGAIN_S = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRules:

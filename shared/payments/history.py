@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.clock import rfc3339
+from shared.database.histories import history_row, read_history
 from shared.database.tables import payment_history
 from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.payment import Payment
@@ -33,19 +33,7 @@ async def append(connection: AsyncConnection, moves: Sequence[Move], *, now: dat
     if moves:
         await connection.execute(
             insert(payment_history),
-            [
-                {
-                    "payment_id": move.payment.id,
-                    "sequence": move.payment.sequence,
-                    "previous_status": move.previous,
-                    "new_status": move.payment.status,
-                    "reason": move.reason,
-                    "metadata": move.metadata,
-                    "created_at": now,
-                    "created_by": move.by,
-                }
-                for move in moves
-            ],
+            [history_row(payment_history.c.payment_id, move.payment, move, now=now) for move in moves],
         )
 
 
@@ -76,18 +64,4 @@ async def partially_refunded_since(connection: AsyncConnection, payment_id: UUID
 
 async def history_of(connection: AsyncConnection, payment_id: UUID) -> list[dict[str, Any]]:
     """Return the history of a payment as clients see it, the oldest move first."""
-    found = await connection.execute(
-        select(payment_history).where(payment_history.c.payment_id == payment_id).order_by(payment_history.c.sequence)
-    )
-    return [
-        {
-            "sequence": row["sequence"],
-            "previous_status": row["previous_status"],
-            "new_status": row["new_status"],
-            "reason": row["reason"],
-            "metadata": row["metadata"],
-            "created_at": rfc3339(row["created_at"]),
-            "created_by": row["created_by"],
-        }
-        for row in found.mappings()
-    ]
+    return await read_history(connection, payment_history.c.payment_id, payment_id)

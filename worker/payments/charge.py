@@ -5,23 +5,22 @@ payment that fails because of its order is voided at the gateway first: if the g
 gateway's answer counts.
 """
 
-import asyncio
 from datetime import timedelta
-from time import monotonic
 
 import structlog
 
 from shared import metrics
 from shared.errors import UpstreamUnavailable
 from shared.lifecycle import FailureCode, HistoryReason, PaymentOperation
-from shared.payments.outcomes import ClaimOutcome, Postpone, Release
+from shared.payments.outcomes import ClaimOutcome, Postpone
 from shared.payments.payment import Payment
-from worker.gateway.protocol import Gateway, OutcomeUnknown
+from worker.asking import ask_within_lease, release_if_interrupted
+from worker.gateway.protocol import Gateway
 from worker.in_flight import InFlight
 from worker.orders import NotPayable, OrderChecker
 from worker.payments.operations import BACKOFF_DOUBLINGS_MAX, Operations, Refusal
-from worker.rules import ASK_AGAIN_S, ChargeRules
-from worker.slots import Interrupted, Slots
+from worker.rules import ChargeRules
+from worker.slots import Slots
 
 log = structlog.get_logger(__name__)
 
@@ -60,28 +59,20 @@ class Charger:
         Return None if no answer came while the lease held (`lease_ends`, monotonic, in seconds): the next claim asks
         again.
         """
-        try:
-            async with slots.interruptible():
-                return await self._outcome(payment, lease_ends, slots)
-        except Interrupted:
-            return Release()
+        return await release_if_interrupted(lambda: self._outcome(payment, lease_ends, slots), slots)
 
     async def _outcome(self, payment: Payment, lease_ends: float, slots: Slots) -> ClaimOutcome | None:
         objection = await self._check_order(payment)
         if isinstance(objection, Postpone):
             return objection
         with self._in_gateway.counted():
-            while monotonic() < lease_ends and not slots.is_interrupting:
-                try:
-                    return await self._operations.ask(payment, objection)
-                except OutcomeUnknown as error:
-                    log.warning("payment.outcome_unknown", attempt=payment.lease_version, error=str(error))
-                await asyncio.sleep(ASK_AGAIN_S)
-        # The interruption may have been taken for an error of the gateway.
-        if slots.is_interrupting:
-            return Release()
-        log.warning("payment.lease_abandoned", attempt=payment.lease_version)
-        return None
+            return await ask_within_lease(
+                lambda: self._operations.ask(payment, objection),
+                lease_ends=lease_ends,
+                slots=slots,
+                name="payment",
+                attempt=payment.lease_version,
+            )
 
     async def _check_order(self, payment: Payment) -> Refusal | Postpone | None:
         """Return why the payment must not be charged, or Postpone to check its order again; None if neither."""

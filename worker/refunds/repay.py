@@ -1,20 +1,14 @@
 """The work on one claimed refund: ask the gateway, and find out what the claim ends with."""
 
-import asyncio
-from time import monotonic
-
-import structlog
-
 from shared import metrics
-from shared.payments.outcomes import Approved, Release, Retry
+from shared.payments.outcomes import Approved, Retry
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
-from worker.gateway.protocol import Gateway, GatewayUnavailable, OutcomeUnknown
+from worker.asking import ask_within_lease, release_if_interrupted
+from worker.gateway.protocol import Gateway, GatewayUnavailable
 from worker.in_flight import InFlight
-from worker.rules import ASK_AGAIN_S, ChargeRules
-from worker.slots import Interrupted, Slots
-
-log = structlog.get_logger(__name__)
+from worker.rules import ChargeRules
+from worker.slots import Slots
 
 
 class Repayer:
@@ -36,25 +30,17 @@ class Repayer:
         Return None if no answer came while the lease held (`lease_ends`, monotonic, in seconds): the next claim asks
         again.
         """
-        try:
-            async with slots.interruptible():
-                with self._in_gateway.counted():
-                    return await self._outcome(work, lease_ends, slots)
-        except Interrupted:
-            return Release()
+        return await release_if_interrupted(lambda: self._outcome(work, lease_ends, slots), slots)
 
     async def _outcome(self, work: RefundWork, lease_ends: float, slots: Slots) -> RefundOutcome | None:
-        while monotonic() < lease_ends and not slots.is_interrupting:
-            try:
-                return await self._ask(work)
-            except OutcomeUnknown as error:
-                log.warning("refund.outcome_unknown", attempt=work.refund.lease_version, error=str(error))
-            await asyncio.sleep(ASK_AGAIN_S)
-        # The interruption may have been taken for an error of the gateway.
-        if slots.is_interrupting:
-            return Release()
-        log.warning("refund.lease_abandoned", attempt=work.refund.lease_version)
-        return None
+        with self._in_gateway.counted():
+            return await ask_within_lease(
+                lambda: self._ask(work),
+                lease_ends=lease_ends,
+                slots=slots,
+                name="refund",
+                attempt=work.refund.lease_version,
+            )
 
     async def _ask(self, work: RefundWork) -> RefundOutcome:
         payment, refund = work.payment, work.refund
