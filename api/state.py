@@ -19,6 +19,7 @@ from api.paths import INTENT_PATHS
 from api.readiness import open_readiness
 from api.single_flight import CachedCall
 from api.stats import Stats
+from api.steps import Steps
 from api.worker_versions import WorkerVersions
 from shared import metrics
 from shared.broker.client import Queue
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 # How long the group commit lingers after a commit, as a multiple of the time that the commit took (see GroupCommit).
 ACCEPT_LINGER_FACTOR = 0.5
+# Requests of one process whose own transaction is in progress or waits for a connection: about a second of work.
+STEPS_MAX = 100
 # Seconds for which the answer whether the database can be used is kept.
 DATABASE_HEALTH_S = 1.0
 
@@ -52,6 +55,7 @@ class Api:
         self.readiness = open_readiness(settings)
         self.database_health = CachedCall(partial(is_usable, runtime.database), ttl_s=DATABASE_HEALTH_S)
         self.admission = Admission(settings.accept_queue_max, INTENT_PATHS)
+        self.steps = Steps(STEPS_MAX)
         self.rate_limits = open_rate_limits(settings, runtime.broker)
         self.publisher = Publisher(runtime.broker)
         self.stats = Stats(runtime.database, runtime.broker)

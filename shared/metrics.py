@@ -14,7 +14,7 @@ http_request_seconds = Histogram(
 )
 accepted = Counter("payments_accepted_total", "Payment intents written down.")
 accept_queued = Gauge("payments_accept_queue_members", "Intents waiting for their transaction.")
-shed = Counter("payments_shed_total", "Intents refused with 503 because too many were in progress.")
+shed = Counter("payments_shed_total", "Requests refused with 503 because too many were in progress.")
 waiters = Gauge("payments_waiters", "Requests held by Prefer: wait.")
 claimed = Counter("payments_claimed_total", "Claims of payments by this worker.", ["reason"])
 settled = Counter("payments_settled_total", "Payments that reached COMPLETED or FAILED.", ["status", "failure_code"])

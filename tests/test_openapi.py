@@ -26,10 +26,9 @@ pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"
 
 # Under /api/v1: the statuses of successes, and the codes of errors beside those of every operation.
 BODY = "malformed_request body_too_large unsupported_media_type"
-KEYED = "idempotency_key_reused outcome_unknown"
+KEYED = "idempotency_key_reused outcome_unknown overloaded"
 INTENT = (
-    "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused "
-    "overloaded"
+    "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused"
 )
 OPERATIONS = {
     "post /payments": (

@@ -22,7 +22,7 @@ EVERYWHERE = (Code.INVALID_TOKEN, Code.VALIDATION_ERROR, Code.RATE_LIMITED, Code
 # Errors of every operation with a body.
 BODY = (Code.MALFORMED_REQUEST, Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE)
 # Errors of every operation that takes an idempotency key.
-KEYED = (Code.IDEMPOTENCY_KEY_REUSED, Code.OUTCOME_UNKNOWN)
+KEYED = (Code.IDEMPOTENCY_KEY_REUSED, Code.OUTCOME_UNKNOWN, Code.OVERLOADED)
 
 EXAMPLE_ID = "01a21e56-d069-72e6-9f2c-44be0a381c81"
 

@@ -67,7 +67,7 @@ async def create_api_key(
         content=body.model_dump() if key else None,
         object_id=key_id,
     )
-    created, is_repeat = await run_idempotent(api.runtime.database, key_request, add)
+    created, is_repeat = await run_idempotent(api, key_request, add)
     if not is_repeat:
         _log("api_key.created", created, by=principal.actor)
     shown = created.to_json() if is_repeat else {**created.to_json(), "key": new_key}

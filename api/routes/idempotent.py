@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.principal import Principal
+from api.state import Api
 from shared.database.engine import Database
 from shared.errors import WriteConflict
 from shared.idempotency import KeyRequest, bind, replayed
@@ -65,16 +66,19 @@ def key_request_of(
     )
 
 
-async def run_idempotent[T](database: Database, key_request: KeyRequest | None, work: Work[T]) -> tuple[T, bool]:
+async def run_idempotent[T](api: Api, key_request: KeyRequest | None, work: Work[T]) -> tuple[T, bool]:
     """Return the result of `work`, which is done at most once per key, and whether the request was a repeat.
 
     An error of `work` rolls back the key, too. A transaction that lost a conflict with another one is tried once more.
-    Raises IdempotencyKeyReused if the key was used for another request.
+    Raises IdempotencyKeyReused if the key was used for another request, and Overloaded at once, with nothing done, if
+    too many transactions are in progress.
     """
-    try:
-        return await _run(database, key_request, work)
-    except WriteConflict:
-        return await _run(database, key_request, work)
+    database = api.runtime.database
+    with api.steps.one():
+        try:
+            return await _run(database, key_request, work)
+        except WriteConflict:
+            return await _run(database, key_request, work)
 
 
 async def _run[T](database: Database, key_request: KeyRequest | None, work: Work[T]) -> tuple[T, bool]:

@@ -47,7 +47,6 @@ NO_METHOD = UUID(int=0)
         Code.ORDER_ALREADY_PAID,
         Code.PAYMENT_METHOD_UNUSABLE,
         Code.CALLBACK_URL_REFUSED,
-        Code.OVERLOADED,
     )
     | success(202, "The payment is accepted.", example=examples.PENDING, headers=("Location", "ETag"))
     | success(

@@ -87,7 +87,7 @@ async def create_payment_method(
         content=_without_cvc(body, new) if key else None,
         object_id=method_id,
     )
-    (method, is_new), is_repeat = await run_idempotent(api.runtime.database, key_request, add)
+    (method, is_new), is_repeat = await run_idempotent(api, key_request, add)
     return json_response(
         method.to_json(),
         status=201 if is_new else 200,

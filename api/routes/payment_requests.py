@@ -88,7 +88,7 @@ async def capture_payment(
         content=body.model_dump() if key else None,
         object_id=payment.id,
     )
-    asked, is_replay = await run_idempotent(api.runtime.database, key_request, _once(api, payment.id, ask))
+    asked, is_replay = await run_idempotent(api, key_request, _once(api, payment.id, ask))
     if asked.is_moved:
         log.info("payment.capture_requested", payment_id=str(payment.id))
         _publish(api, asked)
@@ -135,7 +135,7 @@ async def cancel_payment(
         content={},
         object_id=payment.id,
     )
-    asked, is_replay = await run_idempotent(api.runtime.database, key_request, _once(api, payment.id, ask))
+    asked, is_replay = await run_idempotent(api, key_request, _once(api, payment.id, ask))
     cancelled = asked.payment
     if asked.is_moved:
         is_void = cancelled.status is not PaymentStatus.CANCELLED

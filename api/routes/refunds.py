@@ -119,7 +119,7 @@ async def create_refund(
         content=body.model_dump() if key else None,
         object_id=wanted.id,
     )
-    (refund, moved), is_replay = await run_idempotent(api.runtime.database, key_request, work)
+    (refund, moved), is_replay = await run_idempotent(api, key_request, work)
     if moved is not None:
         log.info("refund.accepted", refund_id=str(refund.id), payment_id=str(payment.id))
         _publish(api, moved)
@@ -246,7 +246,7 @@ async def cancel_refund_request(
         content={},
         object_id=found.id,
     )
-    answer, is_replay = await run_idempotent(api.runtime.database, key_request, work)
+    answer, is_replay = await run_idempotent(api, key_request, work)
     cancelled = FoundRefund(answer.refund, found.order_id, found.currency)
     if isinstance(answer, RefundMoved) and answer.is_moved:
         log.info("refund.cancelled", refund_id=str(found.id))

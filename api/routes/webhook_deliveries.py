@@ -80,7 +80,7 @@ async def resend_delivery(
             raise Problem(Code.NOT_FOUND)
         return await _visible(connection, api, principal, wanted), item
 
-    (delivery, item), is_repeat = await run_idempotent(api.runtime.database, key_request, work)
+    (delivery, item), is_repeat = await run_idempotent(api, key_request, work)
     if item is not None:
         log.info("delivery.resent", delivery_id=str(wanted))
         api.publisher.publish(Queue.DELIVER, [item])

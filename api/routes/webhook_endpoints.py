@@ -76,7 +76,7 @@ async def create_webhook_endpoint(
         content=body.model_dump() if key else None,
         object_id=endpoint_id,
     )
-    endpoint, is_repeat = await run_idempotent(api.runtime.database, key_request, add)
+    endpoint, is_repeat = await run_idempotent(api, key_request, add)
     shown = _to_json(endpoint, api) if is_repeat else {**_to_json(endpoint, api), "secret": secret}
     # The secret must not stay in a cache.
     headers = {"Location": location(request, endpoint.id), "Cache-Control": "no-store"} | (
