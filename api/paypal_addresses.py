@@ -6,13 +6,15 @@ An address is read once, while its payment method is added. Only its masked form
 from email_validator import EmailNotValidError, validate_email
 
 from shared.lifecycle import FailureCode
-from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
+from shared.simulation.scenarios import ALWAYS_APPROVED, PENDING, PENDING_THEN_DECLINED, Scenario
 
 ADDRESS_SCENARIOS = {
     "success@paypal.test": ALWAYS_APPROVED,
     "declined@paypal.test": Scenario(FailureCode.INSTRUMENT_DECLINED),
     "restricted@paypal.test": Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
     "funds@paypal.test": Scenario(FailureCode.INSUFFICIENT_FUNDS),
+    "pending@paypal.test": PENDING,
+    "pending-declined@paypal.test": PENDING_THEN_DECLINED,
 }
 
 

@@ -9,6 +9,7 @@ class EventType(StrEnum):
     """The type of an event, as its receivers see it."""
 
     INITIATED = "payment.initiated"
+    REQUIRES_ACTION = "payment.requires_action"
     AUTHORIZED = "payment.authorized"
     CAPTURE_FAILED = "payment.capture_failed"
     COMPLETED = "payment.completed"
@@ -27,6 +28,7 @@ class EventType(StrEnum):
 # The event of a move, by the status after it and its reason. Other moves have none.
 EVENT_OF_MOVE: dict[tuple[PaymentStatus, HistoryReason], EventType] = {
     (PaymentStatus.PENDING, HistoryReason.ACCEPTED): EventType.INITIATED,
+    (PaymentStatus.REQUIRES_ACTION, HistoryReason.ACTION_REQUIRED): EventType.REQUIRES_ACTION,
     (PaymentStatus.AUTHORIZED, HistoryReason.AUTHORIZED): EventType.AUTHORIZED,
     (PaymentStatus.AUTHORIZED, HistoryReason.CAPTURE_FAILED): EventType.CAPTURE_FAILED,
     (PaymentStatus.COMPLETED, HistoryReason.GATEWAY_APPROVED): EventType.COMPLETED,
@@ -37,6 +39,8 @@ EVENT_OF_MOVE: dict[tuple[PaymentStatus, HistoryReason], EventType] = {
     (PaymentStatus.FAILED, HistoryReason.CLAIMS_EXHAUSTED): EventType.FAILED,
     (PaymentStatus.FAILED, HistoryReason.ORDER_REFUSED): EventType.FAILED,
     (PaymentStatus.FAILED, HistoryReason.ORDER_CHECK_TIMED_OUT): EventType.FAILED,
+    (PaymentStatus.FAILED, HistoryReason.ACTION_DECLINED): EventType.FAILED,
+    (PaymentStatus.FAILED, HistoryReason.ACTION_EXPIRED): EventType.FAILED,
     (PaymentStatus.CANCELLED, HistoryReason.CANCELLED): EventType.CANCELLED,
     (PaymentStatus.CANCELLED, HistoryReason.VOIDED): EventType.CANCELLED,
     (PaymentStatus.PARTIALLY_REFUNDED, HistoryReason.REFUND_COMPLETED): EventType.PARTIALLY_REFUNDED,

@@ -1,14 +1,17 @@
-"""The life of a payment and of a delivery: statuses, the moves between them and their reasons. No database here.
+"""The life of a payment: statuses, the moves between them and their reasons. No database here.
 
  PENDING ──▶ PROCESSING ──▶ COMPLETED ──▶ PARTIALLY_REFUNDED ──▶ REFUNDED
     │             │             └────────────────────────────────▲
     ▼             ├──▶ FAILED
- CANCELLED        └──▶ AUTHORIZED ──▶ PROCESSING (capture_requested) ──▶ COMPLETED, or AUTHORIZED (capture_failed)
-                           └────────▶ PROCESSING (void_requested, authorization_expired) ──▶ CANCELLED
+ CANCELLED        ├──▶ AUTHORIZED ──▶ PROCESSING (capture_requested) ──▶ COMPLETED, or AUTHORIZED (capture_failed)
+                  │        └────────▶ PROCESSING (void_requested, authorization_expired) ──▶ CANCELLED
+                  └──▶ REQUIRES_ACTION ──▶ PROCESSING (action_approved), FAILED (action_declined, action_expired)
+                           └─────────────▶ CANCELLED
 
 PENDING is left once, by the first claim or by a cancel; later claims are moves from PROCESSING to PROCESSING. What a
 PROCESSING payment is due for is its operation: a charge, an authorization, a capture or a void. `claims_exhausted`
 settles a payment by the gateway's own record. The reasons that begin with `order` exist with an order service only.
+A gateway that settles late leaves the payment PROCESSING (`gateway_pending`), without a claim, until it is asked again.
 
 A refund has a life of its own (`shared.refund_lifecycle`). Each of its steps is a move of its payment too, mostly
 without a new status, so that the payment's sequence moves with its amounts.
@@ -29,6 +32,9 @@ class PaymentStatus(StrEnum):
     PROCESSING = "PROCESSING"
     """Due for an operation, or claimed by a worker for it: the worker checks the order and asks the gateway. The worker
     that holds the lease moves it on; if that worker dies, the lease ends and another one claims it."""
+    REQUIRES_ACTION = "REQUIRES_ACTION"
+    """The customer must approve it at the page of the bank or of PayPal. An approval makes it due for the gateway, a
+    cancel or the end of the time limit ends it."""
     AUTHORIZED = "AUTHORIZED"
     """The gateway holds the funds. A request to capture or to void, or the end of the authorization, makes it due."""
     COMPLETED = "COMPLETED"
@@ -41,7 +47,8 @@ class PaymentStatus(StrEnum):
     """The gateway or the order refused it, and nothing was charged. Nothing moves it any more: another try is a new
     payment."""
     CANCELLED = "CANCELLED"
-    """Cancelled before a worker claimed it, or its authorization was voided. Nothing moves it any more."""
+    """Cancelled before a worker claimed it or before its customer approved it, or its authorization was voided. Nothing
+    moves it any more."""
 
     @property
     def has_ended(self) -> bool:
@@ -50,7 +57,7 @@ class PaymentStatus(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """The payment has ended, or waits for a client: nobody need wait for its next move."""
+        """The payment has ended, or waits for a client or its customer: nobody need wait for its next move."""
         return self in ENDED or self in WAITING
 
     @property
@@ -77,6 +84,13 @@ class CaptureMethod(StrEnum):
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"
+
+
+class ActionResult(StrEnum):
+    """What the customer answered at the page of the bank or of PayPal."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
 
 
 class HistoryReason(StrEnum):
@@ -109,8 +123,21 @@ class HistoryReason(StrEnum):
     """The order service says that the order must not be paid with this payment. It is FAILED."""
     ORDER_CHECK_TIMED_OUT = "order_check_timed_out"
     """The order service did not answer for ORDER_CHECK_TIMEOUT seconds. The payment is FAILED."""
+    GATEWAY_PENDING = "gateway_pending"
+    """The gateway accepted the payment and settles it later. No worker holds it until then."""
+    GATEWAY_SETTLED = "gateway_settled"
+    """A worker claimed the payment to ask for the gateway's late answer: the gateway had notified, or its time was
+    over."""
+    ACTION_REQUIRED = "action_required"
+    """The gateway wants the customer to approve the payment. It is REQUIRES_ACTION."""
+    ACTION_APPROVED = "action_approved"
+    """The customer approved the payment. It is due for the gateway."""
+    ACTION_DECLINED = "action_declined"
+    """The customer declined the payment. It is FAILED."""
+    ACTION_EXPIRED = "action_expired"
+    """The customer did not answer for ACTION_EXPIRES_S seconds. The payment is FAILED."""
     CANCELLED = "cancelled"
-    """The payment was cancelled while it was PENDING. It is CANCELLED."""
+    """The payment was cancelled while it was PENDING or REQUIRES_ACTION. It is CANCELLED."""
     AUTHORIZED = "authorized"
     """The gateway holds the funds. The payment is AUTHORIZED."""
     CAPTURE_REQUESTED = "capture_requested"
@@ -140,11 +167,15 @@ TRANSITIONS: dict[PaymentStatus, frozenset[PaymentStatus]] = {
     PaymentStatus.PROCESSING: frozenset(
         {
             PaymentStatus.PROCESSING,
+            PaymentStatus.REQUIRES_ACTION,
             PaymentStatus.AUTHORIZED,
             PaymentStatus.COMPLETED,
             PaymentStatus.FAILED,
             PaymentStatus.CANCELLED,
         }
+    ),
+    PaymentStatus.REQUIRES_ACTION: frozenset(
+        {PaymentStatus.PROCESSING, PaymentStatus.FAILED, PaymentStatus.CANCELLED}
     ),
     PaymentStatus.AUTHORIZED: frozenset({PaymentStatus.PROCESSING}),
     # A step of a refund that changes no status is a move from a status to itself.
@@ -165,14 +196,15 @@ ENDED = (
     PaymentStatus.PARTIALLY_REFUNDED,
     PaymentStatus.REFUNDED,
 )
-# The next move is a client's, or comes at the end of a time limit.
-WAITING = (PaymentStatus.AUTHORIZED,)
+# The next move is a client's or a customer's, or comes at the end of a time limit.
+WAITING = (PaymentStatus.REQUIRES_ACTION, PaymentStatus.AUTHORIZED)
 # A worker has something to do for the payment, or holds it.
 IN_PROGRESS = (PaymentStatus.PENDING, PaymentStatus.PROCESSING)
 # The payment blocks another payment for the same order.
 LIVE = (
     PaymentStatus.PENDING,
     PaymentStatus.PROCESSING,
+    PaymentStatus.REQUIRES_ACTION,
     PaymentStatus.AUTHORIZED,
     PaymentStatus.COMPLETED,
     PaymentStatus.PARTIALLY_REFUNDED,
@@ -183,7 +215,7 @@ PAID = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
 # A worker that has the lease records what its claim ended with.
 MAY_BE_SETTLED = (PaymentStatus.PROCESSING,)
 # A cancel succeeds at once, without a worker.
-CANCELLED_AT_ONCE = (PaymentStatus.PENDING,)
+CANCELLED_AT_ONCE = (PaymentStatus.PENDING, PaymentStatus.REQUIRES_ACTION)
 # Refunds are accepted.
 REFUNDABLE = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
 
@@ -199,6 +231,8 @@ class OutcomeRule(StrEnum):
     """The last two digits of the amount name the outcome; only with PAYMENT_FAILURE_SCENARIOS."""
     RATE = "rate"
     """No other rule applied: the success rate and a random number decided."""
+    CUSTOMER = "customer"
+    """The customer decided: the payment was not approved at the page of the bank or of PayPal."""
     VOIDED = "closed"
     """The payment was voided at the gateway before the gateway had decided: its workers died too often."""
     ORDER = "order"
@@ -221,6 +255,9 @@ class FailureCode(StrEnum):
     FRAUD_SUSPECTED = "fraud_suspected"
     PAYER_ACCOUNT_RESTRICTED = "payer_account_restricted"
     INSTRUMENT_DECLINED = "instrument_declined"
+    AUTHENTICATION_REQUIRED = "authentication_required"
+    AUTHENTICATION_FAILED = "authentication_failed"
+    ACTION_EXPIRED = "action_expired"
     ORDER_NOT_FOUND = "order_not_found"
     ORDER_NOT_OWNED = "order_not_owned"
     ORDER_NOT_PAYABLE = "order_not_payable"
@@ -241,34 +278,3 @@ class MethodType(StrEnum):
     CREDIT_CARD = "CREDIT_CARD"
     DEBIT_CARD = "DEBIT_CARD"
     PAYPAL = "PAYPAL"
-
-
-class DeliveryStatus(StrEnum):
-    """The status of a delivery: `pending` and `sending` are open, the others have ended."""
-
-    PENDING = "pending"
-    """Waits for its first attempt or the next one, at `due_at`. A worker that claims it moves it to `sending`."""
-    SENDING = "sending"
-    """Claimed by a worker, which sends it and records the attempt. If that worker dies, the lease ends and another one
-    sends it again: the receiver recognises it by its id."""
-    DELIVERED = "delivered"
-    """The receiver answered 2xx, or the order is confirmed or cancelled. Only a resend moves it on."""
-    EXHAUSTED = "exhausted"
-    """No attempt of the schedule succeeded, the receiver answered 410, the order can no longer be updated, or the
-    secret of the endpoint cannot be decrypted. Only a resend moves it on."""
-    CANCELLED = "cancelled"
-    """Its endpoint was disabled or deleted, its receiver is gone, or the order must not be updated any more. An attempt
-    that was running meanwhile makes it `delivered` if the receiver accepts it. Otherwise only a resend moves it on,
-    once the endpoint is enabled."""
-
-
-OPEN_DELIVERY = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
-
-
-class DeliveryKind(StrEnum):
-    """The kind of receiver that a delivery goes to."""
-
-    ENDPOINT = "endpoint"
-    CALLBACK = "callback"
-    # The order service, which gets an update of the order instead of a webhook.
-    ORDER = "order"

@@ -10,7 +10,7 @@ from shared.database.leases import WorkItem
 from shared.database.tables import ERROR_CHARS_MAX, deliveries
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.lifecycle import DeliveryStatus
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.attempts import (
     RESPONSE_BYTES_MAX,
     AttemptOutcome,

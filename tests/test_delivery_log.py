@@ -13,7 +13,7 @@ from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.lifecycle import DeliveryStatus
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.attempts import AttemptOutcome, Delivered, Exhausted, TryAgain
 from shared.webhooks.delivery_log import (
     ATTEMPTS_SHOWN_MAX,

@@ -13,26 +13,8 @@ from shared.database.schema import metadata
 from shared.database.tables import LIVE as LIVE_ORDERS
 from shared.database.tables import deliveries, payment_history, payments
 from shared.event_types import CALLBACK_EVENTS, DEFAULT_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, EventType
-from shared.lifecycle import (
-    CANCELLED_AT_ONCE,
-    ENDED,
-    IN_PROGRESS,
-    LIVE,
-    MAY_BE_SETTLED,
-    NOT_LIVE,
-    PAID,
-    REFUNDABLE,
-    TRANSITIONS,
-    WAITING,
-    CaptureFailureCode,
-    CaptureMethod,
-    DeliveryKind,
-    DeliveryStatus,
-    FailureCode,
-    HistoryReason,
-    MethodType,
-    PaymentStatus,
-)
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
+from shared.lifecycle import (CANCELLED_AT_ONCE, ENDED, IN_PROGRESS, LIVE, MAY_BE_SETTLED, NOT_LIVE, PAID, REFUNDABLE, TRANSITIONS, WAITING, CaptureFailureCode, CaptureMethod, FailureCode, HistoryReason, MethodType, PaymentStatus)
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, claimed, order, paid, settled
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.tables import deliveries, payments
 from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
-from shared.lifecycle import DeliveryStatus, HistoryReason, PaymentStatus
+from shared.delivery_lifecycle import DeliveryStatus
+from shared.lifecycle import (HistoryReason, PaymentStatus)
 from shared.payments.accept import Accepted, accept
 from shared.payments.intent import Intent
 from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Postpone, Release, Retry, Settled

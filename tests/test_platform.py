@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.tables import deliveries, delivery_attempts
-from shared.lifecycle import DeliveryStatus
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.runtime import Runtime, open_runtime
 from tests.support.api_client import RunningApi, card, held, opened, problem, served, token, working
 from tests.support.processes import PaymentsProcess, processes

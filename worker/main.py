@@ -187,6 +187,7 @@ def _charge_rules(settings: Settings) -> ChargeRules:
         gateway_backoff_s=settings.gateway_backoff_s,
         order_check_timeout_s=settings.order_check_timeout,
         order_backoff_s=settings.order_backoff_s,
+        action_valid_s=settings.action_expires_s,
         card_valid_s=settings.authorization_valid_s_card,
         paypal_valid_s=settings.authorization_valid_s_paypal,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class ChargeRules:
     """How often the gateway and the order service are asked, and the backoff (seconds) between two tries.
 
-    An authorization of a card holds for `card_valid_s` seconds, one of PayPal for `paypal_valid_s`.
+    A customer has `action_valid_s` seconds to approve a payment. An authorization of a card holds for `card_valid_s` seconds, one of PayPal for `paypal_valid_s`.
     """
 
     max_claims: int
@@ -15,5 +15,6 @@ class ChargeRules:
     gateway_backoff_s: float
     order_check_timeout_s: float = 60
     order_backoff_s: float = 1
+    action_valid_s: float = 900
     card_valid_s: float = 7 * 24 * 3600
     paypal_valid_s: float = 29 * 24 * 3600

@@ -2,7 +2,7 @@
 
 from api.auth.principal import Principal, Role
 from shared.config.settings import Settings
-from shared.lifecycle import DeliveryKind
+from shared.delivery_lifecycle import DeliveryKind
 from shared.webhooks.delivery_log import Delivery
 
 

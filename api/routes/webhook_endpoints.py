@@ -23,7 +23,7 @@ from api.schemas import webhooks as schemas
 from api.state import Api
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
-from shared.lifecycle import DeliveryStatus
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.delivery_log import Delivery, deliveries_of_endpoint
 from shared.webhooks.endpoints import (
     Endpoint,

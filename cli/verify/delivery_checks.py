@@ -14,7 +14,7 @@ from cli.verify.statements import IDS, Query, breach, in_range, not_once
 from shared.database.columns import UtcDateTime
 from shared.database.tables import deliveries, events, payments, webhook_endpoints
 from shared.event_types import CALLBACK_EVENTS, EventType
-from shared.lifecycle import DeliveryKind, DeliveryStatus
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 
 _UNDELIVERED_ENDS = (DeliveryStatus.EXHAUSTED, DeliveryStatus.CANCELLED)
 _OF_EVENT = and_(

@@ -11,7 +11,8 @@ from shared import refund_lifecycle
 from shared.database.columns import UtcDateTime
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
-from shared.lifecycle import OPEN_DELIVERY, DeliveryStatus, HistoryReason, PaymentStatus
+from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
+from shared.lifecycle import (HistoryReason, PaymentStatus)
 from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
 
 OVERDUE = {

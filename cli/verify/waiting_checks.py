@@ -14,7 +14,8 @@ from cli.verify.statements import IDS, Query, breach
 from shared.database.columns import UtcDateTime
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
-from shared.lifecycle import DeliveryStatus, HistoryReason, PaymentStatus
+from shared.delivery_lifecycle import DeliveryStatus
+from shared.lifecycle import (HistoryReason, PaymentStatus)
 from shared.refund_lifecycle import RefundStatus
 
 UNCLAIMED = {

@@ -89,6 +89,12 @@ class WorkerSettings(BaseSettings):
     authorization_valid_s_paypal: int = Field(
         default=29 * 24 * 3600, ge=1, le=365 * 24 * 3600, description="Seconds that an authorization of PayPal holds."
     )
+    action_expires_s: int = Field(
+        default=900,
+        ge=1,
+        le=24 * 3600,
+        description="Seconds that a customer has to approve a payment at the page of the bank or of PayPal.",
+    )
     max_claims: int = Field(
         default=5,
         ge=1,

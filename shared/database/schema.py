@@ -1,5 +1,8 @@
 """The whole schema. Importing this module makes every table known to `metadata`."""
 
+from shared.database.api_key_tables import api_keys
 from shared.database.refund_tables import refunds
 
+# The modules are imported for the tables that they define.
+TABLES = (api_keys, refunds)
 metadata = refunds.metadata

@@ -136,6 +136,11 @@ payments = Table(
     Column("last_capture_error", Json),
     # The lease version after the last claim that knew the operation. A version that knows none is refused the claim.
     Column("operation_claim", Integer, CheckConstraint(CLAIMED_WITH_OPERATION, name="claimed_with_operation")),
+    # Where the customer goes from the page of the bank or of PayPal; null = there is no such page for this payment.
+    Column("return_url", String(URL_CHARS_MAX)),
+    # Until when the customer may approve the payment; null = nobody has been asked.
+    Column("action_expires_at", UtcDateTime),
+    Column("action_result", String(16)),
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
@@ -266,26 +271,6 @@ delivery_attempts = Table(
     Column("response_body", Text),
     # Where the request went; null for the order service, and for attempts of before this column.
     Column("url", String(URL_CHARS_MAX)),
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    # With the role, the principal. Several keys may name the same one.
-    required("name", String(64)),
-    required("role", String(16)),
-    required("key_hash", String(64)),  # keyed
-    # The first characters, by which its owner recognises a key.
-    required("key_start", String(16)),
-    required("created_by", String(80)),
-    required("created_at", UtcDateTime),
-    Column("expires_at", UtcDateTime),
-    Column("last_used_at", UtcDateTime),
-    # Rows of revoked keys stay, so that a use afterwards is recognised.
-    Column("revoked_at", UtcDateTime),
-    Column("revoked_by", String(80)),
-    UniqueConstraint("key_hash"),
 )
 
 verify_reports = Table(

@@ -8,6 +8,7 @@ from shared.database.clock import rfc3339
 from shared.lifecycle import HistoryReason, PaymentOperation, PaymentStatus
 from shared.payments.balance import Balance
 from shared.payments.outcomes import (
+    ActionNeeded,
     Approved,
     Authorized,
     ClaimOutcome,
@@ -16,6 +17,7 @@ from shared.payments.outcomes import (
     Release,
     Retry,
     Settled,
+    Unsettled,
     Voided,
 )
 from shared.payments.payment import Payment
@@ -28,6 +30,17 @@ def after_claim(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payme
             return _settled(payment, answer, now)
         case Authorized(answer, valid_s):
             return _authorized(payment, answer, now + timedelta(seconds=valid_s), now)
+        case ActionNeeded(answer, valid_s):
+            return _requiring_action(payment, answer.gateway, now + timedelta(seconds=valid_s), now)
+        case Unsettled(answer, ask_after_s):
+            return _asked_anew(
+                payment,
+                PaymentStatus.PROCESSING,
+                now,
+                gateway=answer.gateway,
+                due_at=now + timedelta(seconds=ask_after_s),
+                due_reason=HistoryReason.GATEWAY_SETTLED,
+            )
         case Retry(wait_s):
             return replace(
                 payment,
@@ -96,21 +109,44 @@ def _captured(payment: Payment, now: datetime) -> Payment:
 
 def _waiting(payment: Payment, now: datetime) -> Payment:
     """Return the payment as it waits for a capture: it is due at the end of its authorization, for the void."""
-    return replace(
+    return _asked_anew(
         payment,
-        status=PaymentStatus.AUTHORIZED,
-        sequence=payment.sequence + 1,
+        PaymentStatus.AUTHORIZED,
+        now,
         operation=PaymentOperation.VOID,
         operation_amount=None,
         operation_number=payment.sequence + 1,
+        due_at=payment.capture_before,
+        due_reason=HistoryReason.AUTHORIZATION_EXPIRED,
+        balance=Balance(authorized=payment.amount, captured=0),
+    )
+
+
+def _requiring_action(payment: Payment, gateway: str, until: datetime, now: datetime) -> Payment:
+    """Return the payment as it waits for its customer: it is due at the end of the time limit."""
+    return _asked_anew(
+        payment,
+        PaymentStatus.REQUIRES_ACTION,
+        now,
+        gateway=gateway,
+        action_expires_at=until,
+        due_at=until,
+        due_reason=HistoryReason.ACTION_EXPIRED,
+    )
+
+
+def _asked_anew(payment: Payment, status: PaymentStatus, now: datetime, **changes: Any) -> Payment:
+    """Return the payment with an answer that does not end it: claims, tries and checks are counted anew."""
+    return replace(
+        payment,
+        status=status,
+        sequence=payment.sequence + 1,
         operation_version=payment.lease_version,
         gateway_tries=0,
         order_checks=0,
         order_check_until=None,
-        due_at=payment.capture_before,
-        due_reason=HistoryReason.AUTHORIZATION_EXPIRED,
         updated_at=now,
-        balance=Balance(authorized=payment.amount, captured=0),
+        **changes,
     )
 
 

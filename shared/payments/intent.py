@@ -27,5 +27,6 @@ class Intent:
     correlation_id: str | None
     idempotency: KeyRequest | None
     capture_method: CaptureMethod = CaptureMethod.AUTOMATIC
+    return_url: str | None = None
     # The method itself if it is a ready-made one, which no table has.
     ready_made: ReadyMade | None = None

@@ -40,6 +40,21 @@ type GatewayAnswer = Approved | Declined
 
 
 @dataclass(frozen=True, slots=True)
+class ActionRequired:
+    """Nothing is decided: the customer must approve the payment first."""
+
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The gateway accepted the operation, and settles it in about `settles_in_s` seconds."""
+
+    gateway: str
+    settles_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Voided:
     """The held funds were released: no money moves."""
 
@@ -63,6 +78,22 @@ class Authorized:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionNeeded:
+    """The customer has `valid_s` seconds to approve the payment."""
+
+    answer: ActionRequired
+    valid_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """The gateway settles later. If it does not notify, it is asked again after `ask_after_s` seconds."""
+
+    answer: Pending
+    ask_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """The gateway said that nothing happened: the payment is due again after `wait_s` seconds."""
 
@@ -82,4 +113,4 @@ class Postpone:
     until: datetime
 
 
-type ClaimOutcome = Settled | Authorized | Retry | Postpone | Release
+type ClaimOutcome = Settled | Authorized | ActionNeeded | Unsettled | Retry | Postpone | Release

@@ -24,6 +24,7 @@ class Payment:
     `operation_version` are the sequence and the lease version when it became due for that. `operation_claim` is the
     lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
     nothing can be captured. `balance` is the payment's row of amounts, if it has one.
+    The customer may approve it until `action_expires_at`, at a page from which `return_url` leads back to the shop.
     `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
@@ -66,6 +67,9 @@ class Payment:
     operation_claim: int | None = None
     capture_before: datetime | None = None
     last_capture_error: dict[str, Any] | None = None
+    return_url: str | None = None
+    action_expires_at: datetime | None = None
+    action_result: str | None = None
     balance: Balance | None = None
 
     @classmethod
@@ -106,8 +110,8 @@ class Payment:
             return self.balance
         return Balance.charged(self.amount) if self.status in PAID else NOTHING
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the payment as clients see it."""
+    def to_json(self, next_action: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the payment as clients see it. `next_action` is for those only who may approve it."""
         return {
             "id": str(self.id),
             "order_id": self.order_id,
@@ -123,6 +127,8 @@ class Payment:
             "status": self.status.value,
             "capture_method": self.capture_method or CaptureMethod.AUTOMATIC.value,
             **self.amounts.to_json(),
+            "return_url": self.return_url,
+            "next_action": next_action,
             "capture_before": rfc3339(self.capture_before) if self.capture_before else None,
             "last_capture_error": self.last_capture_error,
             "gateway": self.gateway,

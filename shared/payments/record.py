@@ -15,7 +15,15 @@ from shared.payments.after_claim import after_claim
 from shared.payments.balances import insert_balances, update_balances
 from shared.payments.events import emit
 from shared.payments.history import WORKER, Move, append
-from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, Settled, Voided
+from shared.payments.outcomes import (
+    ActionNeeded,
+    Approved,
+    Authorized,
+    ClaimOutcome,
+    Declined,
+    Settled,
+    Unsettled,
+)
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import NO_DELIVERIES, EmittedDeliveries
 
@@ -64,7 +72,7 @@ async def record(
     await _write(connection, after.values())
     moved = [(after[item.payment.work_item], item.outcome) for item in records if item.payment.work_item in after]
     await _write_balances(connection, moved)
-    moves = [_move(payment, outcome) for payment, outcome in moved if isinstance(outcome, Settled | Authorized)]
+    moves = [_move(payment, outcome) for payment, outcome in moved if isinstance(outcome, Moving)]
     await append(connection, moves, now=now)
     emitted = await emit(
         connection, moves, now=now, confirms_orders=confirms_orders, lease_for_s=lease_deliveries_for_s
@@ -78,8 +86,8 @@ async def record(
 
 
 async def _write(connection: AsyncConnection, recorded: Collection[Payment]) -> None:
-    charges = [payment for payment in recorded if payment.due_for is PaymentOperation.CHARGE]
-    others = [payment for payment in recorded if payment.due_for is not PaymentOperation.CHARGE]
+    charges = [payment for payment in recorded if payment.operation is None]
+    others = [payment for payment in recorded if payment.operation is not None]
     for statement, columns, written in (
         (_RECORD, _COLUMNS_OF_CHARGE, charges),
         (_RECORD_OPERATION, _COLUMNS_OF_OPERATION, others),
@@ -108,8 +116,17 @@ async def _write_balances(connection: AsyncConnection, moved: Sequence[tuple[Pay
     await update_balances(connection, captured)
 
 
-def _move(payment: Payment, outcome: Settled | Authorized) -> Move:
-    reason = HistoryReason.AUTHORIZED if isinstance(outcome, Authorized) else outcome.reason
+# Outcomes that are moves of their own.
+Moving = Settled | Authorized | ActionNeeded | Unsettled
+_REASONS = {
+    Authorized: HistoryReason.AUTHORIZED,
+    ActionNeeded: HistoryReason.ACTION_REQUIRED,
+    Unsettled: HistoryReason.GATEWAY_PENDING,
+}
+
+
+def _move(payment: Payment, outcome: Moving) -> Move:
+    reason = outcome.reason if isinstance(outcome, Settled) else _REASONS[type(outcome)]
     answer = outcome.answer
     metadata: dict[str, Any] = {"gateway": answer.gateway}
     match answer:
@@ -119,7 +136,7 @@ def _move(payment: Payment, outcome: Settled | Authorized) -> Move:
                 metadata["amount"] = payment.amounts.captured
         case Declined():
             metadata["failure_code"] = answer.failure_code
-        case Voided():
+        case _:
             pass
     return Move(payment, PaymentStatus.PROCESSING, reason, WORKER, metadata)
 
@@ -149,6 +166,7 @@ _COLUMNS_OF_OPERATION = (
     "operation_version",
     "capture_before",
     "last_capture_error",
+    "action_expires_at",
 )
 
 

@@ -1,10 +1,11 @@
-"""What a client asks of a payment that exists: to cancel it, or to capture its authorization.
+"""What is asked of a payment that exists: to cancel it, to capture its authorization, or to end its customer's action.
 
-Both lock the payment's row. What needs the gateway makes the payment due for an operation, which a worker claims.
+Each locks the payment's row. What needs the gateway makes the payment due for an operation, which a worker claims.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import update
@@ -12,10 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.tables import payments
-from shared.lifecycle import CANCELLED_AT_ONCE, HistoryReason, PaymentOperation, PaymentStatus
+from shared.lifecycle import (
+    CANCELLED_AT_ONCE,
+    ActionResult,
+    FailureCode,
+    HistoryReason,
+    OutcomeRule,
+    PaymentOperation,
+    PaymentStatus,
+)
 from shared.payments.events import emit
 from shared.payments.find import lock_whole
-from shared.payments.history import Move, append
+from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import NO_DELIVERIES
 
@@ -34,7 +43,7 @@ class Requested:
 
 
 async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now: datetime) -> Requested | None:
-    """Cancel the payment if it is PENDING; make it due for its void if it is AUTHORIZED.
+    """Cancel the payment if it is PENDING or REQUIRES_ACTION; make it due for its void if it is AUTHORIZED.
 
     Return None if there is no such payment. Of a cancel, a capture and a claim at the same time, one comes first, and
     the others see what it did.
@@ -72,6 +81,46 @@ async def capture(
     return await _write(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
 
 
+async def answer_action(
+    connection: AsyncConnection, payment_id: UUID, *, result: ActionResult, by: str, now: datetime
+) -> Requested | None:
+    """Record what the customer answered at the page of the bank or of PayPal: once, and before the time limit.
+
+    An approved payment is due for the gateway, a declined one is FAILED. Return None if there is no such payment. A
+    payment that does not wait for its customer any more is not moved.
+    """
+    payment = await lock_whole(connection, payment_id)
+    if payment is None:
+        return None
+    if not requires_action(payment, now):
+        return Requested(payment, is_moved=False)
+    if result is ActionResult.DECLINED:
+        declined = _failed(payment, FailureCode.AUTHENTICATION_FAILED, now)
+        return await _write(connection, payment, declined, HistoryReason.ACTION_DECLINED, by, now)
+    approved = replace(
+        _due_for(payment, payment.due_for, now), action_result=result, operation_number=payment.operation_number
+    )
+    return await _write(connection, payment, approved, HistoryReason.ACTION_APPROVED, by, now)
+
+
+async def expire_action(connection: AsyncConnection, payment_id: UUID, *, now: datetime) -> Requested | None:
+    """Fail the payment if its customer did not answer in time. Return None if there is no such payment."""
+    payment = await lock_whole(connection, payment_id)
+    if payment is None:
+        return None
+    is_waiting = payment.status is PaymentStatus.REQUIRES_ACTION
+    if not is_waiting or requires_action(payment, now):
+        return Requested(payment, is_moved=False)
+    expired = _failed(payment, FailureCode.ACTION_EXPIRED, now)
+    return await _write(connection, payment, expired, HistoryReason.ACTION_EXPIRED, WORKER, now)
+
+
+def requires_action(payment: Payment, now: datetime) -> bool:
+    """Return whether the customer may still approve the payment."""
+    until = payment.action_expires_at
+    return payment.status is PaymentStatus.REQUIRES_ACTION and until is not None and now < until
+
+
 def _due_for(payment: Payment, operation: PaymentOperation, now: datetime) -> Payment:
     """Return the payment as it is due for an operation: its publication has a head start over the relay."""
     return replace(
@@ -82,6 +131,25 @@ def _due_for(payment: Payment, operation: PaymentOperation, now: datetime) -> Pa
         due_at=now + timedelta(seconds=FIRST_RELAY_AFTER_S),
         due_reason=HistoryReason.CLAIMED,
     )
+
+
+def _failed(payment: Payment, code: FailureCode, now: datetime) -> Payment:
+    """Return the payment as it ends without its customer's approval: the gateway was never asked to move money."""
+    is_declined = code is FailureCode.AUTHENTICATION_FAILED
+    return replace(
+        _moved(payment, PaymentStatus.FAILED, now),
+        action_result=ActionResult.DECLINED if is_declined else None,
+        failure_code=code,
+        failure_reason=ACTION_FAILURE_REASONS[code],
+        outcome_rule=OutcomeRule.CUSTOMER,
+        processed_at=now,
+    )
+
+
+ACTION_FAILURE_REASONS = {
+    FailureCode.AUTHENTICATION_FAILED: "The customer did not approve the payment; nothing was charged.",
+    FailureCode.ACTION_EXPIRED: "The customer did not answer in time; nothing was charged.",
+}
 
 
 def _moved(payment: Payment, status: PaymentStatus, now: datetime) -> Payment:
@@ -98,6 +166,11 @@ _WRITTEN_COLUMNS = (
     "due_at",
     "due_reason",
     "updated_at",
+    "action_result",
+    "failure_code",
+    "failure_reason",
+    "outcome_rule",
+    "processed_at",
 )
 
 
@@ -106,7 +179,9 @@ async def _write(
 ) -> Requested:
     columns = {column: getattr(after, column) for column in _WRITTEN_COLUMNS}
     await connection.execute(update(payments).where(payments.c.id == after.id).values(columns))
-    metadata = {} if after.operation_amount is None else {"amount": after.operation_amount}
+    metadata: dict[str, Any] = {} if after.operation_amount is None else {"amount": after.operation_amount}
+    if after.failure_code is not None:
+        metadata["failure_code"] = after.failure_code
     move = Move(after, before.status, reason, by, metadata)
     await append(connection, [move], now=now)
     emitted = await emit(connection, [move], now=now)

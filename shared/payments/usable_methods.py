@@ -70,11 +70,16 @@ def _copy(
     }
 
 
+_KNOWN_TO_0_1 = {"type", "details", "scenario"}
+
+
 def _unknown_to_0_1(intent: Intent, copied: Mapping[str, Any]) -> str | None:
     """Return what a worker of 0.1 would do wrong with such a payment, as OlderWorkers names it; None if nothing."""
     if intent.capture_method is CaptureMethod.MANUAL:
         return "manual captures"
-    knows_method = intent.ready_made is None and "is_approved" not in copied
+    if intent.return_url is not None:
+        return "approvals by customers"
+    knows_method = intent.ready_made is None and copied.keys() == _KNOWN_TO_0_1
     return None if knows_method else "this test value"
 
 

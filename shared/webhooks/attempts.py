@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.columns import UtcDateTime
 from shared.database.leases import WorkItem, lock
 from shared.database.tables import columns_of, deliveries, delivery_attempts, webhook_endpoints
-from shared.lifecycle import DeliveryKind, DeliveryStatus
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.deliveries import ClaimedDelivery, cancel_open, sanitize_error
 
 # Bytes of an answer's body that are kept: what the tools of Standard Webhooks keep, and enough to see what went wrong.

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.id_list import id_in
 from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkItem, claim, lock
 from shared.database.tables import ERROR_CHARS_MAX, columns_of, deliveries, events, payments, webhook_endpoints
-from shared.lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
+from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.webhooks.flows import Flow
 from shared.webhooks.order_deliveries import KnownOfOrder, read_order_facts
 from shared.webhooks.url_policy import origin

@@ -14,7 +14,7 @@ from shared.database.clock import rfc3339
 from shared.database.id_list import id_in
 from shared.database.tables import columns_of, deliveries, delivery_attempts, events, payments, webhook_endpoints
 from shared.event_types import EventType
-from shared.lifecycle import DeliveryKind, DeliveryStatus
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.attempts import cut_text
 from shared.webhooks.deliveries import RECEIVER_URL
 

@@ -17,7 +17,7 @@ from shared.database.tables import deliveries, webhook_endpoints
 from shared.database.tables import events as events_table
 from shared.event_types import EventType
 from shared.ids import new_id
-from shared.lifecycle import DeliveryKind, DeliveryStatus
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.deliveries import ClaimedDelivery
 
 

@@ -7,7 +7,8 @@ from typing import Protocol
 from uuid import UUID
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, REPUBLISHED_AFTER_S, WorkItem
-from shared.lifecycle import OPEN_DELIVERY, DeliveryStatus, PaymentStatus
+from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
+from shared.lifecycle import (PaymentStatus)
 
 
 class Due(Protocol):

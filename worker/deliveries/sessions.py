@@ -10,7 +10,7 @@ from typing import Self
 from aiohttp import ClientSession
 from aiohttp.abc import AbstractResolver
 
-from shared.lifecycle import DeliveryKind
+from shared.delivery_lifecycle import DeliveryKind
 from shared.webhooks.address_policy import AddressPolicy
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.deliveries.resolver import BoundedResolver, open_resolver
