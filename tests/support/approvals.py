@@ -1,5 +1,6 @@
 """Payments that wait for their customer, over a running API and without a worker, and what a browser does with them."""
 
+import html
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from tests.support.api_client import RunningApi, accepted, added, card, order, s
 
 RETURN_URL = "https://shop.example/paid?basket=7#top"
 VALID_S = 900
+DIRECTIVES = {"default-src 'none'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"}
 FORM = re.compile(r'name="form" value="([^"]+)"')
 
 
@@ -64,3 +66,21 @@ async def pressed(browser: httpx.AsyncClient, path: str, result: str = "approve"
     """What is answered to a press of a button on the page."""
     sent = {"form": await form_of(browser, path), "result": result, **fields}
     return await browser.post(path, data=sent)
+
+
+def page(answer: httpx.Response, status: int, *words: str) -> str:
+    """The readable text of an answer that must be a page of ours with this status and these words."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = set(answer.headers["content-security-policy"].split("; "))
+    assert {directive for directive in policy if not directive.startswith("style-src 'sha256-")} == DIRECTIVES
+    assert '<html lang="en">' in answer.text
+    assert re.search(r"<title>[^<]{10,}</title>", answer.text)
+    assert "<script" not in answer.text
+    text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", answer.text, flags=re.DOTALL)))
+    for word in (*words, "no money moves"):
+        assert word in text, (word, text)
+    return text
