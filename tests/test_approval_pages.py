@@ -61,7 +61,7 @@ async def test_the_banks_page_says_what_is_paid_to_whom_with_which_card_and_unti
 
 
 @pytest.mark.parametrize(
-    ("amount", "currency", "shown"), [(1585, "JPY", "1585 JPY"), (1585, "KWD", "1.585 KWD"), (90, "USD", "0.90 USD")]
+    ("amount", "currency", "shown"), [(1585, "JPY", "1,585 JPY"), (1585, "KWD", "1.585 KWD"), (90, "USD", "0.90 USD")]
 )
 async def test_paypals_page_says_it_in_the_currencys_own_decimals(
     running_api: RunningApi,

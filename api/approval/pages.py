@@ -20,7 +20,7 @@ from api.approval.links import return_link
 from api.problems import KINDS, Code
 from shared.database.clock import rfc3339
 from shared.lifecycle import ActionResult, CaptureMethod, MethodType, PaymentStatus
-from shared.money import format_amount
+from shared.money import in_major_units
 from shared.payments.payment import Payment
 from shared.payments.requests import requires_action
 
@@ -150,12 +150,11 @@ def _facts(payment: Payment) -> dict[str, Any]:
     details = payment.method["details"]
     is_paypal = payment.method["type"] == MethodType.PAYPAL
     return {
-        "amount": format_amount(payment.amount, payment.currency),
+        "amount": f"{in_major_units(payment.amount, payment.currency):,} {payment.currency}",
         "shop": urlsplit(payment.return_url).hostname if payment.return_url else None,
         "order": payment.order_id,
         "description": payment.description,
         "is_paypal": is_paypal,
-        "bank": "PayPal" if is_paypal else "Card bank",
         "method": details["email"]
         if is_paypal
         else f"{BRANDS.get(details['brand'], details['brand'])} ending in {details['last4']}",
