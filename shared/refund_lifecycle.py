@@ -46,6 +46,11 @@ class RefundHistoryReason(StrEnum):
     """A worker claimed the refund for another try, after the gateway had said that nothing happened."""
     RELEASED = "released"
     """A worker claimed the refund that another one had released because it was stopped."""
+    GATEWAY_PENDING = "gateway_pending"
+    """The gateway accepted the refund and settles it later. No worker holds it until then."""
+    GATEWAY_SETTLED = "gateway_settled"
+    """A worker claimed the refund to ask for the gateway's late answer: the gateway had notified, or its time was
+    over."""
     GATEWAY_APPROVED = "gateway_approved"
     """The gateway paid it. The refund is COMPLETED."""
     GATEWAY_DECLINED = "gateway_declined"

@@ -13,9 +13,9 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from shared.config.settings import Settings
+from shared.delivery_lifecycle import DeliveryKind
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
-from shared.delivery_lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Delivered, Exhausted, Gone, TryAgain
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.deliveries.webhook import (
