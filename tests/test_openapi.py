@@ -19,6 +19,7 @@ from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from cli.verify.kinds import KINDS as KINDS_OF_BREACH
 from shared.ids import ORDER_ID, USER_ID
 from tests.support.api_client import RunningApi, added
+from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import authorized, charged
 
@@ -42,6 +43,10 @@ OPERATIONS = {
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200 202", f"{KEYED} not_found payment_not_cancellable"),
     "post /payments/{payment_id}/capture": ("200 202", f"{BODY} {KEYED} forbidden not_found payment_not_capturable"),
+    "post /payments/{payment_id}/action": (
+        "200 202",
+        f"{BODY} {KEYED} simulation_disabled not_found no_action_required",
+    ),
     "post /payments/{payment_id}/refunds": (
         "201 202",
         f"{BODY} {KEYED} forbidden not_found payment_not_refundable refund_exceeds_balance",
@@ -83,6 +88,10 @@ ON_THE_PLATFORM = (
     "/api/payments/methods/{method_id}",
     "/api/payments/refunds/{refund_id}",
     "/api/payments/{payment_id}/capture",
+    "/api/payments/{payment_id}/action",
+    # Pages for people.
+    "/approve/{token}",
+    "/api/payments/approve/{token}",
 )
 # A body that may be left out.
 WITHOUT_A_BODY = {"post /payments/{payment_id}/capture", "post /payments/{payment_id}/refunds"}
@@ -175,7 +184,7 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             endpoint = await service.post("/webhook-endpoints", json={"name": "o", "url": "https://o.example"})
             ids = {"method_id": await added(user), "endpoint_id": endpoint.json()["id"]}
             if "{payment_id}" in path:
-                make = authorized if path.endswith("/capture") else charged
+                make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
             merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
