@@ -24,8 +24,8 @@ pytest_plugins = ["tests.support.api_fixtures"]
 # created by them, or by `service` for them where it is `ordered`), or an endpoint of `service`. `sees` and `not` are
 # 200 with and without the object in the list. 404 is the answer to whatever is not theirs: not even that it exists is
 # shown. (An admin's 404 for the last verification says that there was none.) 409+ names the payment of the order and
-# 409 does not. The same card again is 200. A form without the value of its page is 400. Where two answers stand, the second is that of SERVICE_SCOPE=created.
-# `other_s` has an API key, the other clients have tokens.
+# 409 does not. The same card again is 200. A form without the value of its page is 400. Where two answers stand, the
+# second is that of SERVICE_SCOPE=created. `other_s` has an API key, the other clients have tokens.
 TABLE = """
 operation                                    object           none user other service other_s admin
 

@@ -1,8 +1,10 @@
 """The OpenAPI document: every operation, with what it may answer and examples of it."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.paths import PREFIX
@@ -17,6 +19,7 @@ from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from cli.verify.kinds import KINDS as KINDS_OF_BREACH
+from shared.database.engine import Database
 from shared.ids import ORDER_ID, USER_ID
 from tests.support.api_client import RunningApi, added
 from tests.support.approvals import waiting
@@ -93,6 +96,7 @@ ON_THE_PLATFORM = (
     "/approve/{token}",
     "/api/payments/approve/{token}",
 )
+type Make = Callable[[httpx.AsyncClient, Database], Awaitable[dict[str, Any]]]
 # A body that may be left out.
 WITHOUT_A_BODY = {"post /payments/{payment_id}/capture", "post /payments/{payment_id}/refunds"}
 
@@ -184,7 +188,7 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             endpoint = await service.post("/webhook-endpoints", json={"name": "o", "url": "https://o.example"})
             ids = {"method_id": await added(user), "endpoint_id": endpoint.json()["id"]}
             if "{payment_id}" in path:
-                make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
+                make: Make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
             merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user

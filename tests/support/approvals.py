@@ -47,7 +47,8 @@ async def row(database: Database, payment_id: str) -> Any:
 
 def path_of(payment: dict[str, Any]) -> str:
     """The path of the payment's approval page."""
-    return urlsplit(payment["next_action"]["url"]).path
+    url: str = payment["next_action"]["url"]
+    return urlsplit(url).path
 
 
 def customer(running_api: RunningApi) -> httpx.AsyncClient:
