@@ -9,6 +9,7 @@ import pytest
 
 from api.faults import PATTERNS
 from tests.support.api_client import RunningApi, added, card, order, paypal
+from tests.support.approvals import RETURN_URL
 from tests.support.money import authorized, charged
 from tests.support.sentences import check_sentences
 
@@ -78,7 +79,8 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     new_account = paypal(user_id="root", display_name="d", is_default=True)
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
     return {
-        "post /payments": ("/payments", [intent | {"capture_method": "automatic"}]),
+        "post /payments": ("/payments", [intent | {"capture_method": "automatic", "return_url": RETURN_URL}]),
+        "post /payments/{payment_id}/action": (f"/payments/{held['id']}/action", [{"result": "approve"}]),
         "post /payments/{payment_id}/capture": (f"/payments/{held['id']}/capture", [{"amount": 1}]),
         "post /payments/{payment_id}/refunds": (
             f"/payments/{done['id']}/refunds",
