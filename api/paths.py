@@ -8,6 +8,8 @@ PLATFORM_PREFIX = "/api"
 PAYMENTS = "/payments"
 # On the platform's paths they are below the payments.
 REFUNDS = "/refunds"
+# Where gateways report what they settled late; the name of one may follow.
+NOTIFICATIONS = "/webhooks/payment"
 # The paths that accept payment intents.
 INTENT_PATHS = frozenset({PREFIX + PAYMENTS, PLATFORM_PREFIX + PAYMENTS})
 # Paths with this beginning need a token.

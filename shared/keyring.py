@@ -26,6 +26,7 @@ class Keyring:
     cursor_key: bytes = field(repr=False)
     callback_key: bytes = field(repr=False)
     api_key_key: bytes = field(repr=False)
+    notification_key: bytes = field(repr=False)
     cipher: Fernet = field(repr=False)
 
     def fingerprint(self, *parts: str | bytes) -> str:
@@ -72,6 +73,10 @@ class Keyring:
         """Return the secret that signs the deliveries to the callback URLs of `owner` (`user:1`, `service:orders`)."""
         return as_webhook_secret(_mac(self.callback_key, owner))
 
+    def notification_secret(self, gateway: str) -> str:
+        """Return the secret with which this gateway signs its notifications to the service."""
+        return as_webhook_secret(_mac(self.notification_key, gateway))
+
 
 def open_keyring(settings: Settings) -> Keyring:
     """Return the keyring of these settings. WEBHOOK_SIGNING_SECRET, if set, replaces DATA_KEY for callbacks."""
@@ -84,6 +89,7 @@ def open_keyring(settings: Settings) -> Keyring:
         cursor_key=_derive(root, "cursors"),
         callback_key=_derive(callback_root, "callbacks"),
         api_key_key=_derive(root, "api keys"),
+        notification_key=_derive(root, "gateway notifications"),
         cipher=Fernet(base64.urlsafe_b64encode(_derive(root, "secrets at rest"))),
     )
 

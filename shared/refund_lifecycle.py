@@ -46,6 +46,9 @@ class RefundHistoryReason(StrEnum):
     """A worker claimed the refund for another try, after the gateway had said that nothing happened."""
     RELEASED = "released"
     """A worker claimed the refund that another one had released because it was stopped."""
+    GATEWAY_PENDING = "gateway_pending"
+    """A worker claimed the refund to ask for the gateway's late answer: the gateway had notified, or its time was
+    over."""
     GATEWAY_APPROVED = "gateway_approved"
     """The gateway paid it. The refund is COMPLETED."""
     GATEWAY_DECLINED = "gateway_declined"

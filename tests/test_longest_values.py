@@ -28,7 +28,7 @@ from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistor
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
-from worker.gateway.answers import GatewayName
+from shared.simulation.gateways import GatewayName
 from worker.gateway.ledger import EntryKind
 from worker.gateway.outcomes import FAILURE_REASONS, REFUND_FAILURE_REASONS
 

@@ -11,7 +11,8 @@ from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from shared.simulation.scenarios import Scenario
-from worker.gateway.answers import GatewayName, gateway_of
+from shared.simulation.gateways import GatewayName
+from worker.gateway.answers import gateway_of
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,

@@ -25,6 +25,7 @@ from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
+from worker.gateway.notifier import open_notifier
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
@@ -58,6 +59,7 @@ class WorkerProcess:
         self._runtime = runtime
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
+        self.notifier = open_notifier(settings, runtime.keyring)
         self._order_client, orders = _open_order_service(settings)
         gateway, rules = _open_gateway(settings, database, self._ledger), _charge_rules(settings)
         charger = Charger(gateway, rules, orders)
@@ -111,6 +113,7 @@ class WorkerProcess:
                 parts.create_task(self._heartbeat.run()),
                 parts.create_task(self._service_addresses.run()),
                 parts.create_task(self._purge.run()),
+                parts.create_task(self.notifier.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             for buffer in self._prefetch:
