@@ -146,8 +146,8 @@ def open_rate_limits(settings: Settings, broker: Broker) -> RateLimits | None:
 class RateLimitMiddleware:
     """Refuses clients that are over a limit with 429, and sends every client its status in the header fields.
 
-    Requests for health and metrics, and what a gateway has signed, are not counted. An address that this process knows to be over its limit is refused
-    before the token is verified, and a user before Redis is asked.
+    Requests for health and metrics, and what a gateway has signed, are not counted. An address that this process knows
+    to be over its limit is refused before the token is verified, and a user before Redis is asked.
     """
 
     def __init__(self, app: ASGIApp, *, limits: RateLimits, authenticator: Authenticator) -> None:

@@ -1,6 +1,7 @@
 """What operations declare of their responses: the errors that can happen, and what a success looks like."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -58,7 +59,7 @@ def problems_of_signed(*codes: Code) -> Responses:
     return _problems({*codes, *EVERYWHERE, Code.INVALID_SIGNATURE} - {Code.INVALID_TOKEN})
 
 
-def _problems(codes: Set[Code]) -> Responses:
+def _problems(codes: AbstractSet[Code]) -> Responses:
     by_status: dict[int, list[Code]] = {}
     # In the order of the closed set.
     for code in Code:

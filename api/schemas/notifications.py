@@ -27,5 +27,5 @@ class GatewayNotification(RequestModel):
     """A hint that a gateway has settled something. It does not say how: the service asks the gateway."""
 
     type: Literal["payment.settled", "refund.settled"]
-    timestamp: Moment
+    timestamp: Annotated[Moment, Field(strict=False)]
     data: NotificationData

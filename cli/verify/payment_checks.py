@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, exists, fun
 
 from cli.verify.breaches import BreachKind
 from cli.verify.statements import IDS, Query, breach, in_range
+from shared.database.api_key_tables import api_keys
 from shared.database.refund_tables import refunds
 from shared.database.tables import (
-    api_keys,
     deliveries,
     idempotency_keys,
     payments,

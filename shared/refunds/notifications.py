@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.id_list import id_in
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.refund_tables import refunds
-from shared.database.tables import columns_of, payments
+from shared.database.tables import columns_of
 from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
 
 
@@ -22,22 +22,21 @@ async def hasten_refunds(
 ) -> Sequence[WorkItem]:
     """Make those of the refunds due that wait for a late answer of this gateway; publish the result after the commit.
 
-    The gateway is that of the payment. See `shared.payments.notifications.hasten` for what is left alone.
+    See `shared.payments.notifications.hasten` for what is left alone.
     """
     soon = now + timedelta(seconds=FIRST_RELAY_AFTER_S)
     found = await connection.execute(
         select(*columns_of(refunds, "id", "lease_version"))
-        .join(payments, payments.c.id == refunds.c.payment_id)
         .where(
             id_in(refunds.c.id, refund_ids),
             refunds.c.status == RefundStatus.PROCESSING,
-            refunds.c.due_reason == RefundHistoryReason.GATEWAY_PENDING,
-            payments.c.gateway == gateway,
+            refunds.c.due_reason == RefundHistoryReason.GATEWAY_SETTLED,
+            refunds.c.gateway == gateway,
             refunds.c.due_at > soon,
         )
         .order_by(refunds.c.id)
         # A row that somebody else holds is being claimed.
-        .with_for_update(of=refunds, skip_locked=True)
+        .with_for_update(skip_locked=True)
     )
     items = [WorkItem(row.id, row.lease_version) for row in found]
     if items:
