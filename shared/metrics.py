@@ -32,7 +32,7 @@ delivery_seconds = Histogram(
 )
 upstream_requests = Counter(
     "payments_upstream_requests_total",
-    "Answers of the auth and the order service, and of the URL of the JWKS.",
+    "Answers of the auth and the order service, of the URL of the JWKS and of GATEWAY_NOTIFICATION_URL.",
     ["upstream", "status"],
 )
 notifications_sent = Counter(

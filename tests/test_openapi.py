@@ -30,6 +30,7 @@ KEYED = "idempotency_key_reused outcome_unknown overloaded"
 INTENT = (
     "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused"
 )
+NOTIFICATION = f"{BODY} invalid_signature overloaded outcome_unknown"
 OPERATIONS = {
     "post /payments": (
         "201 202",
@@ -69,6 +70,8 @@ OPERATIONS = {
     "get /webhook-deliveries/{delivery_id}": ("200", "not_found"),
     "post /webhook-deliveries/{delivery_id}/resend": ("202", f"{KEYED} not_found delivery_in_progress"),
     "get /callback-secret": ("200", ""),
+    "post /webhooks/payment/{gateway}": ("204", NOTIFICATION),
+    "post /webhooks/payment": ("204", NOTIFICATION),
     "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
     "get /api-keys": ("200", "forbidden"),
     "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
@@ -76,6 +79,8 @@ OPERATIONS = {
     "get /verify/last": ("200", "forbidden not_found"),
 }
 EVERYWHERE = {"invalid_token", "validation_error", "rate_limited", "unavailable"}
+# Operations whose requests are signed and need no token.
+SIGNED = {"post /webhooks/payment/{gateway}", "post /webhooks/payment"}
 AT_THE_ROOT = {"get /health": "200", "get /health/ready": "200 503", "get /metrics": "200"}
 # The platform's gateway forwards these paths; they lead to the same operations and are not described.
 ON_THE_PLATFORM = (
@@ -119,7 +124,8 @@ def test_every_operation_has_the_statuses_and_codes_that_can_happen_in_order(doc
         }
         expected = OPERATIONS.get(key)
         assert " ".join(successes) == (expected[0] if expected else AT_THE_ROOT[key]), key
-        assert codes == (set(expected[1].split()) | EVERYWHERE if expected else set()), key
+        everywhere = EVERYWHERE - {"invalid_token"} if key in SIGNED else EVERYWHERE
+        assert codes == (set(expected[1].split()) | everywhere if expected else set()), key
 
 
 def examples_of_problem(response: dict[str, Any], status: int) -> set[str]:
@@ -207,9 +213,11 @@ def test_the_example_of_a_report_is_what_payments_verify_says() -> None:
         assert breaches["what_to_do"] == info.what_to_do
 
 
-def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict[str, Any]) -> None:
+def test_everything_but_the_roots_operations_needs_a_bearer_token_or_a_signature(document: dict[str, Any]) -> None:
     for key, operation in operations(document).items():
-        assert ("security" in operation) == (key in OPERATIONS), key
+        assert ("security" in operation) == (key in OPERATIONS.keys() - SIGNED), key
+        required = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header" and p["required"]}
+        assert required == ({"webhook-id", "webhook-timestamp", "webhook-signature"} if key in SIGNED else set()), key
     [scheme] = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     assert all(word in scheme["description"] for word in ("JWT", "API key", "sk_sim_"))
@@ -218,7 +226,7 @@ def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict
 def test_the_headers_that_clients_may_send_are_described(document: dict[str, Any]) -> None:
     for key, operation in operations(document).items():
         headers = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header"}
-        assert ("Idempotency-Key" in headers) == key.startswith("post"), key
+        assert ("Idempotency-Key" in headers) == (key.startswith("post") and key not in SIGNED), key
         if key.endswith(("/{payment_id}", "/status")):
             assert {"Prefer", "If-None-Match"} <= headers
 
@@ -274,7 +282,10 @@ def test_nothing_in_the_document_is_left_over(document: dict[str, Any]) -> None:
 
 def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
-    names = ["payments", "refunds", "payment methods", "webhooks", "events", "api keys", "operation"]
+    names = [
+        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
+        "operation",
+    ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.
     assert {tag for webhook in document["webhooks"].values() for tag in webhook["post"]["tags"]} == {"events"}
