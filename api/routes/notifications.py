@@ -67,7 +67,7 @@ async def notify_as_gateway(
 
 
 @router.post("", **_DESCRIBED)
-async def notify(request: Request, notification: GatewayNotification, api: ApiState) -> Response:
+async def notify_by_body(request: Request, notification: GatewayNotification, api: ApiState) -> Response:
     """Report that the gateway named in the body has settled a payment or a refund late.
 
     As with the name in the path; the signature must be that of the named gateway.
@@ -92,4 +92,7 @@ async def _receive(api: Api, signer: str, notification: GatewayNotification) -> 
 
 def _refused() -> Problem:
     metrics.notifications_received.labels("refused").inc()
-    return Problem(Code.INVALID_SIGNATURE)
+    return Problem(
+        Code.INVALID_SIGNATURE,
+        "Sign the notification as Standard Webhooks asks, with the secret of its gateway and the time of now.",
+    )
