@@ -16,8 +16,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.clock import rfc3339
 from shared.database.api_key_tables import api_keys
+from shared.database.clock import rfc3339
 from shared.ids import new_id, new_secret_bytes
 from shared.keyring import Keyring
 

@@ -174,9 +174,7 @@ TRANSITIONS: dict[PaymentStatus, frozenset[PaymentStatus]] = {
             PaymentStatus.CANCELLED,
         }
     ),
-    PaymentStatus.REQUIRES_ACTION: frozenset(
-        {PaymentStatus.PROCESSING, PaymentStatus.FAILED, PaymentStatus.CANCELLED}
-    ),
+    PaymentStatus.REQUIRES_ACTION: frozenset({PaymentStatus.PROCESSING, PaymentStatus.FAILED, PaymentStatus.CANCELLED}),
     PaymentStatus.AUTHORIZED: frozenset({PaymentStatus.PROCESSING}),
     # A step of a refund that changes no status is a move from a status to itself.
     PaymentStatus.COMPLETED: frozenset(

@@ -57,7 +57,16 @@ FAILING_CARDS = [
     ("4000000000000119", "processing_error"),
     ("4000000000006975", "card_velocity_exceeded"),
     ("4100000000000019", "fraud_suspected"),
+    ("4000008400001280", "card_declined"),
 ]
+
+
+CHALLENGED_CARDS = {
+    "4000002500003155": Scenario(None, follows_rate=True, is_challenged=True),
+    "4000000000003220": Scenario(None, follows_rate=True, is_challenged=True),
+    "4000008400001629": Scenario(FailureCode.CARD_DECLINED, is_challenged=True),
+    "4000008260003178": Scenario(FailureCode.INSUFFICIENT_FUNDS, is_challenged=True),
+}
 
 
 def card_number(prefix: str, length: int) -> str:
@@ -89,9 +98,29 @@ def test_a_card_that_differs_later_is_approved(number: str, scenario: Scenario) 
     assert read_scenario(scenario_members(scenario)) == scenario
 
 
+@pytest.mark.parametrize(("number", "scenario"), CHALLENGED_CARDS.items())
+def test_a_card_that_wants_3_d_secure_says_what_follows(number: str, scenario: Scenario) -> None:
+    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], scenario)
+    assert not scenario.is_known_to_0_1
+    assert read_scenario(scenario_members(scenario)) == scenario
+
+
+# 3-D Secure without a challenge, and more good numbers: the rate decides.
+@pytest.mark.parametrize(
+    "number",
+    [
+        "4000000032200000", "4000000000003055", "2223003122003222", "5105105105105100", "371449635398431",
+        "6011000990139424", "36227206271667",
+    ],
+)  # fmt: skip
+def test_a_number_without_a_scenario_follows_the_rate(number: str) -> None:
+    assert inspect_card(number, "1234" if number.startswith("37") else "123").scenario is None
+
+
 def test_there_are_no_other_test_cards() -> None:
     assert set(CARD_SCENARIOS) == {
         "4242424242424242", *(number for number, _ in FAILING_CARDS), *CARDS_WITH_A_DIFFERENCE,
+        *CHALLENGED_CARDS,
     }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from shared.database.engine import Database
 from shared.database.leases import CLOCK_SKEW_MAX_S, WorkItem, take_due
 from shared.database.tables import deliveries, events
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.attempts import Delivered, TryAgain
 from shared.webhooks.deliveries import cancel_open, flows_of, release
 from shared.webhooks.flows import Flow

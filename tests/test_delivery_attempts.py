@@ -8,9 +8,9 @@ from sqlalchemy import insert
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.tables import ERROR_CHARS_MAX, deliveries
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.attempts import (
     RESPONSE_BYTES_MAX,
     AttemptOutcome,

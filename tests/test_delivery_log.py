@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.tables import deliveries, delivery_attempts
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import Keyring
-from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.attempts import AttemptOutcome, Delivered, Exhausted, TryAgain
 from shared.webhooks.delivery_log import (
     ATTEMPTS_SHOWN_MAX,

@@ -120,6 +120,8 @@ async def test_a_failing_test_address_is_declined_by_paypal(ledger: Ledger, fail
 async def test_a_declined_credit_card_shows_what_the_issuer_checked(ledger: Ledger) -> None:
     wrong_cvc = await gateway_over(ledger).charge(payment_with(scenario=FailureCode.INCORRECT_CVC))
     stolen = await gateway_over(ledger).charge(payment_with(scenario=FailureCode.STOLEN_CARD))
+    assert isinstance(wrong_cvc, Declined)
+    assert isinstance(stolen, Declined)
     assert wrong_cvc.details is not None
     assert stolen.details is not None
     assert set(wrong_cvc.details) == set(stolen.details) == {"avs_result", "cvc_result"}

@@ -15,10 +15,10 @@ from shared.payments.outcomes import Approved, Declined
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode, RefundStatus
 from shared.refunds.refund import Refund
-from shared.simulation.scenarios import REFUND_DECLINED, REFUND_SLOW, scenario_members
+from shared.simulation.scenarios import REFUND_DECLINED, scenario_members
 from tests.support.gateways import Naps
 from tests.support.rows import accepted, ledger_entries
-from worker.gateway.later_operations import REFUND_NETWORK_ERRORS, SLOW_REFUND_S
+from worker.gateway.later_operations import REFUND_NETWORK_ERRORS
 from worker.gateway.ledger import Ledger
 from worker.gateway.protocol import GatewayUnavailable
 from worker.gateway.simulator import SimulatedGateway
@@ -102,13 +102,6 @@ async def test_the_test_card_for_declined_refunds(ledger: Ledger) -> None:
     answer = await gateway.refund(payment, refund_of(payment))
     assert isinstance(answer, Declined)
     assert answer.failure_code is RefundFailureCode.REFUND_DECLINED
-
-
-async def test_the_test_card_for_slow_refunds(ledger: Ledger) -> None:
-    naps = Naps()
-    gateway, payment = gateway_over(ledger, naps), charged(**scenario_members(REFUND_SLOW))
-    assert isinstance(await gateway.refund(payment, refund_of(payment)), Approved)
-    assert sum(naps.taken) == pytest.approx(1.0 + SLOW_REFUND_S)
 
 
 async def test_each_try_of_a_refund_draws_its_own_network_error(ledger: Ledger) -> None:

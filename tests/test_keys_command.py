@@ -15,8 +15,8 @@ from cli.keys.command import NAME, _confirmed, create
 from cli.main import app
 from shared.api_keys import KEY_FORM, KEY_NAME, KeyRole
 from shared.config.settings import Settings
-from shared.database.engine import Database
 from shared.database.api_key_tables import api_keys
+from shared.database.engine import Database
 from shared.errors import CommitUnknown
 from tests.support.api_client import RunningApi, created_key, problem
 from tests.support.processes import PaymentsProcess, Shop, environment_of, processes

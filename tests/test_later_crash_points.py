@@ -1,4 +1,4 @@
-"""A process that dies at any boundary of a capture, a void, an expiry or a refund: it happens once, and is told once.
+"""A process that dies at any boundary of what happens to a payment later: it happens once, and is told once.
 
 Every death is a real SIGKILL, every recovery is by a worker that knows nothing but the database.
 """
@@ -18,14 +18,16 @@ from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.refund_tables import refunds
 from shared.database.tables import events, payments
-from shared.lifecycle import PaymentStatus
+from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.payment import Payment
+from shared.simulation.scenarios import CHALLENGED, PENDING
 from tests.support.api_client import working
 from tests.support.crashing import LEASE_S, later, run_to_end
 from tests.support.crashing_later import Later, LaterJourney, ask_for, run_later_journey
 from tests.support.processing import processing, simulated_gateway
-from tests.support.rows import assert_sound, ledger_entries, read_all
+from tests.support.rows import assert_sound, ledger_entries, read_all, write
 from tests.support.waiting import eventually
+from tests.test_actions import SHOP, asking, new, settle_now, unsettled
 from tests.test_authorizations import authorized
 from tests.test_refunds import charged
 
@@ -53,14 +55,33 @@ ENDS: dict[Later, tuple[PaymentStatus, list[str], list[str]]] = {
         ["authorize", "capture", "refund"],
         ["payment.completed", "payment.partially_refunded", "refund.completed", "refund.created"],
     ),
+    Later.CHALLENGE: (PaymentStatus.REQUIRES_ACTION, [], ["payment.requires_action"]),
+    Later.APPROVAL: (
+        PaymentStatus.COMPLETED,
+        ["authorize", "capture"],
+        ["payment.completed", "payment.requires_action"],
+    ),
+    Later.PENDING: (PaymentStatus.COMPLETED, ["pending", "authorize", "capture"], ["payment.completed"]),
+    Later.LATE_ANSWER: (PaymentStatus.COMPLETED, ["pending", "authorize", "capture"], ["payment.completed"]),
 }
 
 
 async def prepared(database: Database, broker: Broker, operation: Later, count: int) -> list[Payment]:
     """Return payments to which the operation may happen now."""
+    if operation in {Later.CHALLENGE, Later.PENDING}:
+        scenario = CHALLENGED if operation is Later.CHALLENGE else PENDING
+        fresh = [new(scenario, return_url=SHOP) for _ in range(count)]
+        await write(database, *fresh)
+        return fresh
     async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
         if operation is Later.REFUND:
             return [await charged(database, worker, AMOUNT) for _ in range(count)]
+        if operation is Later.APPROVAL:
+            return [await asking(database, worker) for _ in range(count)]
+        if operation is Later.LATE_ANSWER:
+            waiting = [await unsettled(database, worker) for _ in range(count)]
+            await settle_now(database, *waiting)
+            return waiting
         held = [await authorized(database, worker) for _ in range(count)]
     if operation is Later.EXPIRY:
         async with database.transaction() as connection:
@@ -90,6 +111,12 @@ async def journeys_ended(journeys: Sequence[LaterJourney]) -> list[int]:
         # The void at an expiry takes the same steps as that on request, after another claim.
         pytest.param("postgresql", Later.EXPIRY, marks=pytest.mark.slow),
         ("sqlite", Later.REFUND),
+        ("postgresql", Later.APPROVAL),
+        ("sqlite", Later.LATE_ANSWER),
+        pytest.param("sqlite", Later.CHALLENGE, marks=pytest.mark.slow),
+        pytest.param("postgresql", Later.PENDING, marks=pytest.mark.slow),
+        pytest.param("sqlite", Later.APPROVAL, marks=pytest.mark.slow),
+        pytest.param("postgresql", Later.LATE_ANSWER, marks=pytest.mark.slow),
         pytest.param("sqlite", Later.CAPTURE, marks=pytest.mark.slow),
         pytest.param("postgresql", Later.VOID, marks=pytest.mark.slow),
         pytest.param("sqlite", Later.EXPIRY, marks=pytest.mark.slow),
@@ -116,7 +143,7 @@ async def test_whatever_boundary_a_process_dies_at_the_operation_happens_once(
         await ask_for(database, operation, victim.work_item)
     status, ledger, types = ENDS[operation]
     async with later(settings) as runtime, working(runtime):
-        await eventually(lambda: all_have(database, status), RECOVERY_S)
+        await eventually(lambda: all_have(database, status, settles=operation is Later.PENDING), RECOVERY_S)
     for one, boundary in zip([first, *victims], ["no boundary", *boundaries], strict=True):
         assert await ledger_entries(database, one.id) == ledger, boundary
         assert await event_types(database, one) == types, boundary
@@ -127,8 +154,15 @@ async def test_whatever_boundary_a_process_dies_at_the_operation_happens_once(
             assert [tuple(row) for row in count] == [("COMPLETED", len(victims) + 1)]
 
 
-async def all_have(database: Database, status: PaymentStatus) -> bool:
-    return all(payment.status is status for payment in await read_all(database))
+async def all_have(database: Database, status: PaymentStatus, *, settles: bool) -> bool:
+    """Return whether all payments have this status; if not, the gateway `settles` what is pending there."""
+    found = await read_all(database)
+    if settles:
+        waiting = [payment for payment in found if payment.due_reason == HistoryReason.GATEWAY_SETTLED]
+        await settle_now(database, *waiting)
+        for payment in waiting:
+            await ask_for(database, Later.LATE_ANSWER, payment.work_item)
+    return all(payment.status is status for payment in found)
 
 
 async def event_types(database: Database, payment: Payment) -> list[Any]:

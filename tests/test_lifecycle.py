@@ -12,9 +12,28 @@ from shared import lifecycle, refund_lifecycle
 from shared.database.schema import metadata
 from shared.database.tables import LIVE as LIVE_ORDERS
 from shared.database.tables import deliveries, payment_history, payments
-from shared.event_types import CALLBACK_EVENTS, DEFAULT_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, EventType
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
-from shared.lifecycle import (CANCELLED_AT_ONCE, ENDED, IN_PROGRESS, LIVE, MAY_BE_SETTLED, NOT_LIVE, PAID, REFUNDABLE, TRANSITIONS, WAITING, CaptureFailureCode, CaptureMethod, FailureCode, HistoryReason, MethodType, PaymentStatus)
+from shared.event_types import CALLBACK_EVENTS, DEFAULT_EVENTS, EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, EventType
+from shared.lifecycle import (
+    CANCELLED_AT_ONCE,
+    ENDED,
+    IN_PROGRESS,
+    LIVE,
+    MAY_BE_SETTLED,
+    NOT_LIVE,
+    PAID,
+    REFUNDABLE,
+    TRANSITIONS,
+    WAITING,
+    ActionResult,
+    CaptureFailureCode,
+    CaptureMethod,
+    FailureCode,
+    HistoryReason,
+    MethodType,
+    OutcomeRule,
+    PaymentStatus,
+)
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, claimed, order, paid, settled
 
@@ -22,20 +41,23 @@ pytest_plugins = ["tests.support.api_fixtures"]
 
 PENDING, PROCESSING = PaymentStatus.PENDING, PaymentStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = PaymentStatus.COMPLETED, PaymentStatus.FAILED, PaymentStatus.CANCELLED
-AUTHORIZED = PaymentStatus.AUTHORIZED
+REQUIRES_ACTION, AUTHORIZED = PaymentStatus.REQUIRES_ACTION, PaymentStatus.AUTHORIZED
 PARTIALLY_REFUNDED, REFUNDED = PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED
 
 
 def test_the_words_that_clients_see_are_these_and_no_others() -> None:
     assert set(PaymentStatus) == {
-        "PENDING", "PROCESSING", "AUTHORIZED", "COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED", "FAILED", "CANCELLED",
+        "PENDING", "PROCESSING", "REQUIRES_ACTION", "AUTHORIZED", "COMPLETED",
+        "PARTIALLY_REFUNDED", "REFUNDED", "FAILED", "CANCELLED",
     }  # fmt: skip
     assert set(EventType) == {
-        "payment.initiated", "payment.authorized", "payment.capture_failed", "payment.completed", "payment.failed",
+        "payment.initiated", "payment.requires_action", "payment.authorized",
+        "payment.capture_failed", "payment.completed", "payment.failed",
         "payment.cancelled", "payment.partially_refunded", "payment.refunded", "payment.order_conflict",
         "refund.created", "refund.completed", "refund.failed", "refund.cancelled",
     }  # fmt: skip
     assert set(CaptureMethod) == {"automatic", "manual"}
+    assert set(ActionResult) == {"approved", "declined"}
     assert set(CaptureFailureCode) == {"capture_declined", "network_error"}
     assert set(RefundStatus) == {"PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED"}
     assert set(RefundFailureCode) == {"refund_declined", "network_error"}
@@ -47,6 +69,7 @@ def test_the_words_that_clients_see_are_these_and_no_others() -> None:
         "card_declined", "insufficient_funds", "network_error", "invalid_payment_method", "lost_card", "stolen_card",
         "expired_card", "incorrect_cvc", "processing_error", "card_velocity_exceeded", "fraud_suspected",
         "payer_account_restricted", "instrument_declined",
+        "authentication_required", "authentication_failed", "action_expired",
         "order_not_found", "order_not_owned", "order_not_payable", "order_amount_mismatch", "order_service_unavailable",
     }  # fmt: skip
 
@@ -55,7 +78,7 @@ def test_every_status_is_in_exactly_one_class_of_what_happens_next() -> None:
     assert set(TRANSITIONS) == set(PaymentStatus)
     assert sorted((*IN_PROGRESS, *WAITING, *ENDED)) == sorted(PaymentStatus)
     assert set(IN_PROGRESS) == {PENDING, PROCESSING}
-    assert set(WAITING) == {AUTHORIZED}
+    assert set(WAITING) == {REQUIRES_ACTION, AUTHORIZED}
     for status in PaymentStatus:
         assert status.has_ended == (status in ENDED)
         assert status.is_settled == (status not in IN_PROGRESS)
@@ -69,10 +92,12 @@ def test_a_live_payment_blocks_its_order_until_it_is_refunded() -> None:
 
 
 def test_what_a_client_may_ask_for_is_written_out() -> None:
-    assert set(CANCELLED_AT_ONCE) == {PENDING}
+    assert set(CANCELLED_AT_ONCE) == {PENDING, REQUIRES_ACTION}
     assert set(REFUNDABLE) == {COMPLETED, PARTIALLY_REFUNDED}
     assert set(MAY_BE_SETTLED) == {PROCESSING}
-    assert {status for status in PaymentStatus if FAILED in TRANSITIONS[status]} == set(MAY_BE_SETTLED)
+    # A customer ends a payment without a worker.
+    fail = {status for status in PaymentStatus if FAILED in TRANSITIONS[status]}
+    assert fail == {*MAY_BE_SETTLED, REQUIRES_ACTION}
 
 
 def test_every_status_is_reached_and_only_refunds_move_what_has_ended() -> None:
@@ -99,6 +124,7 @@ def test_every_end_has_an_event_whatever_its_reason() -> None:
         COMPLETED: {"gateway_approved", "claims_exhausted", "captured"},
         FAILED: {
             "gateway_declined", "gateway_unreachable", "claims_exhausted", "order_refused", "order_check_timed_out",
+            "action_declined", "action_expired",
         },
         CANCELLED: {"cancelled", "voided"},
     }  # fmt: skip
@@ -134,6 +160,8 @@ def test_every_word_fits_into_its_column() -> None:
     for words, column in (
         (PaymentStatus, payments.c.status),
         (PaymentStatus, payment_history.c.new_status),
+        (ActionResult, payments.c.action_result),
+        (OutcomeRule, payments.c.outcome_rule),
         (HistoryReason, payments.c.due_reason),
         (HistoryReason, payment_history.c.reason),
         (FailureCode, payments.c.failure_code),

@@ -19,11 +19,19 @@ from shared.database.engine import Database
 from shared.database.refund_tables import payment_balances
 from shared.database.schema import metadata
 from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
-from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
-from shared.lifecycle import (CaptureMethod, FailureCode, HistoryReason, MethodType, OutcomeRule, PaymentOperation, PaymentStatus)
+from shared.lifecycle import (
+    CaptureMethod,
+    FailureCode,
+    HistoryReason,
+    MethodType,
+    OutcomeRule,
+    PaymentOperation,
+    PaymentStatus,
+)
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER

@@ -21,12 +21,23 @@ from hypothesis.stateful import (
 
 from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.tables import deliveries, payments
-from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
 from shared.delivery_lifecycle import DeliveryStatus
-from shared.lifecycle import (HistoryReason, PaymentStatus)
+from shared.errors import DeliveryInProgress, IdempotencyKeyReused, OrderAlreadyPaid, PaymentInProgress, Refused
+from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.accept import Accepted, accept
 from shared.payments.intent import Intent
-from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Postpone, Release, Retry, Settled
+from shared.payments.outcomes import (
+    ActionNeeded,
+    Approved,
+    Authorized,
+    ClaimOutcome,
+    Declined,
+    Postpone,
+    Release,
+    Retry,
+    Settled,
+    Unsettled,
+)
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
 from shared.payments.requests import cancel
@@ -158,6 +169,7 @@ class Verbs(RuleBasedStateMachine):
         [claimed] = _picked(self.claims, [which])
         gateway = self.harness.gateway
         answer = self.harness.run(gateway.void_or_fetch(claimed) if voids else gateway.charge(claimed))
+        assert isinstance(answer, Approved | Declined)
         payment = self.model.payments[claimed.id]
         if payment.is_charged is None:
             payment.is_charged = not voids and claimed.amount != DECLINED_AMOUNT
@@ -198,8 +210,8 @@ class Verbs(RuleBasedStateMachine):
                     payment.due_at = max(self.model.now, min(self.model.after(wait_s), until))
                 case Release():
                     payment.due_at = self.model.now
-                case Authorized():
-                    raise AssertionError("the model has automatic captures only")
+                case Authorized() | ActionNeeded() | Unsettled():
+                    raise AssertionError("the model has plain charges only")
 
     def _emit(self, emitted: EmittedDeliveries) -> None:
         items = [*emitted.to_publish, *(delivery.work_item for delivery in emitted.leased)]

@@ -20,7 +20,7 @@ from shared.database.leases import take_due
 from shared.database.refund_tables import refunds
 from shared.database.tables import payments
 from shared.ids import new_id
-from shared.payments.outcomes import Approved, Release, Retry
+from shared.payments.outcomes import Approved, Declined, Release, Retry, Unsettled
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
@@ -124,6 +124,7 @@ class MoneyVerbs(PaymentVerbs):
             if closes
             else gateway.refund(work.payment, work.refund)
         )
+        assert isinstance(answer, Approved | Declined)
         is_paid = self.payments[work.payment.id].ask_to_refund(self.refunds[work.refund.id], closes=closes)
         assert isinstance(answer, Approved) == is_paid
         reason = RefundHistoryReason.GATEWAY_APPROVED if is_paid else RefundHistoryReason.GATEWAY_DECLINED
@@ -153,6 +154,8 @@ class MoneyVerbs(PaymentVerbs):
                     is_paid = isinstance(gateway_answer, Approved)
                     row.end(RefundStatus.COMPLETED if is_paid else RefundStatus.FAILED)
                     self.payments[row.payment_id].end_refund(row.amount, is_paid=is_paid)
+                case Unsettled():
+                    raise AssertionError("no test card is slow here")
                 case Retry(wait_s):
                     row.due_at = self.after(wait_s)
                 case Release():

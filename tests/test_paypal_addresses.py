@@ -4,7 +4,7 @@ import pytest
 
 from api.paypal_addresses import ADDRESS_SCENARIOS, mask_address, read_address, scenario_of_address
 from shared.lifecycle import FailureCode
-from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
+from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario, read_scenario, scenario_members
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,17 @@ def test_what_is_no_address_is_refused_with_a_reason(text: str) -> None:
 )
 def test_a_test_address_names_its_failure(address: str, failure: FailureCode) -> None:
     assert scenario_of_address(address) == Scenario(failure)
+
+
+@pytest.mark.parametrize(
+    ("address", "failure"),
+    [("pending@paypal.test", None), ("pending-declined@paypal.test", FailureCode.INSTRUMENT_DECLINED)],
+)
+def test_a_test_address_that_settles_later_names_how(address: str, failure: FailureCode | None) -> None:
+    scenario = scenario_of_address(address)
+    assert scenario == Scenario(failure, is_pending=True)
+    assert not scenario.is_known_to_0_1
+    assert read_scenario(scenario_members(scenario)) == scenario
 
 
 def test_one_test_address_always_succeeds() -> None:

@@ -11,7 +11,7 @@ from shared.database.engine import Database
 from shared.database.refund_tables import payment_balances
 from shared.database.tables import events, payment_history
 from tests.support.planted import Plant, Plants, assert_found_alone
-from tests.support.verified import LONG_AGO, NOW, bind
+from tests.support.verified import LONG_AGO, NOW, bind, record_entry
 from tests.support.verified_money import (
     MoneyWorld,
     build_money,
@@ -46,6 +46,31 @@ async def the_authorization_was_voided(connection: AsyncConnection, world: Money
 @money_plants(BreachKind.AUTHORIZED_NOT_HELD)
 async def the_authorization_was_captured(connection: AsyncConnection, world: MoneyWorld) -> None:
     await of_number(connection, world.authorized, "capture", 4, 1999)
+
+
+@money_plants(BreachKind.ACTION_DECIDED)
+async def a_payment_is_charged_before_its_customer_approves(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await record_entry(connection, world.asking, "sale", 1)
+
+
+@money_plants(BreachKind.ACTION_DECIDED)
+async def a_payment_is_held_before_its_customer_approves(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await record_entry(connection, world.asking, "authorize", 1)
+
+
+@money_plants(BreachKind.ENDED_CHARGED)
+async def a_payment_is_charged_although_its_customer_declined(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await record_entry(connection, world.refused, "sale", 1)
+
+
+@money_plants(BreachKind.FAILED_NOT_VOIDED)
+async def a_payment_fails_although_its_customer_was_not_asked(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await change(connection, world.refused, outcome_rule="rate")
+
+
+@money_plants(BreachKind.PENDING_UNKNOWN)
+async def the_gateway_never_announced_a_late_answer(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await remove_entry(connection, world.late, 0)
 
 
 @money_plants(BreachKind.HOLD_MISMATCH)
@@ -182,6 +207,21 @@ async def an_authorization_is_looked_at_too_late(connection: AsyncConnection, wo
 @money_plants(BreachKind.EXPIRY_MISMATCH)
 async def an_authorization_has_no_end(connection: AsyncConnection, world: MoneyWorld) -> None:
     await change(connection, world.authorized, capture_before=None)
+
+
+@money_plants(BreachKind.EXPIRY_MISMATCH)
+async def a_customer_has_more_time_than_the_payment(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await change(connection, world.asking, action_expires_at=NOW)
+
+
+@money_plants(BreachKind.PAYMENT_UNCLAIMED)
+async def nobody_takes_a_payment_whose_customer_did_not_answer(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await change(connection, world.asking, action_expires_at=LONG_AGO, due_at=NOW)
+
+
+@money_plants(BreachKind.PAYMENT_UNCLAIMED)
+async def nobody_asks_for_a_late_answer(connection: AsyncConnection, world: MoneyWorld) -> None:
+    await change(connection, world.late, updated_at=LONG_AGO)
 
 
 @money_plants(BreachKind.PAYMENT_UNCLAIMED)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared import metrics
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
-from shared.database.leases import Claimed, WorkItem
+from shared.database.leases import Claimed, Ended, WorkItem
 from worker.slots import Slots
 
 log = structlog.get_logger(__name__)
@@ -39,8 +39,12 @@ class Handler[R, O](Protocol):
 
     async def claim(
         self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
-    ) -> Sequence[Claimed[R] | None]:
+    ) -> Sequence[Claimed[R] | Ended[R] | None]:
         """Claim the row of each item, in the order of `items`; None where it cannot be claimed any more."""
+        ...
+
+    def ended(self, ended: Ended[R]) -> None:
+        """Do what follows the commit of a claim that ended its row."""
         ...
 
     def log_context(self, row: R) -> AbstractContextManager[Any]:
@@ -77,7 +81,7 @@ class Lane[R, O]:
         self._claims_failed, self._crashed = f"{handler.name}s.claims_failed", f"{handler.name}.crashed"
         self._slots = slots
         self._lease_s = lease_s
-        self._claims: GroupCommit[WorkItem, Claimed[R] | None] = GroupCommit(
+        self._claims: GroupCommit[WorkItem, Claimed[R] | Ended[R] | None] = GroupCommit(
             database, handler.claim, batch_max=COMMIT_MAX, queue_max=queue_max, linger_factor=LINGER_FACTOR
         )
         self._group: asyncio.TaskGroup | None = None
@@ -106,6 +110,8 @@ class Lane[R, O]:
                 self._group.create_task(self._process(answer.row, claimed_at))
                 continue
             self._slots.drop()
+            if isinstance(answer, Ended):
+                self._handler.ended(answer)
             if isinstance(answer, BaseException):
                 # Safe: the row is due or its lease will end, and the relay publishes it again.
                 failures.append(answer)

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+# Seconds after the moment for which a gateway has announced a late answer: then it is asked, notified or not.
+POLL_AFTER_S = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRules:
     """How often the gateway and the order service are asked, and the backoff (seconds) between two tries.
 
-    A customer has `action_valid_s` seconds to approve a payment. An authorization of a card holds for `card_valid_s` seconds, one of PayPal for `paypal_valid_s`.
+    A customer has `action_valid_s` seconds to approve a payment. An authorization of a card holds for `card_valid_s`
+    seconds, one of PayPal for `paypal_valid_s`.
     """
 
     max_claims: int

@@ -21,9 +21,9 @@ from api.routes.parameters import ApiState, location, parse_path_id
 from api.routes.strict_route import StrictRoute
 from api.schemas import webhooks as schemas
 from api.state import Api
+from shared.delivery_lifecycle import DeliveryStatus
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
-from shared.delivery_lifecycle import DeliveryStatus
 from shared.webhooks.delivery_log import Delivery, deliveries_of_endpoint
 from shared.webhooks.endpoints import (
     Endpoint,

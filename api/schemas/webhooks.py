@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.fields import ChangeModel, Name, RequestModel, Url, change_config
-from shared.event_types import DEFAULT_EVENTS, EventType
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
+from shared.event_types import DEFAULT_EVENTS, EventType
 from shared.webhooks.attempts import RESPONSE_BYTES_MAX
 from shared.webhooks.delivery_log import ATTEMPTS_SHOWN_MAX, BODIES_SHOWN_MAX
 

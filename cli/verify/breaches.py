@@ -25,8 +25,8 @@ PROMISES: dict[Invariant, str] = {
     ),
     Invariant.LEDGER: (
         "A payment is COMPLETED or refunded if and only if it was charged once, as agreed, and never above its "
-        "authorization. An AUTHORIZED payment is held. A FAILED or CANCELLED payment holds no money, and none moves "
-        "after a void."
+        "authorization. An AUTHORIZED payment is held. A FAILED, CANCELLED or REQUIRES_ACTION payment holds no money, "
+        "and none moves after a void. What waits for a late answer is pending at the gateway."
     ),
     Invariant.BALANCE: (
         "A payment that was authorized on its own, or has a refund, has a balance, and no other has. Its amounts agree "
@@ -42,7 +42,8 @@ PROMISES: dict[Invariant, str] = {
     Invariant.DELIVERY: "An event has one delivery to each endpoint that it matched, and one to its callback URL.",
     Invariant.ORDER_UPDATE: "The order update of a completed payment is delivered, pending, or failed with a reason.",
     Invariant.DUE: (
-        "Every open payment, refund and delivery has a due time, an AUTHORIZED payment the end of its authorization. "
+        "Every open payment, refund and delivery has a due time, an AUTHORIZED payment the end of its authorization, a "
+        "REQUIRES_ACTION payment that of its customer's time. "
         "None has been due, or has waited for its first claim, for longer than --due-max, and none that is claimed is "
         "due later than a lease lasts."
     ),
@@ -71,6 +72,8 @@ class BreachKind(StrEnum):
     FAILED_NOT_VOIDED = "failed_not_voided"
     AUTHORIZED_NOT_HELD = "authorized_not_held"
     HOLD_MISMATCH = "hold_mismatch"
+    ACTION_DECIDED = "action_decided"
+    PENDING_UNKNOWN = "pending_unknown"
     ORPHAN_CHARGE = "orphan_charge"
     BALANCE_MISSING = "balance_missing"
     UNEXPECTED_BALANCE = "unexpected_balance"

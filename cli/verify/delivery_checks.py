@@ -13,8 +13,8 @@ from cli.verify.event_checks import certainly_wants
 from cli.verify.statements import IDS, Query, breach, in_range, not_once
 from shared.database.columns import UtcDateTime
 from shared.database.tables import deliveries, events, payments, webhook_endpoints
-from shared.event_types import CALLBACK_EVENTS, EventType
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
+from shared.event_types import CALLBACK_EVENTS, EventType
 
 _UNDELIVERED_ENDS = (DeliveryStatus.EXHAUSTED, DeliveryStatus.CANCELLED)
 _OF_EVENT = and_(

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, literal, or_, select
 
 from cli.verify.breaches import BreachKind
 from cli.verify.statements import IDS, Query, breach, in_range, is_wrong, kind_of, only_breaches
@@ -12,7 +12,7 @@ from shared.database.columns import UtcDateTime
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
-from shared.lifecycle import (HistoryReason, PaymentStatus)
+from shared.lifecycle import WAITING, HistoryReason, PaymentStatus
 from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
 
 OVERDUE = {
@@ -36,12 +36,14 @@ _IS_CLAIMED: dict[Table, ColumnElement[bool]] = {
 
 
 def open_payments() -> Query:
-    """Find open payments without a due time, and AUTHORIZED ones that are not due at the end of their authorization.
+    """Find open payments without a due time, and those that wait and are not due at the end of that.
 
-    The parameter `over` is the latest moment at which a worker may believe that an authorization is over. From then on
-    the relay moves the due time.
+    The parameter `over` is the latest moment at which a worker may believe that an authorization or a customer's time
+    is over. From then on the relay moves the due time.
     """
-    ends_at = payments.c.capture_before
+    ends_at = case(
+        (payments.c.status == PaymentStatus.AUTHORIZED, payments.c.capture_before), else_=payments.c.action_expires_at
+    )
     is_due_at_its_end = or_(
         payments.c.due_at == ends_at,
         and_(payments.c.due_at > ends_at, ends_at <= bindparam("over", type_=UtcDateTime)),
@@ -51,7 +53,7 @@ def open_payments() -> Query:
             kind_of(
                 (payments.c.due_at.is_(None), BreachKind.PAYMENT_NEVER_DUE),
                 (
-                    and_(payments.c.status == PaymentStatus.AUTHORIZED, is_wrong(is_due_at_its_end)),
+                    and_(payments.c.status.in_(WAITING), is_wrong(is_due_at_its_end)),
                     BreachKind.EXPIRY_MISMATCH,
                 ),
             ).label("kind"),

@@ -124,6 +124,16 @@ KINDS: dict[BreachKind, BreachInfo] = {
         "The payment is AUTHORIZED, and the gateway holds another amount or currency.",
         "Cancel the payment with POST /api/v1/payments/{payment_id}/cancel, and authorize a new one.",
     ),
+    BreachKind.ACTION_DECIDED: BreachInfo(
+        Invariant.LEDGER,
+        "The payment waits for its customer, and the gateway has charged or authorized it already.",
+        "Cancel the payment with POST /api/v1/payments/{payment_id}/cancel. Then void or refund it at the gateway.",
+    ),
+    BreachKind.PENDING_UNKNOWN: BreachInfo(
+        Invariant.LEDGER,
+        "The payment waits for a late answer, and the gateway knows nothing of it.",
+        "Set the due_at of the row to now. A worker then asks the gateway.",
+    ),
     BreachKind.ORPHAN_CHARGE: BreachInfo(
         Invariant.LEDGER,
         "The ledger has a charge for a payment that does not exist.",
@@ -236,8 +246,8 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.EXPIRY_MISMATCH: BreachInfo(
         Invariant.DUE,
-        "The payment is AUTHORIZED, and it is not due at the end of its authorization.",
-        "Set the due_at of the row to its capture_before.",
+        "The payment is AUTHORIZED or REQUIRES_ACTION, and it is not due at the end of that.",
+        "Set the due_at of the row to its capture_before, or to its action_expires_at.",
     ),
     BreachKind.PAYMENT_OVERDUE: BreachInfo(Invariant.DUE, "The payment has been due for too long.", _CHECK_WORKERS),
     BreachKind.REFUND_OVERDUE: BreachInfo(Invariant.DUE, "The refund has been due for too long.", _CHECK_WORKERS),
@@ -253,8 +263,8 @@ KINDS: dict[BreachKind, BreachInfo] = {
     ),
     BreachKind.PAYMENT_UNCLAIMED: BreachInfo(
         Invariant.DUE,
-        "No worker has claimed the payment since it was accepted, since its capture or void was requested, or since "
-        "its authorization was over.",
+        "No worker has claimed the payment since it was accepted, since something was requested of it, since its "
+        "authorization or its customer's time was over, or since the gateway's late answer was to come.",
         _CHECK_QUEUES,
     ),
     BreachKind.REFUND_UNCLAIMED: BreachInfo(

@@ -9,9 +9,9 @@ from cli.verify.breaches import BreachKind
 from cli.verify.statements import IDS, Query, in_range, is_wrong, kind_of, only_breaches
 from shared.database.refund_tables import payment_balances, refunds
 from shared.database.tables import gateway_ledger, payments
-from shared.lifecycle import PaymentStatus
+from shared.lifecycle import HistoryReason, OutcomeRule, PaymentStatus
 from shared.refund_lifecycle import RefundStatus
-from worker.gateway.ledger import CAPTURE_OR_VOID, MOVES_MONEY, EntryKind
+from worker.gateway.ledger import CAPTURE_OR_VOID, MOVES_MONEY, PENDING_STEP, EntryKind
 
 # Money was taken for these, whatever was paid back afterwards.
 CHARGED = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED)
@@ -22,6 +22,9 @@ UNCHARGED = (PaymentStatus.FAILED, PaymentStatus.CANCELLED)
 def charges() -> Query:
     """Find payments that disagree with the gateway's ledger. A payment that is PROCESSING may be charged already."""
     ledger = _ledger_by_payment()
+    is_waiting_for_answer = and_(
+        payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.GATEWAY_SETTLED
+    )
     is_authorized = payments.c.status == PaymentStatus.AUTHORIZED
     is_uncharged = payments.c.status.in_(UNCHARGED)
     counts_as_charged = payments.c.status.in_(CHARGED)
@@ -47,8 +50,24 @@ def charges() -> Query:
                 (and_(is_uncharged, is_charged), BreachKind.ENDED_CHARGED),
                 (and_(is_uncharged, ledger.c.holds > ledger.c.ends), BreachKind.ENDED_HELD),
                 (
-                    and_(payments.c.status == PaymentStatus.FAILED, ledger.c.payment_id.is_(None)),
+                    and_(
+                        payments.c.status == PaymentStatus.FAILED,
+                        # The gateway charges nothing that a customer has not approved.
+                        payments.c.outcome_rule.is_distinct_from(OutcomeRule.CUSTOMER),
+                        func.coalesce(ledger.c.decided, 0) == 0,
+                    ),
                     BreachKind.FAILED_NOT_VOIDED,
+                ),
+                (
+                    and_(
+                        payments.c.status == PaymentStatus.REQUIRES_ACTION,
+                        or_(ledger.c.charges > 0, ledger.c.holds > 0),
+                    ),
+                    BreachKind.ACTION_DECIDED,
+                ),
+                (
+                    and_(is_waiting_for_answer, func.coalesce(ledger.c.pending, 0) == 0),
+                    BreachKind.PENDING_UNKNOWN,
                 ),
                 (
                     and_(is_authorized, is_wrong(and_(ledger.c.holds == 1, ledger.c.ends == 0))),
@@ -82,6 +101,8 @@ def _ledger_by_payment() -> Subquery:
             entry.payment_id,
             count(moves_money, "charges"),
             count(is_hold, "holds"),
+            count(entry.step == PENDING_STEP, "pending"),
+            count(entry.kind != EntryKind.PENDING, "decided"),
             count(entry.kind.in_(CAPTURE_OR_VOID), "ends"),
             count(entry.kind == EntryKind.VOID, "voids"),
             count(entry.kind == EntryKind.REFUND, "refunds"),

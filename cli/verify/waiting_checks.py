@@ -4,10 +4,10 @@ The relay moves the due time of what it publishes. So a row whose jobs nobody ta
 time since it began to wait shows it.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, literal, or_, select
 
 from cli.verify.breaches import BreachKind
 from cli.verify.statements import IDS, Query, breach
@@ -15,47 +15,62 @@ from shared.database.columns import UtcDateTime
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.delivery_lifecycle import DeliveryStatus
-from shared.lifecycle import (HistoryReason, PaymentStatus)
-from shared.refund_lifecycle import RefundStatus
+from shared.lifecycle import WAITING, HistoryReason, PaymentStatus
+from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
 
 UNCLAIMED = {
     payments: BreachKind.PAYMENT_UNCLAIMED,
     refunds: BreachKind.REFUND_UNCLAIMED,
     deliveries: BreachKind.DELIVERY_UNCLAIMED,
 }
-# Since when such a row has waited: since its acceptance, the request to capture or to void it, or the end of its
-# authorization.
+# Seconds after which a late answer is asked for, at most: rows that wait for one are not late before.
+LATE_ANSWER_S = 120
+# Since when such a row has waited: since its acceptance, a request, the end of its authorization or of its customer's
+# time, or the announcement of a late answer.
 _SINCE: dict[Table, ColumnElement[datetime]] = {
     payments: case(
         (payments.c.status == PaymentStatus.PENDING, payments.c.created_at),
         (payments.c.status == PaymentStatus.AUTHORIZED, payments.c.capture_before),
+        (payments.c.status == PaymentStatus.REQUIRES_ACTION, payments.c.action_expires_at),
         else_=payments.c.updated_at,
     ),
-    refunds: refunds.c.created_at,
+    refunds: case(
+        (refunds.c.status == RefundStatus.PENDING, refunds.c.created_at),
+        else_=refunds.c.updated_at,
+    ),
     deliveries: deliveries.c.created_at,
 }
 _IS_UNCLAIMED: dict[Table, ColumnElement[bool]] = {
     payments: or_(
         and_(payments.c.status == PaymentStatus.PENDING, payments.c.lease_version == 0),
         and_(payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.CLAIMED),
-        payments.c.status == PaymentStatus.AUTHORIZED,
+        payments.c.status.in_(WAITING),
     ),
     refunds: and_(refunds.c.status == RefundStatus.PENDING, refunds.c.lease_version == 0),
     deliveries: and_(deliveries.c.status == DeliveryStatus.PENDING, deliveries.c.lease_version == 0),
+}
+# The gateway has announced an answer. When it is to come is in no column.
+_WAITS_FOR_ANSWER: dict[Table, ColumnElement[bool]] = {
+    payments: and_(
+        payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.GATEWAY_SETTLED
+    ),
+    refunds: and_(
+        refunds.c.status == RefundStatus.PROCESSING, refunds.c.due_reason == RefundHistoryReason.GATEWAY_SETTLED
+    ),
 }
 
 
 def oldest_unclaimed(table: Table) -> Select[Any]:
     """Select the time since which the oldest row has waited that no worker has claimed.
 
-    That of an AUTHORIZED payment is yet to come, until its authorization is over.
+    That of a payment that waits for a capture or for its customer is yet to come, until the end of that.
     """
     return select(func.min(_SINCE[table], type_=UtcDateTime)).where(_is_unclaimed(table))
 
 
 def unclaimed_count(table: Table, *, before: datetime) -> Select[int]:
     """Select the number of rows that have waited since before `before` and that no worker has claimed."""
-    return select(func.count()).where(_is_unclaimed(table), _SINCE[table] < literal(before, UtcDateTime))
+    return select(func.count()).where(_has_waited(table, before))
 
 
 def unclaimed(table: Table, *, before: datetime, limit: int) -> Query:
@@ -63,10 +78,18 @@ def unclaimed(table: Table, *, before: datetime, limit: int) -> Query:
     since = _SINCE[table]
     return (
         select(breach(UNCLAIMED[table]), *IDS[table], table.c.status, since.label("since"))
-        .where(_is_unclaimed(table), since < literal(before, UtcDateTime))
+        .where(_has_waited(table, before))
         .order_by(since)
         .limit(limit)
     )
+
+
+def _has_waited(table: Table, before: datetime) -> ColumnElement[bool]:
+    is_late: ColumnElement[bool] = false()
+    if table in _WAITS_FOR_ANSWER:
+        announced = literal(before - timedelta(seconds=LATE_ANSWER_S), UtcDateTime)
+        is_late = and_(table.c.due_at.is_not(None), _WAITS_FOR_ANSWER[table], table.c.updated_at < announced)
+    return or_(and_(_is_unclaimed(table), _SINCE[table] < literal(before, UtcDateTime)), is_late)
 
 
 def _is_unclaimed(table: Table) -> ColumnElement[bool]:

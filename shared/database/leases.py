@@ -40,6 +40,14 @@ class Claimed[R]:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ended[R]:
+    """A row that ended instead of being claimed. Publish `deliveries` after the commit."""
+
+    row: R
+    deliveries: tuple[WorkItem, ...]
+
+
 async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> dict[WorkItem, datetime]:
     """Take at most `limit` rows that are due, the longest due first; each is due again 30 s after `now`.
 

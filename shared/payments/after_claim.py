@@ -41,6 +41,14 @@ def after_claim(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payme
                 due_at=now + timedelta(seconds=ask_after_s),
                 due_reason=HistoryReason.GATEWAY_SETTLED,
             )
+        case Retry() | Postpone() | Release():
+            return _due_again(payment, outcome, now)
+        case _:
+            assert_never(outcome)
+
+
+def _due_again(payment: Payment, outcome: Retry | Postpone | Release, now: datetime) -> Payment:
+    match outcome:
         case Retry(wait_s):
             return replace(
                 payment,

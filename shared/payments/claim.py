@@ -6,22 +6,25 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import Claimed, WorkItem, claim_locked, lock
+from shared.database.leases import Claimed, Ended, WorkItem, claim_locked, lock
 from shared.database.tables import payments
 from shared.lifecycle import IN_PROGRESS, HistoryReason, PaymentStatus
 from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
+from shared.payments.requests import expire_actions
 
 
 async def claim(
     connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
-) -> list[Claimed[Payment] | None]:
+) -> list[Claimed[Payment] | Ended[Payment] | None]:
     """Claim the payment of each item for `lease_s` seconds, in the order of `items`.
 
-    The list has None where another worker was first or the payment has ended. A later claim says in the history how the
-    one before it ended.
+    A payment whose customer did not answer in time ends here. The list has None where another worker was first or the
+    payment has ended before. A later claim says in the history how the one before it ended.
     """
     held = await lock(connection, payments, items, payments.c.status, payments.c.due_reason)
+    waiting = [item.id for item, row in held.items() if row["status"] == PaymentStatus.REQUIRES_ACTION]
+    expired = await expire_actions(connection, waiting, now=now) if waiting else {}
     claimed = await claim_locked(
         connection,
         payments,
@@ -58,7 +61,8 @@ async def claim(
         ],
         now=now,
     )
-    return [by_item.pop(item, None) for item in items]
+    ended = {payment_id: Ended(one.payment, one.deliveries) for payment_id, one in expired.items()}
+    return [by_item.pop(item, None) or ended.pop(item.id, None) for item in items]
 
 
 def _may_be_claimed(now: datetime) -> ColumnElement[bool]:

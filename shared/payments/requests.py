@@ -3,12 +3,13 @@
 Each locks the payment's row. What needs the gateway makes the payment due for an operation, which a worker claims.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
@@ -23,7 +24,7 @@ from shared.lifecycle import (
     PaymentStatus,
 )
 from shared.payments.events import emit
-from shared.payments.find import lock_whole
+from shared.payments.find import lock_whole, lock_whole_many
 from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
 from shared.webhooks.fan_out import NO_DELIVERIES
@@ -53,10 +54,10 @@ async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now:
         return None
     if payment.status in CANCELLED_AT_ONCE:
         cancelled = _moved(payment, PaymentStatus.CANCELLED, now)
-        return await _write(connection, payment, cancelled, HistoryReason.CANCELLED, by, now)
+        return await _move(connection, payment, cancelled, HistoryReason.CANCELLED, by, now)
     if payment.status is PaymentStatus.AUTHORIZED:
         due = _due_for(payment, PaymentOperation.VOID, now)
-        return await _write(connection, payment, due, HistoryReason.VOID_REQUESTED, by, now)
+        return await _move(connection, payment, due, HistoryReason.VOID_REQUESTED, by, now)
     return Requested(payment, is_moved=False)
 
 
@@ -78,7 +79,7 @@ async def capture(
         _due_for(payment, PaymentOperation.CAPTURE, now),
         operation_amount=payment.amount if amount is None else amount,
     )
-    return await _write(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
+    return await _move(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
 
 
 async def answer_action(
@@ -96,23 +97,27 @@ async def answer_action(
         return Requested(payment, is_moved=False)
     if result is ActionResult.DECLINED:
         declined = _failed(payment, FailureCode.AUTHENTICATION_FAILED, now)
-        return await _write(connection, payment, declined, HistoryReason.ACTION_DECLINED, by, now)
+        return await _move(connection, payment, declined, HistoryReason.ACTION_DECLINED, by, now)
     approved = replace(
         _due_for(payment, payment.due_for, now), action_result=result, operation_number=payment.operation_number
     )
-    return await _write(connection, payment, approved, HistoryReason.ACTION_APPROVED, by, now)
+    return await _move(connection, payment, approved, HistoryReason.ACTION_APPROVED, by, now)
 
 
-async def expire_action(connection: AsyncConnection, payment_id: UUID, *, now: datetime) -> Requested | None:
-    """Fail the payment if its customer did not answer in time. Return None if there is no such payment."""
-    payment = await lock_whole(connection, payment_id)
-    if payment is None:
-        return None
-    is_waiting = payment.status is PaymentStatus.REQUIRES_ACTION
-    if not is_waiting or requires_action(payment, now):
-        return Requested(payment, is_moved=False)
-    expired = _failed(payment, FailureCode.ACTION_EXPIRED, now)
-    return await _write(connection, payment, expired, HistoryReason.ACTION_EXPIRED, WORKER, now)
+async def expire_actions(
+    connection: AsyncConnection, payment_ids: Collection[UUID], *, now: datetime
+) -> dict[UUID, Requested]:
+    """Fail those of the payments whose customers did not answer in time, and return them by id."""
+    found = await lock_whole_many(connection, payment_ids)
+    expired = [
+        (payment, _failed(payment, FailureCode.ACTION_EXPIRED, now))
+        for payment in found.values()
+        if payment.status is PaymentStatus.REQUIRES_ACTION and not requires_action(payment, now)
+    ]
+    moves = [
+        Move(after, before.status, HistoryReason.ACTION_EXPIRED, WORKER, _told(after)) for before, after in expired
+    ]
+    return await _write(connection, moves, now)
 
 
 def requires_action(payment: Payment, now: datetime) -> bool:
@@ -174,20 +179,46 @@ _WRITTEN_COLUMNS = (
 )
 
 
-async def _write(
+_WRITE = (
+    update(payments)
+    .where(payments.c.id == bindparam("of_id"))
+    .values({column: bindparam(column) for column in _WRITTEN_COLUMNS})
+)
+
+
+async def _move(
     connection: AsyncConnection, before: Payment, after: Payment, reason: HistoryReason, by: str, now: datetime
 ) -> Requested:
-    columns = {column: getattr(after, column) for column in _WRITTEN_COLUMNS}
-    await connection.execute(update(payments).where(payments.c.id == after.id).values(columns))
-    metadata: dict[str, Any] = {} if after.operation_amount is None else {"amount": after.operation_amount}
-    if after.failure_code is not None:
-        metadata["failure_code"] = after.failure_code
-    move = Move(after, before.status, reason, by, metadata)
-    await append(connection, [move], now=now)
-    emitted = await emit(connection, [move], now=now)
-    return Requested(
-        after,
-        is_moved=True,
-        work=() if after.due_at is None else (after.work_item,),
-        deliveries=emitted.get(after.id, NO_DELIVERIES).to_publish,
+    written = await _write(connection, [Move(after, before.status, reason, by, _told(after))], now)
+    return written[after.id]
+
+
+async def _write(connection: AsyncConnection, moves: Sequence[Move], now: datetime) -> dict[UUID, Requested]:
+    """Write moves of payments that are locked, with their history and their events. Return the payments by id."""
+    if not moves:
+        return {}
+    await connection.execute(
+        _WRITE,
+        [
+            {"of_id": move.payment.id, **{column: getattr(move.payment, column) for column in _WRITTEN_COLUMNS}}
+            for move in moves
+        ],
     )
+    await append(connection, moves, now=now)
+    emitted = await emit(connection, moves, now=now)
+    return {
+        move.payment.id: Requested(
+            move.payment,
+            is_moved=True,
+            work=() if move.payment.due_at is None else (move.payment.work_item,),
+            deliveries=emitted.get(move.payment.id, NO_DELIVERIES).to_publish,
+        )
+        for move in moves
+    }
+
+
+def _told(payment: Payment) -> dict[str, Any]:
+    """Return what the history keeps of a request."""
+    if payment.failure_code is not None:
+        return {"failure_code": payment.failure_code}
+    return {} if payment.operation_amount is None else {"amount": payment.operation_amount}

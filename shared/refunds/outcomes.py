@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.payments.outcomes import GatewayAnswer, Release, Retry
+from shared.payments.outcomes import GatewayAnswer, Release, Retry, Unsettled
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundHistoryReason
 from shared.refunds.refund import Refund
@@ -24,4 +24,4 @@ class RefundSettled:
     reason: RefundHistoryReason
 
 
-type RefundOutcome = RefundSettled | Retry | Release
+type RefundOutcome = RefundSettled | Unsettled | Retry | Release

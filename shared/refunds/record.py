@@ -12,8 +12,9 @@ from shared.database.leases import lock
 from shared.database.refund_tables import refunds
 from shared.payments.find import lock_whole_many
 from shared.payments.history import WORKER
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry, Unsettled
 from shared.refund_lifecycle import MAY_BE_SETTLED, RefundHistoryReason, RefundStatus
+from shared.refunds.history import RefundMove, append
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
 from shared.refunds.refund import Refund
 from shared.refunds.steps import Step, with_refund_ended, write_steps
@@ -54,14 +55,37 @@ async def record_refunds(
         record.work.refund.payment_id for record in records if isinstance(record.outcome, RefundSettled)
     }
     payments = await lock_whole_many(connection, settled_payments)
-    held = await lock(connection, refunds, [record.work.refund.work_item for record in records], refunds.c.status)
+    items = [record.work.refund.work_item for record in records]
+    held = await lock(connection, refunds, items, refunds.c.status, refunds.c.sequence)
     after = {
         record.work.refund.id: _after(record.work.refund, record.outcome, now)
         for record in records
-        if (row := held.get(record.work.refund.work_item)) is not None and row["status"] in MAY_BE_SETTLED
+        if (row := held.get(record.work.refund.work_item)) is not None
+        and row["status"] in MAY_BE_SETTLED
+        # A claim that is recorded twice found the gateway's answer pending: the row has the first record.
+        and row["sequence"] == record.work.refund.sequence
     }
     if after:
         await connection.execute(_RECORD, [_parameters(refund) for refund in after.values()])
+    unsettled = [
+        (refund, record.outcome.answer)
+        for record in records
+        if isinstance(record.outcome, Unsettled) and (refund := after.get(record.work.refund.id)) is not None
+    ]
+    await append(
+        connection,
+        [
+            RefundMove(
+                refund,
+                RefundStatus.PROCESSING,
+                RefundHistoryReason.GATEWAY_PENDING,
+                WORKER,
+                {"gateway": answer.gateway},
+            )
+            for refund, answer in unsettled
+        ],
+        now=now,
+    )
     steps: list[Step] = []
     for record in records:
         refund = after.get(record.work.refund.id)
@@ -122,6 +146,17 @@ def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
     match outcome:
         case RefundSettled(answer):
             return _settled(refund, answer, now)
+        case Unsettled(answer, ask_after_s):
+            return replace(
+                refund,
+                gateway=answer.gateway,
+                sequence=refund.sequence + 1,
+                # This claim has got an answer, so it does not count against MAX_CLAIMS.
+                gateway_tries=refund.gateway_tries + 1,
+                due_at=now + timedelta(seconds=ask_after_s),
+                due_reason=RefundHistoryReason.GATEWAY_SETTLED,
+                updated_at=now,
+            )
         case Retry(wait_s):
             return replace(
                 refund,

@@ -9,7 +9,12 @@ from shared.simulation.scenarios import (
     ADDRESS_FAILED,
     ADDRESS_UNKNOWN,
     ALWAYS_APPROVED,
+    CHALLENGED,
+    CHALLENGED_THEN_DECLINED,
+    CHALLENGED_WITHOUT_FUNDS,
     CVC_FAILED,
+    PENDING,
+    PENDING_THEN_DECLINED,
     POSTAL_CODE_FAILED,
     REFUND_DECLINED,
     REFUND_SLOW,
@@ -50,13 +55,14 @@ class ReadyMade:
     def to_json(self) -> dict[str, Any]:
         """Return the method as clients see it."""
         failure = self.scenario.failure if self.scenario else None
+        is_random = self.scenario is None or self.scenario.follows_rate
         decided = "fails" if failure else "succeeds"
         return {
             "id": self.name,
             "type": self.type.value,
             "display_name": self.display_name,
             "masked_details": self.details,
-            "outcome": decided if self.scenario else "random",
+            "outcome": "random" if is_random else decided,
             "failure_code": failure,
         }
 
@@ -107,6 +113,11 @@ _METHODS = (
     _card("processing_error", "Card with a processing error", "visa", "0119", Scenario(FailureCode.PROCESSING_ERROR)),
     _card("velocity_exceeded", "Card used too often", "visa", "6975", Scenario(FailureCode.CARD_VELOCITY_EXCEEDED)),
     _card("fraud_suspected", "Card under suspicion of fraud", "visa", "0019", Scenario(FailureCode.FRAUD_SUSPECTED)),
+    _card("authentication_required", "Card that wants 3-D Secure each time", "visa", "3155", CHALLENGED),
+    _card("3ds_required", "Card that wants 3-D Secure 2", "visa", "3220", CHALLENGED),
+    _card("3ds_declined", "Declined card after 3-D Secure", "visa", "1629", CHALLENGED_THEN_DECLINED),
+    _card("3ds_insufficient_funds", "Card without funds after 3-D Secure", "visa", "3178", CHALLENGED_WITHOUT_FUNDS),
+    _card("3ds_lookup_failed", "Card whose 3-D Secure fails", "visa", "1280", Scenario(FailureCode.CARD_DECLINED)),
     _card("refund_declined", "Card whose refunds are declined", "visa", "5126", REFUND_DECLINED),
     _card("refund_slow", "Card whose refunds take 10 s longer", "visa", "7726", REFUND_SLOW),
     _card("cvc_check_failed", "Approved, but the CVC is wrong", "visa", "0101", CVC_FAILED),
@@ -127,6 +138,8 @@ _METHODS = (
         Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
     ),
     _account("paypal_funds", "PayPal without funds", "f***s@paypal.test", Scenario(FailureCode.INSUFFICIENT_FUNDS)),
+    _account("paypal_pending", "PayPal that settles later", "p***g@paypal.test", PENDING),
+    _account("paypal_pending_declined", "PayPal that declines later", "p***d@paypal.test", PENDING_THEN_DECLINED),
     _card("random_card", "Card that follows the success rate", "visa", "1881", None),
     _card("random_debit", "Debit card that follows the success rate", "visa", "5556", None, _DEBIT),
     _account("random_paypal", "PayPal that follows the success rate", "s***r@example.com", None),

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.clock import rfc3339
 from shared.database.id_list import id_in
 from shared.database.tables import columns_of, deliveries, delivery_attempts, events, payments, webhook_endpoints
-from shared.event_types import EventType
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
+from shared.event_types import EventType
 from shared.webhooks.attempts import cut_text
 from shared.webhooks.deliveries import RECEIVER_URL
 

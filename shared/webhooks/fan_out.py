@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.tables import deliveries, webhook_endpoints
 from shared.database.tables import events as events_table
+from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.event_types import EventType
 from shared.ids import new_id
-from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.webhooks.deliveries import ClaimedDelivery
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import WorkItem
 from shared.database.tables import columns_of, deliveries, webhook_endpoints
-from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.delivery_lifecycle import DeliveryStatus
+from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.wording import refused_in_state
 
 

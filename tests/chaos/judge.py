@@ -19,9 +19,9 @@ from sqlalchemy import func, select
 from shared.database.engine import Database, open_database
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, events, payments
-from shared.event_types import EVENT_OF_MOVE, EventType
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
-from shared.lifecycle import (PaymentStatus)
+from shared.event_types import EVENT_OF_MOVE, EventType
+from shared.lifecycle import PaymentStatus
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import OPEN
 from tests.chaos.clients import HOOK, Clients, Intent, callback_path

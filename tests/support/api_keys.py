@@ -7,8 +7,8 @@ from sqlalchemy import select, update
 from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import Authenticator
 from api.auth.tokens import SharedSecretVerifier
-from shared.database.engine import Database
 from shared.database.api_key_tables import api_keys
+from shared.database.engine import Database
 from tests.conftest import TEST_SECRET
 
 

@@ -1,4 +1,6 @@
-"""One capture, void, expiry or refund in a process of its own, which kills itself between two of its steps.
+"""One later operation of a payment in a process of its own, which kills itself between two of its steps.
+
+It is a capture, a void, an expiry or a refund, or one of the two halves of a payment that is not decided at once.
 
 A boundary is what it is in `tests.support.crashing`, and each pause inside a call of the gateway as well.
 """
@@ -16,8 +18,11 @@ from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.refund_tables import refunds
+from shared.database.tables import payments
 from shared.ids import new_id
-from shared.payments.requests import cancel, capture
+from shared.lifecycle import ActionResult
+from shared.payments.notifications import hasten
+from shared.payments.requests import answer_action, cancel, capture
 from shared.refund_lifecycle import RefundReason
 from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
 from shared.runtime import open_runtime
@@ -28,12 +33,18 @@ BY = "service:shop"
 
 
 class Later(StrEnum):
-    """What happens to a payment after its authorization or its charge."""
+    """What happens to a payment after its authorization or its charge, or before them."""
 
     CAPTURE = "capture"
     VOID = "void"
     EXPIRY = "expiry"
     REFUND = "refund"
+    # The gateway asks the customer, and the customer approves.
+    CHALLENGE = "challenge"
+    APPROVAL = "approval"
+    # The gateway says that it settles later, and notifies that it has.
+    PENDING = "pending"
+    LATE_ANSWER = "late_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +62,16 @@ async def ask_for(database: Database, operation: Later, item: WorkItem) -> WorkI
     async with database.transaction() as connection:
         now = await database.clock.now(connection)
         match operation:
-            case Later.EXPIRY:
+            case Later.EXPIRY | Later.CHALLENGE | Later.PENDING:
                 return item
+            case Later.LATE_ANSWER:
+                found = await connection.execute(select(payments.c.gateway).where(payments.c.id == item.id))
+                hastened = await hasten(connection, [item.id], gateway=found.scalar_one(), now=now)
+                return hastened[0] if hastened else None
+            case Later.APPROVAL:
+                requested = await answer_action(
+                    connection, item.id, result=ActionResult.APPROVED, by="customer", now=now
+                )
             case Later.REFUND:
                 known = await connection.execute(select(refunds.c.id).where(refunds.c.payment_id == item.id))
                 if known.first():

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, REPUBLISHED_AFTER_S, WorkItem
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
-from shared.lifecycle import (PaymentStatus)
+from shared.lifecycle import PaymentStatus
 
 
 class Due(Protocol):

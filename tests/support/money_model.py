@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.database.leases import FIRST_RELAY_AFTER_S
-from shared.lifecycle import PaymentOperation, PaymentStatus
+from shared.lifecycle import ActionResult, PaymentOperation, PaymentStatus
 from shared.refund_lifecycle import RefundStatus
 
 UNSETTLED = {RefundStatus.PENDING, RefundStatus.PROCESSING}
@@ -60,11 +60,29 @@ class Payment:
     # Authorized, captured, refunded and reserved; None = there is no row.
     balance: tuple[int, int, int, int] | None = None
     steps: dict[int, tuple[str, int]] = field(default_factory=dict)
+    # The customer must approve it first, or the gateway settles it late.
+    is_challenged: bool = False
+    is_late: bool = False
+    action_expires_at: datetime | None = None
+    action_result: ActionResult | None = None
+    # When the gateway settles what is pending, and whether the payment waits for that.
+    settles_at: datetime | None = None
+    awaits_answer: bool = False
+    gateway: str | None = None
 
     @property
     def columns(self) -> tuple[object, ...]:
-        operation = None if self.operation is PaymentOperation.CHARGE else self.operation
-        return self.status, self.sequence, self.lease_version, self.due_at, operation, self.capture_before
+        is_plain = self.operation is PaymentOperation.CHARGE and not (self.is_challenged or self.is_late)
+        return (
+            self.status,
+            self.sequence,
+            self.lease_version,
+            self.due_at,
+            None if is_plain else self.operation,
+            self.capture_before,
+            self.action_expires_at,
+            self.action_result,
+        )
 
     @property
     def is_ended_at_the_gateway(self) -> bool:
@@ -75,6 +93,17 @@ class Payment:
         is_over = self.status is PaymentStatus.AUTHORIZED and (self.capture_before or now) <= now
         is_in_progress = self.status in {PaymentStatus.PENDING, PaymentStatus.PROCESSING}
         return lease_version == self.lease_version and (is_in_progress or is_over)
+
+    def expires(self, lease_version: int, now: datetime) -> bool:
+        """A claim finds that the customer did not answer in time."""
+        return lease_version == self.lease_version and self.is_asking and not self.may_be_approved(now)
+
+    @property
+    def is_asking(self) -> bool:
+        return self.status is PaymentStatus.REQUIRES_ACTION
+
+    def may_be_approved(self, now: datetime) -> bool:
+        return self.is_asking and self.action_expires_at is not None and now < self.action_expires_at
 
     def is_held(self, lease_version: int, sequence: int) -> bool:
         """The claim with this lease version, which moved the payment to this sequence, is still valid."""
@@ -88,6 +117,25 @@ class Payment:
     def move(self, status: PaymentStatus, due_at: datetime | None) -> None:
         self.status, self.due_at = status, due_at
         self.sequence += 1
+        self.awaits_answer = False
+
+    def approve(self, now: datetime) -> None:
+        """The customer approved it."""
+        self.move(PaymentStatus.PROCESSING, now + timedelta(seconds=FIRST_RELAY_AFTER_S))
+        self.action_result = ActionResult.APPROVED
+
+    def decline(self) -> None:
+        """The customer declined it."""
+        self.move(PaymentStatus.FAILED, None)
+        self.action_result = ActionResult.DECLINED
+
+    def is_undecided(self, *, is_approved: bool, now: datetime) -> bool:
+        """The gateway, asked for a charge or authorization, waits for the customer or settles later."""
+        if 1 in self.steps:
+            return False
+        if self.is_challenged and not is_approved:
+            return True
+        return self.is_late and (self.settles_at is None or now < self.settles_at)
 
     def request(self, operation: PaymentOperation, amount: int | None, now: datetime) -> None:
         """A client asked for a capture or a void."""

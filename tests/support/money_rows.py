@@ -39,7 +39,8 @@ class MoneyRows:
 
 async def money_rows(database: Database) -> MoneyRows:
     """Read all of them."""
-    moving = ("id", "status", "sequence", "lease_version", "due_at", "operation", "capture_before")
+    moving = ("id", "status", "sequence", "lease_version", "due_at", "operation", "capture_before", "action_expires_at",
+              "action_result")  # fmt: skip
     async with database.read() as connection:
         of_payments = await connection.execute(select(*columns_of(payments, *moving)))
         of_balances = await connection.execute(select(*columns_of(payment_balances, "payment_id", *COLUMNS)))

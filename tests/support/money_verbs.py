@@ -1,6 +1,7 @@
 """The verbs of payments that are authorized, captured, voided or charged, as rules of a state machine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,12 +15,32 @@ from hypothesis.stateful import (
 )
 
 from shared.broker.client import Queue
-from shared.database.leases import WorkItem
-from shared.lifecycle import FailureCode, HistoryReason, PaymentOperation, PaymentStatus
-from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, Release, Retry, Settled, Voided
+from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.lifecycle import (
+    CANCELLED_AT_ONCE,
+    ActionResult,
+    FailureCode,
+    HistoryReason,
+    PaymentOperation,
+    PaymentStatus,
+)
+from shared.payments.notifications import hasten
+from shared.payments.outcomes import (
+    ActionNeeded,
+    Approved,
+    Authorized,
+    ClaimOutcome,
+    Declined,
+    Release,
+    Retry,
+    Settled,
+    Unsettled,
+    Voided,
+)
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
-from shared.payments.requests import cancel, capture
+from shared.payments.requests import answer_action, cancel, capture
+from shared.simulation.scenarios import CHALLENGED, PENDING, Scenario, scenario_members
 from tests.support import money_model as model
 from tests.support.harness import APPROVED_AMOUNT, DECLINED_AMOUNT, NOW, Harness
 from tests.support.rows import accepted, claim, write
@@ -29,7 +50,9 @@ from worker.rules import ChargeRules
 LEASE_S = 30.0
 VALID_S = 60.0
 REPUBLISHED_AFTER_S = 30
-RULES = ChargeRules(max_claims=10**6, gateway_tries_max=3, gateway_backoff_s=1, card_valid_s=VALID_S)
+RULES = ChargeRules(
+    max_claims=10**6, gateway_tries_max=3, gateway_backoff_s=1, card_valid_s=VALID_S, action_valid_s=VALID_S
+)
 REFUSAL = Refusal(FailureCode.ORDER_NOT_PAYABLE, HistoryReason.ORDER_REFUSED)
 BY = "service:shop"
 
@@ -65,19 +88,73 @@ class PaymentVerbs(RuleBasedStateMachine):
     def begin_with_an_authorization_and_a_charge(self) -> None:
         """Else most runs end before there is one."""
         for is_manual in (True, False):
-            self.accept(is_manual, APPROVED_AMOUNT)
+            self.accept(is_manual, APPROVED_AMOUNT, None)
             self.claim([0])
             self.ask(0, closes=False)
             self.settle([0])
 
     # -- clients
 
-    @rule(is_manual=st.booleans(), amount=st.sampled_from([APPROVED_AMOUNT, APPROVED_AMOUNT, DECLINED_AMOUNT]))
-    def accept(self, is_manual: bool, amount: int) -> None:
-        operation = PaymentOperation.AUTHORIZE if is_manual else None
+    @rule(
+        is_manual=st.booleans(),
+        amount=st.sampled_from([APPROVED_AMOUNT, APPROVED_AMOUNT, DECLINED_AMOUNT]),
+        scenario=st.sampled_from([None, CHALLENGED, PENDING]),
+    )
+    def accept(self, is_manual: bool, amount: int, scenario: Scenario | None) -> None:
+        """Of late ones every amount is approved."""
+        operation = PaymentOperation.AUTHORIZE if is_manual else PaymentOperation.CHARGE if scenario else None
         payment = accepted(self.now, amount=amount, operation=operation)
+        payment = replace(
+            payment,
+            method={**payment.method, **scenario_members(scenario)},
+            return_url="https://shop.example/paid" if scenario is CHALLENGED else None,
+        )
         self.items[Queue.PROCESS] += self.harness.run(write(self.harness.database, payment))
-        self.payments[payment.id] = model.Payment(amount, payment.due_at, payment.due_for)
+        self.payments[payment.id] = model.Payment(
+            amount,
+            payment.due_at,
+            payment.due_for,
+            is_challenged=scenario is CHALLENGED,
+            is_late=scenario is PENDING,
+        )
+
+    @precondition(lambda self: any(payment.is_asking for payment in self.payments.values()))
+    @rule(which=pick, result=st.sampled_from([ActionResult.APPROVED, ActionResult.APPROVED, ActionResult.DECLINED]))
+    def answer_action(self, which: int, result: ActionResult) -> None:
+        """Mostly of one that asks; sometimes of another one."""
+        asking = [payment_id for payment_id, payment in self.payments.items() if payment.is_asking]
+        [payment_id] = picked(asking if which % 5 else list(self.payments), [which])
+        payment = self.payments[payment_id]
+        answer = self.harness.write(
+            lambda connection: answer_action(connection, payment_id, result=result, by="customer", now=self.now)
+        )
+        assert answer is not None
+        assert answer.is_moved == payment.may_be_approved(self.now)
+        if answer.is_moved and result is ActionResult.APPROVED:
+            payment.approve(self.now)
+            self.items[Queue.PROCESS] += answer.work
+        elif answer.is_moved:
+            payment.decline()
+
+    @precondition(lambda self: self.payments)
+    @rule(which=picks, gateway=st.sampled_from(["stripe_mock", "square_mock"]))
+    def notify(self, which: list[int], gateway: str) -> None:
+        """A gateway says that it has settled something: it may be wrong, late, or another gateway."""
+        ids = set(picked(list(self.payments), which))
+        soon = self.after(FIRST_RELAY_AFTER_S)
+        hastened = self.harness.write(lambda connection: hasten(connection, ids, gateway=gateway, now=self.now))
+        waiting = {
+            payment_id
+            for payment_id in ids
+            if (payment := self.payments[payment_id]).awaits_answer
+            and payment.gateway == gateway
+            and payment.due_at
+            and payment.due_at > soon
+        }
+        assert {item.id for item in hastened} == waiting
+        for item in hastened:
+            self.payments[item.id].due_at = soon
+        self.items[Queue.PROCESS] += hastened
 
     @precondition(lambda self: self.payments)
     @rule(which=pick, amount=parts)
@@ -102,7 +179,7 @@ class PaymentVerbs(RuleBasedStateMachine):
         payment = self.payments[payment_id]
         answer = self.harness.write(lambda connection: cancel(connection, payment_id, by=BY, now=self.now))
         assert answer is not None
-        assert answer.is_moved == (payment.status in {PaymentStatus.PENDING, PaymentStatus.AUTHORIZED})
+        assert answer.is_moved == (payment.status in {*CANCELLED_AT_ONCE, PaymentStatus.AUTHORIZED})
         if payment.status is PaymentStatus.AUTHORIZED:
             payment.request(PaymentOperation.VOID, None, self.now)
             self.items[Queue.PROCESS] += answer.work
@@ -118,6 +195,9 @@ class PaymentVerbs(RuleBasedStateMachine):
         answers = self.harness.write(lambda connection: claim(connection, self.now, items, lease_s=LEASE_S))
         for item, answer in zip(items, answers, strict=True):
             payment = self.payments[item.id]
+            if payment.expires(item.lease_version, self.now):
+                assert answer is None
+                payment.move(PaymentStatus.FAILED, None)
             assert (answer is not None) == payment.may_be_claimed(item.lease_version, self.now)
             if answer is not None:
                 payment.claim(self.after(LEASE_S))
@@ -132,11 +212,17 @@ class PaymentVerbs(RuleBasedStateMachine):
         [claimed] = picked(self.claims, [which])
         outcome = self.harness.run(self.operations.ask(claimed, REFUSAL if closes else None))
         payment = self.payments[claimed.id]
+        begins = claimed.due_for in {PaymentOperation.CHARGE, PaymentOperation.AUTHORIZE}
+        is_approved_by_customer = claimed.action_result == ActionResult.APPROVED
+        if begins and not closes and payment.is_undecided(is_approved=is_approved_by_customer, now=self.now):
+            self._undecided(payment, outcome)
+            self.answers.append(Record(claimed, outcome))
+            return
         is_approved = payment.ask(
             claimed.due_for,
             claimed.operation_number,
             claimed.operation_amount,
-            approves=claimed.amount != DECLINED_AMOUNT,
+            approves=payment.is_late or claimed.amount != DECLINED_AMOUNT,
             closes=closes,
         )
         assert isinstance(outcome, Settled | Authorized)
@@ -145,6 +231,16 @@ class PaymentVerbs(RuleBasedStateMachine):
             assert isinstance(outcome.answer, Approved) == is_approved
             assert isinstance(outcome.answer, Voided) == (claimed.due_for is PaymentOperation.VOID)
         self.answers.append(Record(claimed, outcome))
+
+    def _undecided(self, payment: model.Payment, outcome: ClaimOutcome | None) -> None:
+        if payment.is_challenged:
+            assert isinstance(outcome, ActionNeeded)
+            return
+        assert isinstance(outcome, Unsettled)
+        if payment.settles_at is None:
+            payment.steps[0] = "pending", payment.amount
+            payment.settles_at = self.after(outcome.answer.settles_in_s)
+        assert outcome.answer.settles_in_s == (payment.settles_at - self.now).total_seconds()
 
     @precondition(lambda self: self.answers)
     @rule(which=picks)
@@ -168,6 +264,13 @@ class PaymentVerbs(RuleBasedStateMachine):
 
     def _recorded(self, payment: model.Payment, outcome: ClaimOutcome) -> None:
         match outcome:
+            case ActionNeeded(_, valid_s):
+                payment.move(PaymentStatus.REQUIRES_ACTION, self.after(valid_s))
+                payment.action_expires_at = self.after(valid_s)
+            case Unsettled(pending, ask_after_s):
+                payment.gateway = pending.gateway
+                payment.move(PaymentStatus.PROCESSING, self.after(ask_after_s))
+                payment.awaits_answer = True
             case Authorized():
                 payment.hold(self.after(VALID_S))
             case Settled(Voided()):

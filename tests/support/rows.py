@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cli.verify.scan import DELIVERIES, LEDGER, RECORDS, Found, Scan
 from shared.database.engine import Database
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.leases import FIRST_RELAY_AFTER_S, Claimed, WorkItem
 from shared.database.tables import columns_of, gateway_ledger, payment_history, payments
 from shared.event_types import EventType
 from shared.lifecycle import HistoryReason, PaymentStatus
@@ -85,9 +85,9 @@ def _moves(payment: Payment) -> list[dict[str, Any]]:
 async def claim(
     connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
 ) -> list[Payment | None]:
-    """Claim payments as a worker does; without the reasons of the claims."""
+    """Claim payments as a worker does; without the reasons of the claims, and those that end."""
     found = await claims.claim(connection, now, items, lease_s=lease_s)
-    return [claimed.row if claimed else None for claimed in found]
+    return [one.row if isinstance(one, Claimed) else None for one in found]
 
 
 async def read(database: Database, payment_id: UUID) -> Payment:

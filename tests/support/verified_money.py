@@ -13,11 +13,22 @@ from shared.database.leases import WorkItem
 from shared.database.refund_tables import payment_balances, refund_history, refunds
 from shared.database.tables import gateway_ledger, payments
 from shared.ids import new_id
-from shared.lifecycle import CaptureMethod, HistoryReason, PaymentOperation
-from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, Settled, Voided
+from shared.lifecycle import ActionResult, CaptureMethod, HistoryReason, PaymentOperation
+from shared.payments.outcomes import (
+    ActionNeeded,
+    ActionRequired,
+    Approved,
+    Authorized,
+    ClaimOutcome,
+    Declined,
+    Pending,
+    Settled,
+    Unsettled,
+    Voided,
+)
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
-from shared.payments.requests import Requested, cancel, capture
+from shared.payments.requests import Requested, answer_action, cancel, capture
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason, RefundReason
 from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundSettled
@@ -52,6 +63,12 @@ class MoneyWorld:
     cancelled: Refund
     processing: Refund
     pending: Refund
+    # Waits for its customer.
+    asking: UUID
+    # Its customer declined it.
+    refused: UUID
+    # The gateway settles it later.
+    late: UUID
 
 
 async def build_money(database: Database) -> MoneyWorld:
@@ -72,9 +89,34 @@ async def build_money(database: Database) -> MoneyWorld:
         cancelled, processing, pending = [await asked(connection, partly.id, amount) for amount in (100, 50, 25)]
         assert await cancel_refund(connection, cancelled, by="service:shop", now=NOW)
         assert await claim_refunds(connection, datetime.now(UTC), [processing.work_item], lease_s=30) != [None]
+    asking, refused, late = [await undecided(database) for _ in range(3)]
+    async with database.transaction() as connection:
+        for payment in (asking, refused):
+            await worked(connection, payment.id, 0, ActionNeeded(ActionRequired("stripe_mock"), VALID_S))
+        declined = ActionResult.DECLINED
+        assert await answer_action(connection, refused.id, result=declined, by="customer", now=NOW)
+        await worked(connection, late.id, 0, Unsettled(Pending("stripe_mock", 10.0), 40.0))
+        await record_entry(connection, late.id, "pending", 0)
     return MoneyWorld(
-        held.id, capturing.id, voided.id, partly.id, refunded.id, completed, failed, cancelled, processing, pending
+        held.id,
+        capturing.id,
+        voided.id,
+        partly.id,
+        refunded.id,
+        completed,
+        failed,
+        cancelled,
+        processing,
+        pending,
+        asking.id,
+        refused.id,
+        late.id,
     )
+
+
+async def undecided(database: Database) -> Payment:
+    """Accept a payment that its customer may have to approve."""
+    return await accept(database, return_url="https://shop.example/paid", operation=PaymentOperation.CHARGE)
 
 
 async def authorized(database: Database, callback_url: str | None = None) -> Payment:

@@ -12,9 +12,9 @@ from time import monotonic
 from aiohttp import ClientSession
 from cryptography.fernet import InvalidToken
 
+from shared.delivery_lifecycle import DeliveryKind
 from shared.event_types import EventType
 from shared.keyring import Keyring
-from shared.delivery_lifecycle import DeliveryKind
 from shared.webhooks.attempts import AttemptOutcome, Conflict, Delivered, DeliveryAttempt, Exhausted
 from shared.webhooks.deliveries import ClaimedDelivery
 from shared.webhooks.endpoints import SECRET_UNREADABLE

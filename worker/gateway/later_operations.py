@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from shared.lifecycle import CaptureFailureCode, FailureCode, OutcomeRule
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Voided
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Pending, Voided
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
 from shared.simulation.scenarios import RefundScenario, read_scenario
 from worker.gateway.answers import refund_id
 from worker.gateway.delays import Delays
+from worker.gateway.late_answers import LateAnswers
 from worker.gateway.ledger import Entry, EntryKind, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
 from worker.gateway.outcomes import CAPTURE_FAILURE_REASONS, FAILURE_REASONS, REFUND_FAILURE_REASONS
@@ -24,8 +25,6 @@ from worker.gateway.seeded_random import fraction
 
 # The part of the tries of refunds that do not reach the gateway, where payments may fail at all.
 REFUND_NETWORK_ERRORS = 0.01
-# Seconds that a refund of the test card for slow refunds takes longer.
-SLOW_REFUND_S = 10.0
 
 
 class LaterOperations:
@@ -36,6 +35,7 @@ class LaterOperations:
         ledger: Ledger,
         keys: SeedKeys,
         delays: Delays,
+        late_answers: LateAnswers,
         *,
         seed: str,
         success_rate: float,
@@ -44,6 +44,7 @@ class LaterOperations:
         self._ledger = ledger
         self._keys = keys
         self._delays = delays
+        self._late_answers = late_answers
         self._seed = seed
         self._success_rate = success_rate
         self._sleep = sleep
@@ -71,15 +72,13 @@ class LaterOperations:
         entry = await self._record(void, delays_s)
         return held if entry.kind is EntryKind.CAPTURE else Voided(held.gateway)
 
-    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer:
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer | Pending:
         """See `Gateway.refund`. Each try may fail to reach the gateway; a test card names another outcome."""
         with ledger_errors_as_unknown():
             key = await self._keys.refund_key(payment, refund)
         scenario = read_scenario(payment.method)
         named = scenario.refund if scenario else None
         to_step_s, to_answer_s = self._delays.of_operation("refund", key, refund.gateway_tries)
-        if named is RefundScenario.SLOW:
-            to_answer_s += SLOW_REFUND_S
         if self._is_unreachable(key, refund):
             await self._sleep(to_step_s + to_answer_s)
             with ledger_errors_as_unknown():
@@ -94,6 +93,9 @@ class LaterOperations:
             gateway = _held(payment).gateway
             answer = replace(_held(payment), transaction_id=refund_id(gateway, self._seed, str(refund.id)), details={})
             entry = _entry_of_refund(refund, payment, answer)
+        if named is RefundScenario.SLOW and (pending := await self._pending(entry, refund)):
+            await self._sleep(to_step_s + to_answer_s)
+            return pending
         return (await self._record(entry, (to_step_s, to_answer_s))).answer
 
     async def close_refund_or_fetch(
@@ -101,6 +103,13 @@ class LaterOperations:
     ) -> GatewayAnswer:
         """See `Gateway.close_refund_or_fetch`."""
         return (await self._record(_entry_of_refund(refund, payment, _refused_refund(payment, failure_code)))).answer
+
+    async def _pending(self, entry: Entry, refund: Refund) -> Pending | None:
+        """Return that a slow refund is pending; None if it is decided, or its time is over."""
+        with ledger_errors_as_unknown():
+            if await self._ledger.find(entry.payment_id, refund.number) is not None:
+                return None
+            return await self._late_answers.of_refund(entry, refund)
 
     def _is_unreachable(self, key: str, refund: Refund) -> bool:
         if self._success_rate >= 1:

@@ -2,14 +2,15 @@
 
 An entry is inserted once and never changed. Unique keys decide every race. Of a payment's own steps, 1 is one of
 authorize, sale and decline, and 2 is one of capture and void. Each capture on request and each refund has a step of its
-own, by its number, which is above 2. A payment has one capture or void, whatever its step.
+own, by its number, which is above 2. A payment has one capture or void, whatever its step. What is settled late has an
+entry before that: 0 for the payment's own steps, the negative number for a refund.
 
 Only the gateway reads and writes the ledger, never the processor.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, assert_never
 from uuid import UUID
@@ -18,6 +19,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.clock import rfc3339
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
 from shared.database.id_list import id_in
@@ -33,6 +35,9 @@ LINGER_FACTOR = 8.0
 
 class EntryKind(StrEnum):
     """What happened to the money, by the word of an entry."""
+
+    PENDING = "pending"
+    """The operation was accepted, and is settled later: no money has moved yet."""
 
     AUTHORIZE = "authorize"
     """Funds are held, and no money has moved yet."""
@@ -52,7 +57,7 @@ class EntryKind(StrEnum):
     """A refund was refused: no money moves."""
 
 
-FIRST_STEP, SECOND_STEP = 1, 2
+PENDING_STEP, FIRST_STEP, SECOND_STEP = 0, 1, 2
 MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
 CAPTURE_OR_VOID = (EntryKind.CAPTURE, EntryKind.VOID)
 
@@ -63,6 +68,7 @@ class Entry:
 
     `answer` is what the caller of the gateway gets. That of an authorization within a charge is given only after its
     capture. `number` is that of a capture on request or of a refund; None = the entry is of the payment's own steps.
+    `settles_at` is the moment from which on a pending operation is settled.
     """
 
     payment_id: UUID
@@ -71,10 +77,13 @@ class Entry:
     currency: str
     answer: GatewayAnswer
     number: int | None = None
+    settles_at: datetime | None = None
 
     @property
     def step(self) -> int:
         """The step of the payment that the entry takes."""
+        if self.kind is EntryKind.PENDING:
+            return PENDING_STEP if self.number is None else -self.number
         if self.number is not None:
             return self.number
         return SECOND_STEP if self.kind in CAPTURE_OR_VOID else FIRST_STEP
@@ -105,10 +114,20 @@ class Ledger:
         """
         return await self._entries.submit(entry)
 
+    async def settles_in_s(self, entry: Entry, wait_s: float) -> float:
+        """Write the pending `entry`, to be settled in `wait_s` seconds, unless an earlier call did.
+
+        Return the seconds until then, 0 if they are over. Raises as `record_entry` does.
+        """
+        async with self._database.read() as connection:
+            now = await self._database.clock.now(connection)
+        written = await self.record_entry(replace(entry, settles_at=now + timedelta(seconds=wait_s)))
+        return max(0.0, (written.settles_at - now).total_seconds()) if written.settles_at else 0.0
+
     async def find(self, payment_id: UUID, number: int | None = None) -> Entry | None:
         """Return the entry of a capture or refund; without a number, the latest of the payment's own steps.
 
-        Return None if there is none. Raises DatabaseUnavailable.
+        Return None if there is none, or only one that is pending. Raises DatabaseUnavailable.
         """
         async with self._database.read() as connection:
             entries = await _entries(connection, [payment_id])
@@ -156,7 +175,8 @@ async def _entries(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> 
 
 def _on_record(of_payment: Sequence[Entry], number: int | None) -> Entry | None:
     """Return the entry with this number; without one, the latest of the payment's own steps."""
-    return next((entry for entry in reversed(of_payment) if entry.number == number), None)
+    settled = (entry for entry in reversed(of_payment) if entry.kind is not EntryKind.PENDING)
+    return next((entry for entry in settled if entry.number == number), None)
 
 
 def _in_the_way(refused: Entry, of_payment: Sequence[Entry]) -> Entry:
@@ -177,15 +197,17 @@ def _row(entry: Entry, now: datetime) -> dict[str, Any]:
         "kind": entry.kind,
         "amount": entry.amount,
         "currency": entry.currency,
-        "answer": _to_json(entry.answer),
+        "answer": _to_json(entry.answer) | ({"settles_at": rfc3339(entry.settles_at)} if entry.settles_at else {}),
         "created_at": now,
     }
 
 
 def _entry(row: Row[Any]) -> Entry:
     payment_id, kind = UUID(str(row.payment_id)), EntryKind(row.kind)
-    number = row.step if row.step > SECOND_STEP else None
-    return Entry(payment_id, kind, row.amount, row.currency, _from_json(row.answer), number)
+    number = abs(row.step) if abs(row.step) > SECOND_STEP else None
+    settles_at = row.answer.get("settles_at")
+    moment = datetime.fromisoformat(settles_at) if settles_at else None
+    return Entry(payment_id, kind, row.amount, row.currency, _from_json(row.answer), number, moment)
 
 
 def _to_json(answer: GatewayAnswer) -> dict[str, Any]:

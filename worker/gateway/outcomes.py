@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from shared.lifecycle import CaptureFailureCode, FailureCode, MethodType, OutcomeRule
+from shared.payments.requests import ACTION_FAILURE_REASONS
 from shared.refund_lifecycle import RefundFailureCode
 from worker.gateway.requests import SimulatedRequest
 from worker.gateway.seeded_random import fraction
@@ -75,6 +76,8 @@ FAILURE_REASONS = {
     FailureCode.FRAUD_SUSPECTED: "The payment was blocked because it looks fraudulent.",
     FailureCode.PAYER_ACCOUNT_RESTRICTED: "The payer's PayPal account is restricted.",
     FailureCode.INSTRUMENT_DECLINED: "The card or bank account behind the PayPal account was declined.",
+    FailureCode.AUTHENTICATION_REQUIRED: "The issuer wants 3-D Secure, and the payment has no return_url for it.",
+    **ACTION_FAILURE_REASONS,
     # The gateway never fails a payment for these by itself: the processor voids the payment with them.
     FailureCode.ORDER_NOT_FOUND: "There is no such order.",
     FailureCode.ORDER_NOT_OWNED: "The order belongs to somebody else.",
@@ -98,8 +101,11 @@ def decide_outcome(request: SimulatedRequest, rules: OutcomeSettings) -> Simulat
 
     A test card or address wins over a test amount, and a test amount over the success rate.
     """
-    if request.scenario is not None:
-        return SimulatedOutcome(request.scenario.failure, _rule_of_scenario(request.method_type))
+    scenario = request.scenario
+    if scenario is not None and scenario.is_challenged and not request.can_redirect:
+        return SimulatedOutcome(FailureCode.AUTHENTICATION_REQUIRED, OutcomeRule.CARD)
+    if scenario is not None and not scenario.follows_rate:
+        return SimulatedOutcome(scenario.failure, _rule_of_scenario(request.method_type))
     if rules.uses_test_amounts and (failure := AMOUNT_SCENARIOS.get(request.amount % 100)) is not None:
         return SimulatedOutcome(failure, OutcomeRule.AMOUNT)
     if fraction(rules.seed, request.seed_key, "outcome") < rules.success_rate:

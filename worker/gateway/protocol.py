@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol
 
 from shared.errors import PaymentsError
 from shared.lifecycle import CaptureFailureCode, FailureCode
-from shared.payments.outcomes import Approved, GatewayAnswer, Voided
+from shared.payments.outcomes import ActionRequired, Approved, GatewayAnswer, Pending, Voided
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
@@ -25,24 +25,30 @@ class OutcomeUnknown(PaymentsError):
     """It is not known whether the money moved: ask again for the same operation."""
 
 
+type ChargeAnswer = GatewayAnswer | ActionRequired | Pending
+
+
 class Gateway(Protocol):
     """Moves money, each operation at most once.
 
     The idempotency key of a charge, an authorization and a void is the payment's id, that of a capture the payment's id
     and `operation_number`, and that of a refund the payment's id and the refund's `number`. A call that finds its
-    operation settled answers again what an earlier call decided.
+    operation settled answers again what an earlier call decided. One that is Pending is asked for again later.
 
     Every operation raises GatewayUnavailable if nothing happened, and OutcomeUnknown if it is not known what did. The
     inquiries, which end in `_or_fetch`, raise only OutcomeUnknown; after one of them nothing happens to the operation
     any more.
     """
 
-    async def charge(self, payment: Payment) -> GatewayAnswer:
-        """Authorize the amount and capture it at once."""
+    async def charge(self, payment: Payment) -> ChargeAnswer:
+        """Authorize the amount and capture it at once.
+
+        Return ActionRequired if the customer must approve the payment first: nothing happens before that.
+        """
         ...
 
-    async def authorize(self, payment: Payment) -> GatewayAnswer:
-        """Hold the amount, to be captured or voided later."""
+    async def authorize(self, payment: Payment) -> ChargeAnswer:
+        """Hold the amount, to be captured or voided later; ActionRequired as for a charge."""
         ...
 
     async def void_or_fetch(
@@ -72,7 +78,7 @@ class Gateway(Protocol):
         """Release what is held. Return Approved if it was captured before: then nothing is released."""
         ...
 
-    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer:
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer | Pending:
         """Pay the refund's amount back."""
         ...
 

@@ -5,7 +5,7 @@ from typing import Protocol
 from uuid import UUID
 
 from shared.database.engine import Database
-from shared.lifecycle import MethodType
+from shared.lifecycle import ActionResult, MethodType
 from shared.payments.find import earlier_payments
 from shared.payments.payment import Payment
 from shared.refunds.find import earlier_refunds
@@ -19,7 +19,8 @@ class SimulatedRequest:
 
     The outcome and the delays are random numbers drawn for `seed_key`. `scenario` is the outcome that a test number, a
     test address or a ready-made method names; None if the payment has none. `gateway_try` counts, from 0, the earlier
-    tries in which nothing happened. `amount` is in minor units.
+    tries in which nothing happened. `amount` is in minor units. With `can_redirect` the customer can be sent to a page,
+    to approve the payment; `is_approved` says that this has happened.
     """
 
     payment_id: UUID
@@ -29,6 +30,20 @@ class SimulatedRequest:
     amount: int
     currency: str
     gateway_try: int
+    can_redirect: bool = False
+    is_approved: bool = False
+
+    @property
+    def requires_action(self) -> bool:
+        """The customer must approve the payment, and has not."""
+        is_challenged = self.scenario is not None and self.scenario.is_challenged
+        asks = is_challenged or self.method_type is MethodType.PAYPAL
+        return asks and self.can_redirect and not self.is_approved
+
+    @property
+    def is_late(self) -> bool:
+        """The gateway settles the payment later than it answers."""
+        return self.scenario is not None and self.scenario.is_pending
 
 
 class SeedKeys(Protocol):
@@ -89,4 +104,6 @@ async def simulated_request(payment: Payment, keys: SeedKeys) -> SimulatedReques
         amount=payment.amount,
         currency=payment.currency,
         gateway_try=payment.gateway_tries,
+        can_redirect=payment.return_url is not None,
+        is_approved=payment.action_result == ActionResult.APPROVED,
     )

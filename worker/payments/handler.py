@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import Claimed, WorkItem
+from shared.database.leases import Claimed, Ended, WorkItem
 from shared.payments.claim import claim
 from shared.payments.outcomes import ClaimOutcome
 from shared.payments.payment import Payment
@@ -32,9 +32,16 @@ class PaymentHandler:
 
     async def claim(
         self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
-    ) -> list[Claimed[Payment] | None]:
+    ) -> list[Claimed[Payment] | Ended[Payment] | None]:
         """See `Handler.claim`."""
         return await claim(connection, now, items, lease_s=self._lease_s)
+
+    def ended(self, ended: Ended[Payment]) -> None:
+        """See `Handler.ended`."""
+        payment = ended.row
+        with self.log_context(payment):
+            log.info("payment.failed", failure_code=payment.failure_code, outcome_rule=payment.outcome_rule)
+        self._recorder.ended(ended)
 
     def log_context(self, row: Payment) -> AbstractContextManager[Any]:
         """See `Handler.log_context`."""

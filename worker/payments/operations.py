@@ -14,10 +14,23 @@ from shared.lifecycle import (
     OutcomeRule,
     PaymentOperation,
 )
-from shared.payments.outcomes import Approved, Authorized, ClaimOutcome, Declined, GatewayAnswer, Retry, Settled, Voided
+from shared.payments.outcomes import (
+    ActionNeeded,
+    ActionRequired,
+    Approved,
+    Authorized,
+    ClaimOutcome,
+    Declined,
+    GatewayAnswer,
+    Pending,
+    Retry,
+    Settled,
+    Unsettled,
+    Voided,
+)
 from shared.payments.payment import Payment
-from worker.gateway.protocol import Gateway, GatewayUnavailable
-from worker.rules import ChargeRules
+from worker.gateway.protocol import ChargeAnswer, Gateway, GatewayUnavailable
+from worker.rules import POLL_AFTER_S, ChargeRules
 
 # A bound for the exponent: without it, a payment with a thousand tries would overflow a float.
 BACKOFF_DOUBLINGS_MAX = 16
@@ -71,15 +84,29 @@ class Operations:
         try:
             answer = await (self._gateway.charge(payment) if is_charge else self._gateway.authorize(payment))
         except GatewayUnavailable as error:
-            if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
-                return self._retry(payment)
-            voided = await self._gateway.void_or_fetch(payment, error.failure_code)
-            if isinstance(voided, Approved):
-                return self._begun(payment, voided, HistoryReason.GATEWAY_APPROVED)
-            return Settled(replace(voided, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
-        is_approved = isinstance(answer, Approved)
-        reason = HistoryReason.GATEWAY_APPROVED if is_approved else HistoryReason.GATEWAY_DECLINED
-        return self._begun(payment, answer, reason)
+            return await self._retry_or_give_up(payment, error)
+        return self._answered(payment, answer)
+
+    def _answered(self, payment: Payment, answer: ChargeAnswer) -> ClaimOutcome:
+        match answer:
+            case ActionRequired():
+                return ActionNeeded(answer, self._rules.action_valid_s)
+            case Pending():
+                return Unsettled(answer, answer.settles_in_s + POLL_AFTER_S)
+            case Approved():
+                return self._begun(payment, answer, HistoryReason.GATEWAY_APPROVED)
+            case Declined():
+                return Settled(answer, HistoryReason.GATEWAY_DECLINED)
+            case _:
+                assert_never(answer)
+
+    async def _retry_or_give_up(self, payment: Payment, error: GatewayUnavailable) -> ClaimOutcome:
+        if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
+            return self._retry(payment)
+        voided = await self._gateway.void_or_fetch(payment, error.failure_code)
+        if isinstance(voided, Approved):
+            return self._begun(payment, voided, HistoryReason.GATEWAY_APPROVED)
+        return Settled(replace(voided, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
 
     def _begun(self, payment: Payment, answer: GatewayAnswer, reason: HistoryReason) -> ClaimOutcome:
         if payment.due_for is PaymentOperation.AUTHORIZE and isinstance(answer, Approved):

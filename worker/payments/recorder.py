@@ -17,8 +17,20 @@ from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
+from shared.database.leases import Ended
 from shared.lifecycle import HistoryReason, PaymentOperation, PaymentStatus
-from shared.payments.outcomes import Approved, Authorized, Declined, Postpone, Release, Retry, Settled, Voided
+from shared.payments.outcomes import (
+    ActionNeeded,
+    Approved,
+    Authorized,
+    Declined,
+    Postpone,
+    Release,
+    Retry,
+    Settled,
+    Unsettled,
+    Voided,
+)
 from shared.payments.payment import Payment
 from shared.payments.record import Record, Recorded, record
 from shared.webhooks.deliveries import ClaimedDelivery
@@ -96,6 +108,12 @@ class Recorder:
         """Take no more records; `run` returns when everything is written."""
         self._records.close()
 
+    def ended(self, ended: Ended[Payment]) -> None:
+        """Publish the deliveries of a payment that ended at its claim, end its long polls, and count it."""
+        self._publisher.notify_settled([ended.row.id])
+        self._publisher.publish(Queue.DELIVER, ended.deliveries)
+        _count(ended.row)
+
     async def record(self, item: Record, *, lease_ends: float, slots: Slots) -> None:
         """Record what a claim ended with, while its lease holds (`lease_ends`, monotonic, in seconds).
 
@@ -126,9 +144,10 @@ class Recorder:
         """Send the deliveries of a committed batch, end its long polls with one message, publish what was released."""
         committed = [one for one in batch if one is not None]
         done = [one.recorded for one in committed]
-        settled = [recorded.payment.id for recorded in done if recorded.payment.status.is_settled]
-        self.settled += len(settled)
-        self._publisher.notify_settled(settled)
+        settled = [recorded.payment for recorded in done if recorded.payment.is_settled]
+        # A payment that waits for its customer will be settled once more.
+        self.settled += sum(payment.status is not PaymentStatus.REQUIRES_ACTION for payment in settled)
+        self._publisher.notify_settled(payment.id for payment in settled)
         self._publisher.publish(Queue.DELIVER, [item for recorded in done for item in recorded.deliveries.to_publish])
         if self._sender is not None and committed:
             leased = [each for recorded in done for each in recorded.deliveries.leased]
@@ -150,12 +169,20 @@ def _log_outcome(item: Record, recorded: Recorded | None) -> None:
     match item.outcome:
         case Settled(answer) | Authorized(answer):
             _log_answer(payment, answer, attempt)
+        case ActionNeeded(answer):
+            log.info("payment.requires_action", attempt=attempt, gateway=answer.gateway)
+        case Unsettled(answer, ask_after_s):
+            log.info("payment.pending", attempt=attempt, gateway=answer.gateway, ask_after_s=round(ask_after_s, 1))
         case Retry(wait_s):
             log.info("payment.postponed", attempt=attempt, wait_s=wait_s, gateway_try=payment.gateway_tries)
         case Postpone(wait_s):
             log.info("payment.postponed", attempt=attempt, wait_s=wait_s, order_check=payment.order_checks)
         case Release():
             log.info("payment.released", attempt=attempt)
+    _count(payment)
+
+
+def _count(payment: Payment) -> None:
     if payment.processed_at is not None:
         metrics.settled.labels(payment.status, payment.failure_code or "").inc()
         # A capture on request may come days later.

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import Claimed, WorkItem
+from shared.database.leases import Claimed, Ended, WorkItem
 from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundOutcome, RefundWork
 from shared.refunds.record import RefundRecord
@@ -34,6 +34,10 @@ class RefundHandler:
     ) -> list[Claimed[RefundWork] | None]:
         """See `Handler.claim`."""
         return await claim_refunds(connection, now, items, lease_s=self._lease_s)
+
+    def ended(self, ended: Ended[RefundWork]) -> None:
+        """See `Handler.ended`: no claim ends a refund."""
+        raise AssertionError(f"refund {ended.row.refund.id} ended at its claim")
 
     def log_context(self, row: RefundWork) -> AbstractContextManager[Any]:
         """See `Handler.log_context`."""

@@ -10,7 +10,7 @@ from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
-from shared.payments.outcomes import Release, Retry
+from shared.payments.outcomes import Release, Retry, Unsettled
 from shared.refund_lifecycle import RefundHistoryReason
 from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, RefundRecorded, record_refunds
@@ -85,6 +85,8 @@ def _log_outcome(item: RefundRecord, recorded: RefundRecorded) -> None:
             metrics.refunds_settled.labels(refund.status, refund.failure_code or "").inc()
             event = f"refund.{refund.status.value.lower()}"
             log.info(event, attempt=attempt, failure_code=refund.failure_code)
+        case Unsettled(answer, ask_after_s):
+            log.info("refund.pending", attempt=attempt, gateway=answer.gateway, ask_after_s=round(ask_after_s, 1))
         case Retry(wait_s):
             log.info("refund.postponed", attempt=attempt, wait_s=wait_s, gateway_try=refund.gateway_tries)
         case Release():

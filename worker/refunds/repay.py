@@ -1,13 +1,13 @@
 """The work on one claimed refund: ask the gateway, and find out what the claim ends with."""
 
 from shared import metrics
-from shared.payments.outcomes import Approved, Retry
+from shared.payments.outcomes import Approved, Pending, Retry, Unsettled
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
 from worker.asking import ask_within_lease, release_if_interrupted
 from worker.gateway.protocol import Gateway, GatewayUnavailable
 from worker.in_flight import InFlight
-from worker.rules import ChargeRules
+from worker.rules import POLL_AFTER_S, ChargeRules
 from worker.slots import Slots
 
 
@@ -53,6 +53,8 @@ class Repayer:
             if refund.gateway_tries + 1 < self._rules.gateway_tries_max:
                 return Retry(self._rules.gateway_backoff_s * 2**refund.gateway_tries)
             return await self._close(work, RefundHistoryReason.GATEWAY_UNREACHABLE)
+        if isinstance(answer, Pending):
+            return Unsettled(answer, answer.settles_in_s + POLL_AFTER_S)
         is_approved = isinstance(answer, Approved)
         reason = RefundHistoryReason.GATEWAY_APPROVED if is_approved else RefundHistoryReason.GATEWAY_DECLINED
         return RefundSettled(answer, reason)
