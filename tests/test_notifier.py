@@ -22,13 +22,16 @@ from tests.support.manual_clock import ManualClock
 from tests.support.receivers import Receiver, answering, hanging, receiver, waiting_for
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
-from worker.gateway.notifier import Notification, Notifier, open_notifier
+from worker.gateway.late_answers import LateAnswer
+from worker.gateway.notifier import Notifier, open_notifier
 
 KEYRING: Keyring = open_keyring(load_settings(database_url="sqlite:///x.db"))
 
 
-def a_notification(*, settles_in_s: float = 0, gateway: str = "paypal_mock", **changes: Any) -> Notification:
-    return Notification(**{"gateway": gateway, "payment_id": new_id(), "settles_in_s": settles_in_s, **changes})
+def late_answer(*, settles_in_s: float = 0, gateway: str = "paypal_mock", **changes: Any) -> LateAnswer:
+    return LateAnswer(
+        **{"gateway": gateway, "payment_id": new_id(), "refund_id": None, "settles_in_s": settles_in_s, **changes}
+    )
 
 
 @asynccontextmanager
@@ -57,20 +60,20 @@ def counted(result: str) -> float:
 async def test_it_is_sent_once_to_the_path_of_its_gateway_and_signed_with_its_secret(gateway: str) -> None:
     before = counted("accepted")
     async with receiver() as server, notifying(server.url) as notifier:
-        notifications = [a_notification(gateway=gateway), a_notification(gateway=gateway, refund_id=new_id())]
-        for each in notifications:
+        answers = [late_answer(gateway=gateway), late_answer(gateway=gateway, refund_id=new_id())]
+        for each in answers:
             notifier.schedule(each)
         await eventually(lambda: counted("accepted") == before + 2)
         assert notifier.scheduled == 0
     bodies = [request.verified(KEYRING.notification_secret(gateway)) for request in server.requests]
     payment, refund = sorted(bodies, key=lambda body: str(body["type"]))
     assert payment["type"] == "payment.settled"
-    assert payment["data"] == {"gateway": gateway, "payment_id": str(notifications[0].payment_id)}
+    assert payment["data"] == {"gateway": gateway, "payment_id": str(answers[0].payment_id)}
     assert refund["type"] == "refund.settled"
     assert refund["data"] == {
         "gateway": gateway,
-        "payment_id": str(notifications[1].payment_id),
-        "refund_id": str(notifications[1].refund_id),
+        "payment_id": str(answers[1].payment_id),
+        "refund_id": str(answers[1].refund_id),
     }
     for request, body in zip(server.requests, bodies, strict=True):
         assert request.path == f"/hook/{gateway}"
@@ -84,16 +87,16 @@ async def test_it_is_sent_once_to_the_path_of_its_gateway_and_signed_with_its_se
 async def test_each_is_sent_at_its_moment_and_not_before() -> None:
     clock = ManualClock()
     async with receiver() as server, notifying(server.url, clock=clock) as notifier:
-        late, soon = a_notification(settles_in_s=1000), a_notification(settles_in_s=500)
+        late, soon = late_answer(settles_in_s=1000), late_answer(settles_in_s=500)
         notifier.schedule(late)
         notifier.schedule(soon)
         clock.now += 499
-        now = a_notification()
+        now = late_answer()
         notifier.schedule(now)
         await eventually(lambda: server.requests)
         clock.now += 1
         # A new one that is due makes the notifier look at the clock.
-        notifier.schedule(again := a_notification())
+        notifier.schedule(again := late_answer())
         await eventually(lambda: len(server.requests) == 3)
         assert ids_of(server)[0] == str(now.payment_id)
         assert set(ids_of(server)[1:]) == {str(soon.payment_id), str(again.payment_id)}
@@ -103,8 +106,8 @@ async def test_each_is_sent_at_its_moment_and_not_before() -> None:
 async def test_the_moment_comes_by_itself() -> None:
     async with receiver() as server, notifying(server.url) as notifier:
         began = monotonic()
-        notifier.schedule(a_notification(settles_in_s=60))
-        notifier.schedule(a_notification(settles_in_s=0.2))
+        notifier.schedule(late_answer(settles_in_s=60))
+        notifier.schedule(late_answer(settles_in_s=0.2))
         await eventually(lambda: server.requests)
         assert monotonic() - began >= 0.2
         assert len(server.requests) == 1
@@ -115,7 +118,7 @@ async def test_one_that_is_refused_is_not_sent_again(status: int) -> None:
     results = "unreachable" if status == 503 else "refused"
     before = counted(results)
     async with receiver(answering(status)) as server, notifying(server.url) as notifier:
-        notifier.schedule(a_notification())
+        notifier.schedule(late_answer())
         await eventually(lambda: counted(results) == before + 1)
         await asyncio.sleep(0.05)
         assert len(server.requests) == 1
@@ -125,7 +128,7 @@ async def test_nobody_there_is_no_defect_and_later_ones_are_sent() -> None:
     port, before = free_port(), counted("unreachable")
     async with notifying(f"http://127.0.0.1:{port}") as notifier:
         for _ in range(50):
-            notifier.schedule(a_notification())
+            notifier.schedule(late_answer())
         await eventually(lambda: counted("unreachable") == before + 50)
         assert notifier.scheduled == 0
 
@@ -135,7 +138,7 @@ async def test_a_receiver_that_hangs_takes_its_time_and_no_more_and_holds_up_no_
     async with receiver(hanging()) as server, notifying(server.url, timeout_s=0.2, in_flight_max=2) as notifier:
         began = monotonic()
         for _ in range(5):
-            notifier.schedule(a_notification())
+            notifier.schedule(late_answer())
         assert monotonic() - began < 0.1
         await eventually(lambda: len(server.requests) == 2)
         await eventually(lambda: counted("unreachable") == before + 5)
@@ -146,7 +149,7 @@ async def test_only_so_many_are_sent_at_once() -> None:
     released = asyncio.Event()
     async with receiver(waiting_for(released)) as server, notifying(server.url, in_flight_max=3) as notifier:
         for _ in range(10):
-            notifier.schedule(a_notification())
+            notifier.schedule(late_answer())
         await eventually(lambda: len(server.requests) == 3)
         await asyncio.sleep(0.05)
         assert len(server.requests) == 3
@@ -160,9 +163,9 @@ async def test_beyond_its_room_nothing_is_scheduled_and_one_line_a_second_says_s
     notifier = Notifier(client, KEYRING, scheduled_max=3, clock=clock)
     with capture_logs() as logs:
         for _ in range(10):
-            notifier.schedule(a_notification(settles_in_s=60))
+            notifier.schedule(late_answer(settles_in_s=60))
         clock.now += 1.5
-        notifier.schedule(a_notification())
+        notifier.schedule(late_answer())
     assert notifier.scheduled == 3
     assert counted("dropped") == before + 8
     lines = [line["count"] for line in logs if line["event"] == "gateway.notifications_dropped"]
@@ -172,8 +175,8 @@ async def test_beyond_its_room_nothing_is_scheduled_and_one_line_a_second_says_s
 async def test_at_the_end_what_is_scheduled_or_being_sent_is_dropped_at_once() -> None:
     async with receiver(hanging()) as server:
         async with notifying(server.url) as notifier:
-            notifier.schedule(a_notification())
-            notifier.schedule(a_notification(settles_in_s=0.3))
+            notifier.schedule(late_answer())
+            notifier.schedule(late_answer(settles_in_s=0.3))
             await eventually(lambda: server.requests)
             began = monotonic()
         assert monotonic() - began < 0.3
@@ -183,7 +186,7 @@ async def test_at_the_end_what_is_scheduled_or_being_sent_is_dropped_at_once() -
 
 async def test_without_the_setting_nothing_is_scheduled() -> None:
     notifier = open_notifier(load_settings(database_url="sqlite:///x.db"), KEYRING)
-    notifier.schedule(a_notification())
+    notifier.schedule(late_answer())
     assert notifier.scheduled == 0
     await notifier.run()
 
@@ -194,8 +197,8 @@ async def test_a_worker_sends_what_is_scheduled_and_ends_without_it(make_setting
         runtime = open_runtime(make_settings(gateway_notification_url=server.url))
         try:
             async with working(runtime) as worker:
-                worker.notifier.schedule(a_notification(gateway="square_mock"))
-                worker.notifier.schedule(a_notification(settles_in_s=60))
+                worker.notifier.schedule(late_answer(gateway="square_mock"))
+                worker.notifier.schedule(late_answer(settles_in_s=60))
                 [request] = await eventually(lambda: server.requests)
                 request.verified(runtime.keyring.notification_secret("square_mock"))
         finally:

@@ -10,8 +10,8 @@ from api.cards import CARD_SCENARIOS
 from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
-from shared.simulation.scenarios import Scenario
 from shared.simulation.gateways import GatewayName
+from shared.simulation.scenarios import Scenario
 from worker.gateway.answers import gateway_of
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,

@@ -8,12 +8,10 @@ import heapq
 import itertools
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
 from typing import Any
-from uuid import UUID
 
 import orjson
 import structlog
@@ -27,6 +25,7 @@ from shared.keyring import Keyring
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import SignedBody, UpstreamClient
 from shared.webhooks.signatures import sign
+from worker.gateway.late_answers import LateAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -42,26 +41,8 @@ NAME = "gateway_notifications"
 _SUCCESS = range(200, 300)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
-    """What a gateway will settle in `settles_in_s` seconds: a payment or, with `refund_id`, a refund of it."""
-
-    gateway: str
-    payment_id: UUID
-    refund_id: UUID | None = None
-    settles_in_s: float
-
-    def to_json(self, now: datetime) -> dict[str, Any]:
-        """Return the body, as it is at `now`."""
-        data = {"gateway": self.gateway, "payment_id": str(self.payment_id)}
-        if self.refund_id is not None:
-            data["refund_id"] = str(self.refund_id)
-        kind = "payment.settled" if self.refund_id is None else "refund.settled"
-        return {"type": kind, "timestamp": rfc3339(now), "data": data}
-
-
 class Notifier:
-    """Sends each notification once, at its moment. Needs `run`. Without a client nothing is scheduled.
+    """Notifies of each late answer once, at its moment. Needs `run`. Without a client nothing is scheduled.
 
     At most `scheduled_max` wait for their moment and `in_flight_max` are being sent; the client bounds their time. What
     is scheduled is lost with the process. `clock` (monotonic, in seconds) decides when, `now` is the time that is
@@ -85,7 +66,7 @@ class Notifier:
         self._clock = clock
         self._now = now
         # By moment; the number keeps those of one moment in their order.
-        self._heap: list[tuple[float, int, Notification]] = []
+        self._heap: list[tuple[float, int, LateAnswer]] = []
         self._numbers = itertools.count()
         self._is_sooner = asyncio.Event()
         # Notifications without room since the last log line about them.
@@ -97,15 +78,18 @@ class Notifier:
         """Notifications that wait for their moment."""
         return len(self._heap)
 
-    def schedule(self, notification: Notification) -> None:
-        """Have the notification sent once its moment has come; drop it if too many wait. Never raises or waits."""
+    def schedule(self, answer: LateAnswer) -> None:
+        """Have the service notified of a late answer once its moment has come; drop it if too many wait.
+
+        Never raises or waits.
+        """
         if self._client is None:
             return
         if len(self._heap) >= self._scheduled_max:
             self._drop()
             return
-        due_at = self._clock() + notification.settles_in_s
-        entry = (due_at, next(self._numbers), notification)
+        due_at = self._clock() + answer.settles_in_s
+        entry = (due_at, next(self._numbers), answer)
         heapq.heappush(self._heap, entry)
         if self._heap[0] is entry:
             self._is_sooner.set()
@@ -119,7 +103,7 @@ class Notifier:
                 await self._free.acquire()
                 sending.create_task(self._send(client, await self._next_due()))
 
-    async def _next_due(self) -> Notification:
+    async def _next_due(self) -> LateAnswer:
         """Wait for the moment of the notification that is due first, and take it."""
         while True:
             self._is_sooner.clear()
@@ -130,20 +114,20 @@ class Notifier:
                 async with asyncio.timeout(wait_s):
                     await self._is_sooner.wait()
 
-    async def _send(self, client: UpstreamClient, notification: Notification) -> None:
+    async def _send(self, client: UpstreamClient, answer: LateAnswer) -> None:
         now = self._now()
-        body = orjson.dumps(notification.to_json(now))
-        secret = self._keyring.notification_secret(notification.gateway)
+        body = orjson.dumps(_body(answer, now))
+        secret = self._keyring.notification_secret(answer.gateway)
         headers = sign(secret, new_id(), int(now.timestamp()), body)
         try:
-            reply = await client.ask("POST", f"/{notification.gateway}", signed=SignedBody(body, headers))
+            reply = await client.ask("POST", f"/{answer.gateway}", signed=SignedBody(body, headers))
         except UpstreamUnavailable:
             # Safe: the payment is asked for without it. The client has logged why.
             result = "unreachable"
         else:
             result = "accepted" if reply.status in _SUCCESS else "refused"
             if result == "refused":
-                log.warning("gateway.notification_refused", gateway=notification.gateway, status=reply.status)
+                log.warning("gateway.notification_refused", gateway=answer.gateway, status=reply.status)
         finally:
             self._free.release()
         metrics.notifications_sent.labels(result).inc()
@@ -156,6 +140,14 @@ class Notifier:
             # Safe: the payment is asked for without it.
             log.warning("gateway.notifications_dropped", count=self._dropped_count)
             self._dropped_count, self._logged_at = 0, now_s
+
+
+def _body(answer: LateAnswer, now: datetime) -> dict[str, Any]:
+    data = {"gateway": answer.gateway, "payment_id": str(answer.payment_id)}
+    if answer.refund_id is not None:
+        data["refund_id"] = str(answer.refund_id)
+    kind = "payment.settled" if answer.refund_id is None else "refund.settled"
+    return {"type": kind, "timestamp": rfc3339(now), "data": data}
 
 
 def open_notifier(settings: Settings, keyring: Keyring) -> Notifier:
