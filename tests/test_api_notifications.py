@@ -277,14 +277,14 @@ WRONG_FORMS: list[tuple[Any, list[str]]] = [
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("content", MALFORMED)
+@pytest.mark.parametrize("content", MALFORMED, ids=range(len(MALFORMED)))
 async def test_what_is_signed_and_no_json_is_400(running_api: RunningApi, content: bytes) -> None:
     problem(await notify(running_api, content), 400, "malformed_request")
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("body", "wrong"), WRONG_FORMS)
+@pytest.mark.parametrize(("body", "wrong"), WRONG_FORMS, ids=range(len(WRONG_FORMS)))
 async def test_what_is_signed_and_of_another_form_is_422(
     running_api: RunningApi, body: Any, wrong: list[str], path: str
 ) -> None:

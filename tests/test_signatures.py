@@ -11,16 +11,16 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from shared.config.settings import load_settings
 from shared.ids import new_id
-from shared.keyring import Keyring, new_webhook_secret, open_keyring
+from shared.keyring import Keyring, as_webhook_secret, new_webhook_secret, open_keyring
 from shared.simulation.gateways import GatewayName
 from shared.webhooks.signatures import SignatureHeaders, sign, verify
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
 BODY = '{"type":"payment.completed","data":{"description":"Zwölf Äpfel"}}'.encode()
-SECRET = new_webhook_secret()
+SECRET, ANOTHER_SECRET = as_webhook_secret(bytes(range(32))), as_webhook_secret(bytes(32))
 RIGHT = Webhook(SECRET).sign("msg_1", NOW, BODY.decode())
-WRONG = Webhook(new_webhook_secret()).sign("msg_1", NOW, BODY.decode())
+WRONG = Webhook(ANOTHER_SECRET).sign("msg_1", NOW, BODY.decode())
 
 
 def is_valid(signatures: str = RIGHT, *, secret: str = SECRET, body: bytes = BODY, now_s: float = NOW_S) -> bool:
