@@ -16,8 +16,12 @@ from shared.database.tables import columns_of, events, gateway_ledger, payment_h
 from shared.errors import ValueRefused
 from shared.ids import new_id
 from shared.lifecycle import PaymentStatus
+from shared.payments.outcomes import Approved
 from shared.payments.payment import Payment
-from shared.refund_lifecycle import RefundReason, RefundStatus
+from shared.refund_lifecycle import RefundHistoryReason, RefundReason, RefundStatus
+from shared.refunds.claim import claim_refunds
+from shared.refunds.outcomes import RefundSettled, RefundWork
+from shared.refunds.record import RefundRecord, record_refunds
 from shared.refunds.refund import Refund
 from shared.refunds.requests import (
     ExceedsBalance,
@@ -113,6 +117,31 @@ async def test_fifty_refunds_at_once_never_exceed_what_was_captured(database: Da
     refunded = await whole(database, payment.id)
     assert (refunded.status, refunded.amounts.refunded) == (PaymentStatus.REFUNDED, 100)
     assert refunded.sequence == 3 + 20
+
+
+async def test_of_two_claims_of_a_refund_in_one_batch_the_later_one_is_recorded(
+    database: Database, broker: Broker
+) -> None:
+    """A worker that was paused records its lost claim beside the one that holds."""
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        payment = await charged(database, worker)
+        asked = await refund(database, payment, 40)
+        assert isinstance(asked, RefundMoved)
+    paid = RefundSettled(Approved("stripe_mock", "re_1", {}, "rate"), RefundHistoryReason.GATEWAY_APPROVED)
+    works: list[RefundWork] = []
+    items = list(asked.work)
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        for _ in range(2):
+            [claimed] = await claim_refunds(connection, now, items, lease_s=30)
+            assert claimed is not None
+            works.append(claimed.row)
+            items = [claimed.row.refund.work_item]
+        older, later = await record_refunds(connection, now, [RefundRecord(work, paid) for work in works])
+    assert older is None
+    assert later is not None
+    found = await whole(database, payment.id)
+    assert (found.amounts.refunded, found.amounts.reserved) == (40, 0)
 
 
 async def test_a_cancelled_refund_gives_its_amount_back(database: Database, broker: Broker) -> None:

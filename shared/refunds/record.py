@@ -57,8 +57,9 @@ async def record_refunds(
     payments = await lock_whole_many(connection, settled_payments)
     items = [record.work.refund.work_item for record in records]
     held = await lock(connection, refunds, items, refunds.c.status, refunds.c.sequence)
+    # By work item: a batch may have two claims of one refund, of which the older one holds it no more.
     after = {
-        record.work.refund.id: _after(record.work.refund, record.outcome, now)
+        record.work.refund.work_item: _after(record.work.refund, record.outcome, now)
         for record in records
         if (row := held.get(record.work.refund.work_item)) is not None
         and row["status"] in MAY_BE_SETTLED
@@ -70,7 +71,7 @@ async def record_refunds(
     unsettled = [
         (refund, record.outcome.answer)
         for record in records
-        if isinstance(record.outcome, Unsettled) and (refund := after.get(record.work.refund.id)) is not None
+        if isinstance(record.outcome, Unsettled) and (refund := after.get(record.work.refund.work_item)) is not None
     ]
     await append(
         connection,
@@ -88,7 +89,7 @@ async def record_refunds(
     )
     steps: list[Step] = []
     for record in records:
-        refund = after.get(record.work.refund.id)
+        refund = after.get(record.work.refund.work_item)
         if refund is None or not isinstance(record.outcome, RefundSettled):
             continue
         before = payments[refund.payment_id]
@@ -111,7 +112,7 @@ async def record_refunds(
     # The deliveries of a payment's events are handed to the first of its refunds in this batch.
     return [
         RefundRecorded(refund, emitted.pop(refund.payment_id, NO_DELIVERIES))
-        if (refund := after.get(record.work.refund.id))
+        if (refund := after.get(record.work.refund.work_item))
         else None
         for record in records
     ]
