@@ -23,6 +23,7 @@ from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits, HttpProtoc
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
+from api.edge.signed_notifications import SignedNotificationMiddleware
 from api.openapi.document import describe, operation_id
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX, REFUNDS
 from api.routes import (
@@ -30,6 +31,7 @@ from api.routes import (
     callback_secret,
     docs,
     health,
+    notifications,
     operations,
     payment_intents,
     payment_methods,
@@ -73,6 +75,7 @@ TAGS = [
     {"name": "refunds", "description": "Pay money back, and learn how that ends."},
     {"name": "payment methods", "description": "Cards and PayPal accounts of a user, and ready-made ones for tests."},
     {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
+    {"name": "gateway notifications", "description": "For the gateways: report what was settled late."},
     {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
     {"name": "operation", "description": "For those who run the service."},
@@ -110,6 +113,7 @@ def create_app(api: Api) -> FastAPI:
         webhook_endpoints,
         webhook_deliveries,
         callback_secret,
+        notifications,
         api_keys,
         operations,
     ):
@@ -127,6 +131,7 @@ def create_app(api: Api) -> FastAPI:
     app.add_middleware(RefusalMiddleware)
     if api.rate_limits is not None:
         app.add_middleware(RateLimitMiddleware, limits=api.rate_limits, authenticator=api.authenticator)
+    app.add_middleware(SignedNotificationMiddleware, keyring=api.runtime.keyring)
     origins = frozenset(settings.cors_origins)
     if origins:
         app.add_middleware(PreflightMiddleware, origins=origins)

@@ -11,6 +11,8 @@ REFUNDS = "/refunds"
 # The pages at which customers approve payments.
 APPROVE = "/approve"
 APPROVAL_PATHS = (f"{APPROVE}/", f"{PLATFORM_PREFIX}{PAYMENTS}{APPROVE}/")
+# Where gateways report what they settled late; the name of one may follow.
+NOTIFICATIONS = "/webhooks/payment"
 # The paths that accept payment intents.
 INTENT_PATHS = frozenset({PREFIX + PAYMENTS, PLATFORM_PREFIX + PAYMENTS})
 # Paths with this beginning need a token.

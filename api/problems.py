@@ -25,6 +25,7 @@ class Code(StrEnum):
 
     MALFORMED_REQUEST = "malformed_request"
     INVALID_TOKEN = "invalid_token"  # noqa: S105 - the name of an error
+    INVALID_SIGNATURE = "invalid_signature"
     FORBIDDEN = "forbidden"
     SIMULATION_DISABLED = "simulation_disabled"
     NOT_FOUND = "not_found"
@@ -64,6 +65,7 @@ class Kind(NamedTuple):
 KINDS: dict[Code, Kind] = {
     Code.MALFORMED_REQUEST: Kind(400, "The request cannot be read"),
     Code.INVALID_TOKEN: Kind(401, "The bearer token is missing or not valid"),
+    Code.INVALID_SIGNATURE: Kind(401, "The signature is missing, wrong, or too old"),
     Code.FORBIDDEN: Kind(403, "The role of this token may not do this"),
     Code.SIMULATION_DISABLED: Kind(403, "Simulation is off in this installation"),
     Code.NOT_FOUND: Kind(404, "There is no such resource, or you may not see it"),
@@ -94,6 +96,9 @@ KINDS: dict[Code, Kind] = {
         503, "It is not known whether the request was done: repeat it with the same idempotency key"
     ),
 }
+
+# How the client of a 401 must authenticate (RFC 9110, 11.6.1).
+CHALLENGES = {Code.INVALID_TOKEN: "Bearer", Code.INVALID_SIGNATURE: "Standard-Webhooks"}
 
 
 class Problem(Exception):
@@ -145,8 +150,8 @@ def render(problem: Problem, *, path: str, correlation_id: str) -> Response:
     """Return the response with the problem document."""
     kind = KINDS[problem.code]
     headers = dict(problem.headers)
-    if kind.status == 401:  # noqa: PLR2004
-        headers["WWW-Authenticate"] = "Bearer"
+    if problem.code in CHALLENGES:
+        headers["WWW-Authenticate"] = CHALLENGES[problem.code]
     if kind.status in {429, 503}:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     body: dict[str, Any] = {

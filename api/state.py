@@ -16,6 +16,7 @@ from api.auth.permissions import Permissions
 from api.edge.admission import Admission
 from api.edge.rate_limits import open_rate_limits
 from api.fingerprints import known_scenarios
+from api.hints import Hastened, Hint, hasten_hinted
 from api.long_poll import LongPolls
 from api.paths import INTENT_PATHS
 from api.readiness import open_readiness
@@ -39,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 # How long the group commit lingers after a commit, as a multiple of the time that the commit took (see GroupCommit).
 ACCEPT_LINGER_FACTOR = 0.5
+# Hints of gateways in one transaction, and those that may wait for theirs: beyond it the answer is 503, and the service
+# asks the gateway later by itself. They linger so long that payers have the database for most of the time.
+HINTS_BATCH_MAX, HINTS_QUEUE_MAX, HINTS_LINGER_FACTOR = 500, 2000, 3.0
 # Requests of one process whose own transaction is in progress or waits for a connection: about a second of work.
 STEPS_MAX = 100
 # Seconds for which the answer whether the database can be used is kept.
@@ -78,6 +82,14 @@ class Api:
             linger_factor=ACCEPT_LINGER_FACTOR,
             committed=self._publish_accepted,
         )
+        self.hints: GroupCommit[Hint, Hastened | None] = GroupCommit(
+            runtime.database,
+            hasten_hinted,
+            batch_max=HINTS_BATCH_MAX,
+            queue_max=HINTS_QUEUE_MAX,
+            linger_factor=HINTS_LINGER_FACTOR,
+            committed=self._publish_hastened,
+        )
 
     def uptime_s(self) -> float:
         """Return the seconds since this process began to serve."""
@@ -99,6 +111,7 @@ class Api:
             long_polls = tasks.create_task(self.long_polls.run())
             publisher = tasks.create_task(self.publisher.run())
             intents = tasks.create_task(self.intents.run())
+            hints = tasks.create_task(self.hints.run())
             key_uses = tasks.create_task(self.api_keys.run())
             counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
@@ -106,7 +119,8 @@ class Api:
             finally:
                 self.long_polls.cancel_all()
                 self.intents.close()
-                await intents
+                self.hints.close()
+                await asyncio.gather(intents, hints)
                 self.publisher.close()
                 await publisher
                 long_polls.cancel()
@@ -151,3 +165,11 @@ class Api:
             log.info("payment.accepted", payment_id=str(payment.id), correlation_id=payment.correlation_id)
         self.publisher.publish(Queue.PROCESS, [one.payment.work_item for one in new])
         self.publisher.publish(Queue.DELIVER, [item for one in new for item in one.deliveries])
+
+    def _publish_hastened(self, answers: Sequence[Hastened | None]) -> None:
+        # The same hint may have come twice.
+        hastened = dict.fromkeys(answer for answer in answers if answer is not None)
+        for queue in (Queue.PROCESS, Queue.REFUND):
+            self.publisher.publish(queue, [one.item for one in hastened if one.queue is queue])
+        if hastened:
+            log.info("gateway.notified", count=len(hastened))

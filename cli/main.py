@@ -133,7 +133,7 @@ def health(
     if not port:
         errors.print("METRICS_PORT is 0, so the worker has no health endpoint. Set METRICS_PORT to a port.")
         raise typer.Exit(EXIT_WRONG_SETTINGS)
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
+    host = settings.local_host
     try:
         answer = httpx.get(f"http://{host}:{port}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False)
         print(answer.text)

@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from api.main import listen, serve
+from api.paths import NOTIFICATIONS, PREFIX
 from cli.errors import refusal_names_the_setting, require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared import metrics
@@ -68,7 +69,7 @@ def run_up(announce: Callable[[Settings], None]) -> None:
 
     `announce` is called when the database is ready.
     """
-    settings = _prepared(_for_people())
+    settings = _notifying_itself(_prepared(_for_people()))
     listener = listen(settings.host, settings.port)
     if settings.redis_url is not None:
         _run(_up(settings, listener, announce, None))
@@ -176,6 +177,14 @@ def _for_people() -> Settings:
     if "log_format" not in settings.model_fields_set and sys.stdout.isatty():
         return load_settings(log_format="console")
     return settings
+
+
+def _notifying_itself(settings: Settings) -> Settings:
+    """Return settings with which the simulated gateway notifies this process' own API, unless it notifies another."""
+    if settings.gateway_notification_url is not None:
+        return settings
+    url = f"http://{settings.local_host}:{settings.port}{PREFIX}{NOTIFICATIONS}"
+    return settings.model_copy(update={"gateway_notification_url": url})
 
 
 def _prepared(settings: Settings) -> Settings:

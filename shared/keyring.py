@@ -30,6 +30,7 @@ class Keyring:
     api_key_key: bytes = field(repr=False)
     approval_link_key: bytes = field(repr=False)
     approval_form_key: bytes = field(repr=False)
+    notification_key: bytes = field(repr=False)
     cipher: Fernet = field(repr=False)
 
     def fingerprint(self, *parts: str | bytes) -> str:
@@ -83,6 +84,10 @@ class Keyring:
         """Return the secret that signs the deliveries to the callback URLs of `owner` (`user:1`, `service:orders`)."""
         return as_webhook_secret(_mac(self.callback_key, owner))
 
+    def notification_secret(self, gateway: str) -> str:
+        """Return the secret with which this gateway signs its notifications to the service."""
+        return as_webhook_secret(_mac(self.notification_key, gateway))
+
 
 def open_keyring(settings: Settings) -> Keyring:
     """Return the keyring of these settings. WEBHOOK_SIGNING_SECRET, if set, replaces DATA_KEY for callbacks."""
@@ -97,6 +102,7 @@ def open_keyring(settings: Settings) -> Keyring:
         api_key_key=_derive(root, "api keys"),
         approval_link_key=_derive(root, "approval links"),
         approval_form_key=_derive(root, "approval forms"),
+        notification_key=_derive(root, "gateway notifications"),
         cipher=Fernet(base64.urlsafe_b64encode(_derive(root, "secrets at rest"))),
     )
 

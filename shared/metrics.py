@@ -32,8 +32,16 @@ delivery_seconds = Histogram(
 )
 upstream_requests = Counter(
     "payments_upstream_requests_total",
-    "Answers of the auth and the order service, and of the URL of the JWKS.",
+    "Answers of the auth and the order service, of the URL of the JWKS and of GATEWAY_NOTIFICATION_URL.",
     ["upstream", "status"],
+)
+notifications_sent = Counter(
+    "payments_gateway_notifications_sent_total",
+    "Notifications of late answers that this worker's gateway sent, or did not.",
+    ["result"],
+)
+notifications_received = Counter(
+    "payments_gateway_notifications_received_total", "Notifications that gateways sent to this API.", ["result"]
 )
 database_errors = Counter(
     "payments_database_errors_total", "Errors of the database, by what they mean (see shared/errors.py).", ["meaning"]

@@ -12,11 +12,13 @@ from api.main import create_app
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.state import Api
 from shared.config.settings import Settings, load_settings
+from shared.ids import new_id
 from shared.payments.outcomes import ActionNeeded, ActionRequired, ClaimOutcome
 from shared.runtime import open_runtime
 from tests.support.api_client import APPROVED, RunningApi, added, card, created_key, order, settled
 from tests.support.approvals import RETURN_URL, VALID_S
 from tests.support.money import AUTHORIZED
+from tests.support.notifications import GATEWAY, notification
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -104,6 +106,8 @@ GET    /webhook-deliveries/{delivery_id}     delivery          401  200  404   2
 POST   /webhook-deliveries/{delivery_id}/resend     callback   401  202  404   202/404 202/404 202
 POST   /webhook-deliveries/{delivery_id}/resend     delivery   401  202  404   202     202/404 202
 
+POST   /webhooks/payment                     unsigned          401  401  401   401     401     401
+POST   /webhooks/payment/{gateway}           unsigned          401  401  401   401     401     401
 GET    /callback-secret                      -                 401  200  200   200     200     200
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
@@ -284,6 +288,9 @@ class Things:
     own_method = named_user = named_method = misnamed_method = method
     named_taken = taken_order
 
+    async def unsigned(self) -> dict[str, str]:
+        return {"gateway": GATEWAY}
+
     async def file(self) -> dict[str, str]:
         return {"name": "viewer.css"}
 
@@ -322,6 +329,8 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         if "endpoint" in row.path:
             return self.endpoint_body()
+        if row.thing == "unsigned":
+            return notification(str(new_id()))
         if "api-keys" in row.path:
             return self.key_body()
         named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}

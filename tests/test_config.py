@@ -192,6 +192,9 @@ WRONG: dict[str, list[str]] = {
     "WEBHOOK_LEASE_S": ["25"],
     "WEBHOOK_RETRY_SCHEDULE": ["5,x", "-1", "nan", "inf", "5 300", "[5, 300]", "99999999"],
     "WEBHOOK_ALLOWED_NETWORKS": ["x", "10.0.0.1/8", "10.0.0.0/33"],
+    "GATEWAY_NOTIFICATION_URL": [
+        "api:8009", "ftp://api", "http://", "http://u:p@api", "http://api/?a=b", "http://api/#a", "http://api:99999",
+    ],
     "LOG_LEVEL": ["loud"],
     "LOG_FORMAT": ["xml"],
     "ENVIRONMENT": ["staging"],
@@ -202,6 +205,20 @@ WRONG: dict[str, list[str]] = {
 def test_a_wrong_value_stops_the_start_and_names_its_variable(environment: Environment, name: str, value: str) -> None:
     reason = stopped(environment, **{name: value})
     assert {line.partition(":")[0] for line in reason.splitlines()} == {name}
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.1.2.3", "10.1.2.3"), ("::", "[::1]"),  # noqa: S104
+        ("fd00::2", "[fd00::2]"), ("localhost", "localhost"),
+    ],
+)  # fmt: skip
+def test_the_api_is_reached_from_its_own_machine_wherever_it_listens(
+    environment: Environment, host: str, url: str
+) -> None:
+    settings = environment(HOST=host, JWT_SECRET_KEY="j" * 32, DATA_KEY="d" * 32)
+    assert settings.local_host == url
 
 
 def test_all_that_is_wrong_is_said_at_once(environment: Environment) -> None:
@@ -324,6 +341,8 @@ def test_production_refuses_a_key_that_can_be_guessed(environment: Environment, 
         ("WEBHOOK_TIMEOUT_S", "WEBHOOK_TIMEOUT"),
         ("ENVIROMENT", "ENVIRONMENT"),
         ("ORDER_SERVICE", "ORDER_SERVICE_URL"),
+        ("GATEWAY_NOTIFICATIONS_URL", "GATEWAY_NOTIFICATION_URL"),
+        ("NOTIFICATION_URL", "GATEWAY_NOTIFICATION_URL"),
     ],
 )
 def test_a_misspelt_setting_is_noticed(variable: str, meant: str) -> None:

@@ -9,7 +9,7 @@ from shared import errors
 
 CODES_OF_THE_CONTRACT = {
     400: {"malformed_request"},
-    401: {"invalid_token"},
+    401: {"invalid_token", "invalid_signature"},
     403: {"forbidden", "simulation_disabled"},
     404: {"not_found"},
     405: {"method_not_allowed"},

@@ -11,6 +11,7 @@ from api.faults import PATTERNS
 from tests.support.api_client import RunningApi, added, card, order, paypal
 from tests.support.approvals import RETURN_URL
 from tests.support.money import authorized, charged
+from tests.support.notifications import GATEWAY, PATH, notification, signed
 from tests.support.sentences import check_sentences
 
 pytest_plugins = ["tests.support.api_fixtures"]
@@ -78,6 +79,7 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     new_card = card(cardholder_name="c") | {"user_id": "root", "display_name": "d", "is_default": True}
     new_account = paypal(user_id="root", display_name="d", is_default=True)
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
+    notifications = [notification(done["id"]), notification(done["id"], refund_id=done["id"])]
     return {
         "post /payments": ("/payments", [intent | {"capture_method": "automatic", "return_url": RETURN_URL}]),
         "post /payments/{payment_id}/action": (f"/payments/{held['id']}/action", [{"result": "approve"}]),
@@ -100,6 +102,8 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
             "/api-keys",
             [{"name": "orders", "role": "service", "expires_at": "2099-01-01T00:00:00Z"}],
         ),
+        "post /webhooks/payment": (PATH, notifications),
+        "post /webhooks/payment/{gateway}": (f"{PATH}/{GATEWAY}", notifications),
     }
 
 
@@ -130,15 +134,15 @@ async def test_every_wrong_value_of_every_member_is_answered_in_sentences(
                 if len(place) > 1 and place[-1] not in body.get(place[0], {}):
                     continue
                 for value in WRONG:
-                    answer = await sent(admin, key, path, changed(body, place, value))
+                    answer = await sent(running_api, admin, key, path, changed(body, place, value))
                     named.update(check_voice(answer))
         assert {f"/{'/'.join(place)}" for place in places} <= named, key
 
 
-async def sent(client: httpx.AsyncClient, key: str, path: str, body: Any) -> httpx.Response:
+async def sent(running_api: RunningApi, client: httpx.AsyncClient, key: str, path: str, body: Any) -> httpx.Response:
     # As ASCII, because httpx does not send lone surrogates.
     content = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = signed(running_api, content) if path.startswith(PATH) else {"content-type": "application/json"}
     return await client.request(key.partition(" ")[0].upper(), path, content=content, headers=headers)
 
 
@@ -147,7 +151,7 @@ async def test_every_body_that_is_no_object_is_answered_in_sentences(
 ) -> None:
     for key, (path, _) in (await bodies(running_api, admin)).items():
         for value in NO_BODIES:
-            answer = await sent(admin, key, path, value)
+            answer = await sent(running_api, admin, key, path, value)
             check_voice(answer)
             if not isinstance(value, dict):
                 assert answer.json()["errors"] == [{"pointer": "", "detail": "The body must be a JSON object."}]

@@ -34,10 +34,10 @@ from shared.lifecycle import (
     PaymentStatus,
 )
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
+from shared.simulation.gateways import GatewayName
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
-from worker.gateway.answers import GatewayName
 from worker.gateway.ledger import EntryKind
 from worker.gateway.outcomes import FAILURE_REASONS, REFUND_FAILURE_REASONS
 

@@ -25,6 +25,7 @@ from tests.support.api_client import RunningApi, added
 from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import authorized, charged
+from tests.support.notifications import GATEWAY, notify
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"]
 
@@ -34,6 +35,7 @@ KEYED = "idempotency_key_reused outcome_unknown overloaded"
 INTENT = (
     "forbidden simulation_disabled payment_in_progress order_already_paid payment_method_unusable callback_url_refused"
 )
+NOTIFICATION = f"{BODY} invalid_signature overloaded outcome_unknown"
 OPERATIONS = {
     "post /payments": (
         "201 202",
@@ -77,6 +79,8 @@ OPERATIONS = {
     "get /webhook-deliveries/{delivery_id}": ("200", "not_found"),
     "post /webhook-deliveries/{delivery_id}/resend": ("202", f"{KEYED} not_found delivery_in_progress"),
     "get /callback-secret": ("200", ""),
+    "post /webhooks/payment/{gateway}": ("204", NOTIFICATION),
+    "post /webhooks/payment": ("204", NOTIFICATION),
     "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
     "get /api-keys": ("200", "forbidden"),
     "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
@@ -84,6 +88,8 @@ OPERATIONS = {
     "get /verify/last": ("200", "forbidden not_found"),
 }
 EVERYWHERE = {"invalid_token", "validation_error", "rate_limited", "unavailable"}
+# Operations whose requests are signed and need no token.
+SIGNED = {"post /webhooks/payment/{gateway}", "post /webhooks/payment"}
 AT_THE_ROOT = {"get /health": "200", "get /health/ready": "200 503", "get /metrics": "200"}
 # The platform's gateway forwards these paths; they lead to the same operations and are not described.
 ON_THE_PLATFORM = (
@@ -132,7 +138,8 @@ def test_every_operation_has_the_statuses_and_codes_that_can_happen_in_order(doc
         }
         expected = OPERATIONS.get(key)
         assert " ".join(successes) == (expected[0] if expected else AT_THE_ROOT[key]), key
-        assert codes == (set(expected[1].split()) | EVERYWHERE if expected else set()), key
+        everywhere = EVERYWHERE - {"invalid_token"} if key in SIGNED else EVERYWHERE
+        assert codes == (set(expected[1].split()) | everywhere if expected else set()), key
 
 
 def examples_of_problem(response: dict[str, Any], status: int) -> set[str]:
@@ -192,7 +199,10 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
             merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
-            answer = await actor.request(method, path.format(**ids), json=example)
+            if key in SIGNED:
+                answer = await notify(running_api, example, path=path.format(gateway=GATEWAY))
+            else:
+                answer = await actor.request(method, path.format(**ids), json=example)
             assert answer.is_success, (key, example, answer.text)
             assert str(answer.status_code) in operation["responses"]
             executed += 1
@@ -220,9 +230,11 @@ def test_the_example_of_a_report_is_what_payments_verify_says() -> None:
         assert breaches["what_to_do"] == info.what_to_do
 
 
-def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict[str, Any]) -> None:
+def test_everything_but_the_roots_operations_needs_a_bearer_token_or_a_signature(document: dict[str, Any]) -> None:
     for key, operation in operations(document).items():
-        assert ("security" in operation) == (key in OPERATIONS), key
+        assert ("security" in operation) == (key in OPERATIONS.keys() - SIGNED), key
+        required = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header" and p["required"]}
+        assert required == ({"webhook-id", "webhook-timestamp", "webhook-signature"} if key in SIGNED else set()), key
     [scheme] = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     assert all(word in scheme["description"] for word in ("JWT", "API key", "sk_sim_"))
@@ -231,7 +243,7 @@ def test_everything_but_the_roots_operations_needs_a_bearer_token(document: dict
 def test_the_headers_that_clients_may_send_are_described(document: dict[str, Any]) -> None:
     for key, operation in operations(document).items():
         headers = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header"}
-        assert ("Idempotency-Key" in headers) == key.startswith("post"), key
+        assert ("Idempotency-Key" in headers) == (key.startswith("post") and key not in SIGNED), key
         if key.endswith(("/{payment_id}", "/status")):
             assert {"Prefer", "If-None-Match"} <= headers
 
@@ -287,7 +299,10 @@ def test_nothing_in_the_document_is_left_over(document: dict[str, Any]) -> None:
 
 def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
-    names = ["payments", "refunds", "payment methods", "webhooks", "events", "api keys", "operation"]
+    names = [
+        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
+        "operation",
+    ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.
     assert {tag for webhook in document["webhooks"].values() for tag in webhook["post"]["tags"]} == {"events"}

@@ -10,8 +10,9 @@ from api.cards import CARD_SCENARIOS
 from api.paypal_addresses import ADDRESS_SCENARIOS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
+from shared.simulation.gateways import GatewayName
 from shared.simulation.scenarios import Scenario
-from worker.gateway.answers import GatewayName, gateway_of
+from worker.gateway.answers import gateway_of
 from worker.gateway.outcomes import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,

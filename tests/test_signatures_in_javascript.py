@@ -13,10 +13,10 @@ import pytest
 from shared.config.settings import Settings
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
+from shared.webhooks.signatures import sign
 from tests.support.delivery_pools import World, running
 from tests.support.receivers import receiver
 from tests.test_repository import ROOT
-from worker.deliveries.webhook import sign
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 

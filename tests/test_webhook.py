@@ -1,7 +1,5 @@
 """Signatures, verified by the official package, and what an answer means for the next try."""
 
-import base64
-import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -9,8 +7,6 @@ from http import HTTPStatus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from standardwebhooks import Webhook
-from standardwebhooks.webhooks import WebhookVerificationError
 
 from shared.config.settings import Settings
 from shared.delivery_lifecycle import DeliveryKind
@@ -24,7 +20,6 @@ from worker.deliveries.webhook import (
     headers_of,
     longest_retry_after,
     parse_retry_after,
-    sign,
 )
 
 SCHEDULE = (5, 300, 1800)
@@ -37,38 +32,6 @@ def decided(
 ) -> AttemptOutcome:
     """Decide with the schedule of these tests."""
     return decide(status, retry_after_s=retry_after_s, retries=retries, schedule_s=SCHEDULE, jitter=jitter)
-
-
-# -- signatures
-
-
-def test_the_official_package_accepts_our_signature() -> None:
-    secret, now = new_webhook_secret(), int(datetime.now(UTC).timestamp())
-    assert Webhook(secret).verify(BODY, sign(secret, new_id(), now, BODY)) == json.loads(BODY)
-
-
-@pytest.mark.parametrize("key_bytes", [24, 32, 64])
-def test_a_secret_of_any_length_the_standard_allows_signs(key_bytes: int) -> None:
-    secret = "whsec_" + base64.b64encode(bytes(range(key_bytes))).decode()
-    Webhook(secret).verify(BODY, sign(secret, new_id(), int(datetime.now(UTC).timestamp()), BODY))
-
-
-def test_our_signature_is_that_of_the_official_package() -> None:
-    secret, webhook_id = new_webhook_secret(), new_id()
-    theirs = Webhook(secret).sign(str(webhook_id), NOW, BODY.decode())
-    assert sign(secret, webhook_id, int(NOW.timestamp()), BODY)["webhook-signature"] == theirs
-
-
-@pytest.mark.parametrize("changed", ["body", "webhook-id", "webhook-timestamp", "secret"])
-def test_whatever_is_changed_breaks_the_signature(changed: str) -> None:
-    secret, now = new_webhook_secret(), int(datetime.now(UTC).timestamp())
-    headers = sign(secret, new_id(), now, BODY)
-    Webhook(secret).verify(BODY, headers)
-    if changed in headers:
-        headers[changed] = str(now + 1) if changed == "webhook-timestamp" else str(new_id())
-    verifier = Webhook(new_webhook_secret() if changed == "secret" else secret)
-    with pytest.raises(WebhookVerificationError):
-        verifier.verify(BODY + b" " if changed == "body" else BODY, headers)
 
 
 def test_the_headers_name_the_delivery_the_moment_of_the_claim_and_the_correlation_id() -> None:

@@ -25,6 +25,7 @@ from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
+from worker.gateway.notifier import Notifier, open_notifier
 from worker.gateway.requests import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
@@ -58,8 +59,9 @@ class WorkerProcess:
         self._runtime = runtime
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
+        self.notifier = open_notifier(settings, runtime.keyring)
         self._order_client, orders = _open_order_service(settings)
-        gateway, rules = _open_gateway(settings, database, self._ledger), _charge_rules(settings)
+        gateway, rules = _open_gateway(settings, database, self._ledger, self.notifier), _charge_rules(settings)
         charger = Charger(gateway, rules, orders)
         self._service_addresses = ServiceAddresses(settings.services_closed_to_users)
         self.pool = open_pool(runtime, orders, self._service_addresses)
@@ -111,6 +113,7 @@ class WorkerProcess:
                 parts.create_task(self._heartbeat.run()),
                 parts.create_task(self._service_addresses.run()),
                 parts.create_task(self._purge.run()),
+                parts.create_task(self.notifier.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             for buffer in self._prefetch:
@@ -168,7 +171,7 @@ class WorkerProcess:
         await self.pool.offer(items)
 
 
-def _open_gateway(settings: Settings, database: Database, ledger: Ledger) -> SimulatedGateway:
+def _open_gateway(settings: Settings, database: Database, ledger: Ledger, notifier: Notifier) -> SimulatedGateway:
     return SimulatedGateway(
         ledger,
         seed=settings.simulator_seed,
@@ -177,6 +180,7 @@ def _open_gateway(settings: Settings, database: Database, ledger: Ledger) -> Sim
         failure_scenarios=settings.payment_failure_scenarios,
         delay_min_ms=settings.payment_processing_delay_min,
         delay_max_ms=settings.payment_processing_delay_max,
+        notify_later=notifier.schedule,
     )
 
 

@@ -21,6 +21,7 @@ from api.auth.principal import Principal, Role
 from api.bounded_cache import BoundedCache
 from api.edge.client_address import client_address, rate_limit_key
 from api.edge.redis_counts import RedisCounts
+from api.edge.signed_notifications import signer_of
 from api.paths import API_PATHS, QUIET_PATHS, shown_path
 from api.problems import Code, Problem, render
 from shared.broker.client import Broker
@@ -145,8 +146,8 @@ def open_rate_limits(settings: Settings, broker: Broker) -> RateLimits | None:
 class RateLimitMiddleware:
     """Refuses clients that are over a limit with 429, and sends every client its status in the header fields.
 
-    Requests for health and metrics are not counted. An address that this process knows to be over its limit is refused
-    before the token is verified, and a user before Redis is asked.
+    Requests for health and metrics, and what a gateway has signed, are not counted. An address that this process knows
+    to be over its limit is refused before the token is verified, and a user before Redis is asked.
     """
 
     def __init__(self, app: ASGIApp, *, limits: RateLimits, authenticator: Authenticator) -> None:
@@ -156,7 +157,7 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
-        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+        if scope["type"] != "http" or scope["path"] in QUIET_PATHS or signer_of(scope):
             await self._app(scope, receive, send)
             return
         statuses = await self._statuses(scope)

@@ -34,7 +34,7 @@ HEADERS = {
     "Vary": Header("string", False, "`Prefer`, if the answer may depend on it."),
     "Preference-Applied": Header("string", False, "`wait=N`, if the preference was honoured."),
     "Idempotent-Replayed": Header("string", False, "`true`, if the key was used before for the same request."),
-    "WWW-Authenticate": Header("string", True, "`Bearer`."),
+    "WWW-Authenticate": Header("string", True, "`Bearer`, or `Standard-Webhooks` where gateways sign."),
     "Retry-After": Header("integer", False, "Seconds until it is worth asking again."),
     "RateLimit": Header("string", False, "For each limit: `r` requests are left for the next `t` seconds."),
     "RateLimit-Policy": Header("string", False, "For each limit: `q` requests are allowed in `w` seconds."),

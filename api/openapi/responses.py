@@ -1,6 +1,7 @@
 """What operations declare of their responses: the errors that can happen, and what a success looks like."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -51,10 +52,19 @@ type Responses = dict[int | str, dict[str, Any]]
 
 def problems(*codes: Code) -> Responses:
     """Return the errors that an operation may answer, beside those of every operation: each a problem document."""
+    return _problems({*codes, *EVERYWHERE})
+
+
+def problems_of_signed(*codes: Code) -> Responses:
+    """Return the errors that an operation may answer whose requests are signed and need no token."""
+    return _problems({*codes, *EVERYWHERE, Code.INVALID_SIGNATURE} - {Code.INVALID_TOKEN})
+
+
+def _problems(codes: AbstractSet[Code]) -> Responses:
     by_status: dict[int, list[Code]] = {}
     # In the order of the closed set.
     for code in Code:
-        if code in codes or code in EVERYWHERE:
+        if code in codes:
             by_status.setdefault(KINDS[code].status, []).append(code)
     return {
         status: {

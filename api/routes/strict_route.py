@@ -40,6 +40,14 @@ class StrictRoute(APIRoute):
     answer names all faults of the headers, the query and the body.
     """
 
+    async def admit(self, request: Request) -> bool:
+        """Return whether the client is a user, and not a service or an admin. Raises Problem (401) for a stranger."""
+        api: Api = request.app.state.api
+        principal = await authenticate(request.scope, api.authenticator)
+        if isinstance(principal, Problem):
+            raise principal
+        return principal.role == Role.USER
+
     def get_route_handler(self) -> Handler:
         """See APIRoute."""
         handle = super().get_route_handler()
@@ -49,16 +57,13 @@ class StrictRoute(APIRoute):
         needs_body = self.body_field is not None and self.body_field.field_info.is_required()
 
         async def handle_strictly(request: Request) -> Response:
-            api: Api = request.app.state.api
-            principal = await authenticate(request.scope, api.authenticator)
-            if isinstance(principal, Problem):
-                raise principal
+            is_user = await self.admit(request)
             found = _check_header_lines(request.scope)
             if request.scope["query_string"]:
                 found += _check_query(request, parameters)
             if has_body:
                 request = await _with_body(request, is_required=needs_body)
-                RULES.set(Rules(api.runtime, is_user=principal.role == Role.USER))
+                RULES.set(Rules(request.app.state.api.runtime, is_user=is_user))
             if not found:
                 # The first fault that FastAPI finds is not the last one: see `Rules.now`.
                 with suppress(RequestValidationError):

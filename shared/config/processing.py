@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from shared.config.values import EMPTY_IS_UNSET, LOWER_CASE
+from shared.config.web_addresses import BaseUrl
 
 
 class GatewaySettings(BaseSettings):
@@ -27,6 +28,12 @@ class GatewaySettings(BaseSettings):
         default=None,
         description="`on` allows ready-made payment methods such as `pm_test_visa`; `off` refuses them. Unset = `on` "
         "in development and `off` in production.",
+    )
+    gateway_notification_url: BaseUrl = Field(
+        default=None,
+        description="Where the simulated gateways report what they settled late, such as "
+        "`http://api:8009/api/v1/webhooks/payment`; `/` and the gateway's name are added. Unset = no reports: late "
+        "answers are polled. `payments up` sets it to its own API.",
     )
     simulator_seed: str | None = Field(
         default=None,

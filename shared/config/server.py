@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from shared.config.values import COMMA_SEPARATED, LOWER_CASE, UPPER_CASE, DatabaseUrl, Network, Rate, RedisUrl
-from shared.config.web_addresses import Origin, PublicUrl, RootPath
+from shared.config.web_addresses import BaseUrl, Origin, RootPath
 
 
 class ServerSettings(BaseSettings):
@@ -22,7 +22,7 @@ class ServerSettings(BaseSettings):
         description="The prefix that a gateway strips from paths before it forwards requests, such as `/shop`. It is "
         "part of every path that the API sends.",
     )
-    public_url: PublicUrl = Field(
+    public_url: BaseUrl = Field(
         default=None,
         description="What links begin with that leave the service, with the gateway's prefix, such as "
         "`https://pay.example/shop`. Unset = `http://127.0.0.1:PORT` if `HOST` is loopback, else no such links.",

@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 # Seconds that a worker may need beside the longest delay of the gateway before its lease ends.
 LEASE_MARGIN_S = 10
 RETRY_WAIT_MAX_S = 30 * ONE_DAY_S
+# The address of this machine itself where HOST stands for all of its addresses.
+LOCAL_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 class Settings(
@@ -107,6 +109,12 @@ class Settings(
             return None
         host = f"[{self.host}]" if ":" in self.host else "127.0.0.1"
         return f"http://{host}:{self.port}"
+
+    @property
+    def local_host(self) -> str:
+        """The host at which this machine itself reaches the API, as it stands in a URL."""
+        host = LOCAL_HOSTS.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def is_simulation_on(self) -> bool:

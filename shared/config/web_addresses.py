@@ -34,7 +34,7 @@ def _root_path(text: str) -> str | None:
     return path or None
 
 
-def _public_url(text: str) -> str:
+def _base_url(text: str) -> str:
     url = text.rstrip("/")
     parts = split_url(url)
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
@@ -46,4 +46,5 @@ def _public_url(text: str) -> str:
 
 type Origin = Annotated[str, AfterValidator(_origin)]
 type RootPath = Annotated[str | None, EMPTY_IS_UNSET, AfterValidator(lambda path: path and _root_path(path))]
-type PublicUrl = Annotated[str | None, EMPTY_IS_UNSET, AfterValidator(lambda url: url and _public_url(url))]
+# A URL to which paths are added.
+type BaseUrl = Annotated[str | None, EMPTY_IS_UNSET, AfterValidator(lambda url: url and _base_url(url))]

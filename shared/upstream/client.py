@@ -41,6 +41,14 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class SignedBody:
+    """A JSON body whose very bytes are signed, and the headers with the signature."""
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
 class UpstreamClient:
     """A client of the service at `url`. As an async context manager it has its connections open within the block.
 
@@ -88,18 +96,22 @@ class UpstreamClient:
         token: str | None = None,
         content: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
+        signed: SignedBody | None = None,
     ) -> Reply:
         """Send one request. Return its answer, whatever the status except 502 to 504; `path` is sent unchanged.
 
+        The body is `content` as JSON, or exactly the bytes of `signed`, with its headers.
         Raises UpstreamUnavailable if there is no such answer in time, if no connection becomes free in time, or if the
         breaker is open. The service may have carried out a request without an answer.
         """
-        headers = {} if content is None else {"content-type": "application/json"}
+        body = signed.body if signed is not None else None if content is None else orjson.dumps(content)
+        headers = {} if signed is None else dict(signed.headers)
+        if body is not None:
+            headers["content-type"] = "application/json"
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         if correlation_id is not None:
             headers["x-correlation-id"] = correlation_id
-        body = None if content is None else orjson.dumps(content)
         if self._breaker is None:
             async with self._connection():
                 return await self._exchange(method, path, headers, body)

@@ -1,12 +1,9 @@
 """One webhook: signs it as Standard Webhooks asks, posts it, and decides what the answer means for the next attempt.
 
 It follows no redirect, keeps no cookie and reads no more of an answer than 20 KB. It knows no database.
-https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
 import asyncio
-import base64
-import hmac
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from time import monotonic
-from uuid import UUID
 
 from aiohttp import (
     BaseConnector,
@@ -29,7 +25,6 @@ from aiohttp import (
 )
 from yarl import URL
 
-from shared.keyring import WEBHOOK_SECRET_PREFIX
 from shared.upstream.connections import HEAD_BYTES_MAX, HEAD_LINES_MAX, Exchange, NotHttp
 from shared.webhooks.attempts import (
     RESPONSE_BYTES_MAX,
@@ -41,6 +36,7 @@ from shared.webhooks.attempts import (
     TryAgain,
 )
 from shared.webhooks.deliveries import ClaimedDelivery
+from shared.webhooks.signatures import sign
 from shared.webhooks.url_policy import split_target
 from worker.deliveries.failures import (
     describe_broken,
@@ -91,20 +87,6 @@ class WebhookAnswer:
     repeats: BrokenRequest | None = None
     # A kept connection broke, or brought something else, before any part of an answer was read.
     is_stale: bool = False
-
-
-def sign(secret: str, webhook_id: UUID, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the three headers of Standard Webhooks for exactly the bytes of `body`.
-
-    `timestamp` is the moment of this attempt in Unix seconds; it is part of what is signed.
-    """
-    key = base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX))
-    signature = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, "sha256")
-    return {
-        "webhook-id": str(webhook_id),
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
-    }
 
 
 def headers_of(delivery: ClaimedDelivery, secret: str) -> dict[str, str]:

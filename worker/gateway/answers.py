@@ -1,23 +1,14 @@
-"""What the simulated gateways answer: their names, the forms of their ids, and what they report of a payment."""
+"""What the simulated gateways answer: the forms of their ids, and what they report of a payment."""
 
-from enum import StrEnum
 from typing import Any, assert_never
 
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
+from shared.simulation.gateways import GatewayName
 from worker.gateway.ledger import Entry, EntryKind
 from worker.gateway.outcomes import FAILURE_REASONS, SimulatedOutcome
 from worker.gateway.requests import SimulatedRequest
 from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
-
-
-class GatewayName(StrEnum):
-    """The gateways that are simulated; the names that clients see."""
-
-    STRIPE = "stripe_mock"
-    SQUARE = "square_mock"
-    PAYPAL = "paypal_mock"
-
 
 # The part of card payments that go to Stripe; the others go to Square.
 STRIPE_SHARE = 7 / 8
