@@ -323,16 +323,17 @@ class Things:
         """What is sent: right in everything but, perhaps, its sender."""
         if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend", "/capture", "/refunds")):
             return None
-        if row.path.endswith("/action"):
-            return {"result": "approve"}
         if row.method == "PATCH":
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
-        if "endpoint" in row.path:
-            return self.endpoint_body()
+        for part, body in (
+            ("/action", {"result": "approve"}),
+            ("endpoint", self.endpoint_body()),
+            ("api-keys", self.key_body()),
+        ):
+            if part in row.path:
+                return body
         if row.thing == "unsigned":
             return notification(str(new_id()))
-        if "api-keys" in row.path:
-            return self.key_body()
         named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}
         return {**card(), **named} if "method" in row.path else order(**ids, **named)
 
