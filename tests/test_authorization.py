@@ -305,10 +305,8 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         if "endpoint" in row.path:
             return self.endpoint_body()
-        if row.thing == "unsigned":
-            return notification(str(new_id()))
-        if "api-keys" in row.path:
-            return self.key_body()
+        if row.thing == "unsigned" or "api-keys" in row.path:
+            return notification(str(new_id())) if row.thing == "unsigned" else self.key_body()
         named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}
         return {**card(), **named} if "method" in row.path else order(**ids, **named)
 
