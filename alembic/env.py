@@ -9,6 +9,9 @@ from shared.database.migrations import VERSION_TABLE
 from shared.database.schema import metadata
 
 connection = context.config.attributes["connection"]
+# Otherwise Alembic would commit after each migration, and a refused way back would stop half way.
+if not connection.in_transaction():
+    connection.begin()
 context.configure(
     connection=connection,
     target_metadata=metadata,

@@ -15,6 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import problem_handlers
+from api.approval import routes as approval
+from api.approval.problem_pages import ProblemPagesMiddleware
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits, HttpProtocol
@@ -99,6 +101,7 @@ def create_app(api: Api) -> FastAPI:
     app.state.api = api
     app.include_router(health.router)
     app.include_router(docs.router)
+    app.include_router(approval.router)
     app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
     app.include_router(refunds.of_payments, prefix=PREFIX)
     app.include_router(refunds.router, prefix=f"{PREFIX}{REFUNDS}")
@@ -115,8 +118,9 @@ def create_app(api: Api) -> FastAPI:
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)
-    # The platform's gateway forwards /api/payments/* without changing the path. Payment methods and refunds come first:
-    # else "methods" would be taken for the id of a payment. The description has each operation once.
+    # The platform's gateway forwards /api/payments/* without changing the path. Payments come last: else "methods" or
+    # "approve" would be taken for the id of a payment. The description has each operation once.
+    app.include_router(approval.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}")
     app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     app.include_router(refunds.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}{REFUNDS}", include_in_schema=False)
@@ -137,6 +141,7 @@ def create_app(api: Api) -> FastAPI:
         is_stopping=lambda: api.is_stopping,
         root_path=settings.root_path or "",
     )
+    app.add_middleware(ProblemPagesMiddleware)
     if origins:
         app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way

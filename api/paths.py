@@ -8,6 +8,9 @@ PLATFORM_PREFIX = "/api"
 PAYMENTS = "/payments"
 # On the platform's paths they are below the payments.
 REFUNDS = "/refunds"
+# The pages at which customers approve payments.
+APPROVE = "/approve"
+APPROVAL_PATHS = (f"{APPROVE}/", f"{PLATFORM_PREFIX}{PAYMENTS}{APPROVE}/")
 # Where gateways report what they settled late; the name of one may follow.
 NOTIFICATIONS = "/webhooks/payment"
 # The paths that accept payment intents.

@@ -31,6 +31,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
     errors.PaymentNotCancellable: Code.PAYMENT_NOT_CANCELLABLE,
     errors.PaymentNotCapturable: Code.PAYMENT_NOT_CAPTURABLE,
+    errors.NoActionRequired: Code.NO_ACTION_REQUIRED,
     errors.PaymentNotRefundable: Code.PAYMENT_NOT_REFUNDABLE,
     errors.RefundExceedsBalance: Code.REFUND_EXCEEDS_BALANCE,
     errors.RefundNotCancellable: Code.REFUND_NOT_CANCELLABLE,

@@ -35,6 +35,7 @@ class Code(StrEnum):
     ORDER_ALREADY_PAID = "order_already_paid"
     PAYMENT_NOT_CANCELLABLE = "payment_not_cancellable"
     PAYMENT_NOT_CAPTURABLE = "payment_not_capturable"
+    NO_ACTION_REQUIRED = "no_action_required"
     PAYMENT_NOT_REFUNDABLE = "payment_not_refundable"
     REFUND_EXCEEDS_BALANCE = "refund_exceeds_balance"
     REFUND_NOT_CANCELLABLE = "refund_not_cancellable"
@@ -74,6 +75,7 @@ KINDS: dict[Code, Kind] = {
     Code.ORDER_ALREADY_PAID: Kind(409, "The order is already paid"),
     Code.PAYMENT_NOT_CANCELLABLE: Kind(409, "The payment can no longer be cancelled"),
     Code.PAYMENT_NOT_CAPTURABLE: Kind(409, "The payment cannot be captured"),
+    Code.NO_ACTION_REQUIRED: Kind(409, "The payment requires no action of its customer"),
     Code.PAYMENT_NOT_REFUNDABLE: Kind(409, "The payment cannot be refunded"),
     Code.REFUND_EXCEEDS_BALANCE: Kind(409, "The refund exceeds what can be refunded of the payment"),
     Code.REFUND_NOT_CANCELLABLE: Kind(409, "The refund can no longer be cancelled"),

@@ -1,12 +1,14 @@
 """The parts of one API process: accept queue, publisher, long polls and limits, with their background tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import open_authenticator
@@ -27,8 +29,10 @@ from shared.broker.client import Queue
 from shared.broker.publisher import Publisher
 from shared.database.group_commit import GroupCommit
 from shared.database.probe import is_usable
+from shared.errors import WriteConflict
 from shared.payments.accept import Accepted, accept
 from shared.payments.intent import Intent
+from shared.payments.requests import Requested
 from shared.payments.usable_methods import MethodRules
 from shared.runtime import Runtime
 
@@ -43,6 +47,10 @@ HINTS_BATCH_MAX, HINTS_QUEUE_MAX, HINTS_LINGER_FACTOR = 500, 2000, 3.0
 STEPS_MAX = 100
 # Seconds for which the answer whether the database can be used is kept.
 DATABASE_HEALTH_S = 1.0
+
+
+type Step[T] = Callable[[AsyncConnection, datetime], Awaitable[T]]
+"""What a request does in a transaction of its own."""
 
 
 class Api:
@@ -120,6 +128,33 @@ class Api:
                 key_uses.cancel()
                 if counts is not None:
                     counts.cancel()
+
+    async def in_transaction[T](self, work: Step[T]) -> T:
+        """Return the result of `work`, which is done in one transaction, at the time of the database's clock.
+
+        A transaction that lost a conflict with another one is tried once more. Raises Overloaded at once, with nothing
+        done, if too many transactions are in progress.
+        """
+        with self.steps.one():
+            try:
+                return await self._run(work)
+            except WriteConflict:
+                return await self._run(work)
+
+    async def _run[T](self, work: Step[T]) -> T:
+        database = self.runtime.database
+        async with database.transaction() as connection:
+            return await work(connection, await database.clock.now(connection))
+
+    def publish_requested(self, requested: Requested) -> None:
+        """Publish what a committed request has brought about, and count the payment if it has failed by it."""
+        payment = requested.payment
+        self.publisher.publish(Queue.DELIVER, requested.deliveries)
+        self.publisher.publish(Queue.PROCESS, requested.work)
+        if payment.is_settled:
+            self.publisher.notify_settled([payment.id])
+        if payment.processed_at is not None:
+            metrics.settled.labels(payment.status, payment.failure_code or "").inc()
 
     def _publish_accepted(self, accepted: Sequence[Accepted]) -> None:
         new = [one for one in accepted if not one.is_replay]

@@ -8,8 +8,9 @@ PaymentsError
 ├── Refused                     the request cannot be done; nothing was written
 │   ├── PaymentInProgress       the order has a live payment that is not settled
 │   ├── OrderAlreadyPaid        the order has a completed payment
-│   ├── PaymentNotCancellable   the payment is no longer PENDING
+│   ├── PaymentNotCancellable   the payment has a status in which it is never cancelled
 │   ├── PaymentNotCapturable    the payment is not AUTHORIZED, or its authorization is over
+│   ├── NoActionRequired        the payment does not wait for its customer
 │   ├── PaymentNotRefundable    the payment has a status in which it is never refunded
 │   ├── RefundExceedsBalance    less is refundable than was asked for
 │   ├── RefundNotCancellable    the refund is no longer PENDING
@@ -85,11 +86,15 @@ class OrderAlreadyPaid(Refused):
 
 
 class PaymentNotCancellable(Refused):
-    """The payment has left PENDING for another status than CANCELLED."""
+    """A worker is at work on the payment, or it has ended otherwise than CANCELLED."""
 
 
 class PaymentNotCapturable(Refused):
     """The payment is not AUTHORIZED, or its authorization is over."""
+
+
+class NoActionRequired(Refused):
+    """The payment does not wait for its customer, or no longer."""
 
 
 class PaymentNotRefundable(Refused):

@@ -1,4 +1,4 @@
-"""The keys that are derived from DATA_KEY, and their uses: keyed hashes, encryption of secrets, signed cursors.
+"""The keys that are derived from DATA_KEY, and their uses: keyed hashes, encryption of secrets, signed texts.
 
 No key, and nothing that was hashed or encrypted, is ever logged here.
 """
@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from shared.config.settings import Settings
 from shared.ids import new_secret_bytes
 
+# Of a MAC in a sealed text.
+MAC_BYTES = 16
 WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix of Standard Webhooks
 
 
@@ -26,6 +28,8 @@ class Keyring:
     cursor_key: bytes = field(repr=False)
     callback_key: bytes = field(repr=False)
     api_key_key: bytes = field(repr=False)
+    approval_link_key: bytes = field(repr=False)
+    approval_form_key: bytes = field(repr=False)
     notification_key: bytes = field(repr=False)
     cipher: Fernet = field(repr=False)
 
@@ -42,16 +46,23 @@ class Keyring:
 
     def seal_cursor(self, payload: bytes) -> str:
         """Return `payload` as opaque text with a MAC: `open_cursor` accepts only text that was made here."""
-        return base64.urlsafe_b64encode(_mac(self.cursor_key, payload)[:16] + payload).decode().rstrip("=")
+        return _seal(self.cursor_key, payload)
 
     def open_cursor(self, text: str) -> bytes | None:
         """Return the payload of a cursor that `seal_cursor` made; None for any other text."""
-        try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        except ValueError:
-            return None
-        mac, payload = raw[:16], raw[16:]
-        return payload if hmac.compare_digest(mac, _mac(self.cursor_key, payload)[:16]) else None
+        return _open(self.cursor_key, text)
+
+    def seal_approval_token(self, payload: bytes) -> str:
+        """Return the token of an approval link: whoever has it may answer for the customer, until it expires."""
+        return _seal(self.approval_link_key, payload)
+
+    def open_approval_token(self, text: str) -> bytes | None:
+        """Return the payload of a token that `seal_approval_token` made; None for any other text."""
+        return _open(self.approval_link_key, text)
+
+    def approval_form_value(self, token: str, sequence: int) -> str:
+        """Return what the form of an approval page must send back. It changes with the payment's sequence."""
+        return _text(_mac(self.approval_form_key, token, str(sequence)))
 
     def encrypt(self, secret: str) -> str:
         """Return `secret` in a form that may be stored in a table."""
@@ -89,6 +100,8 @@ def open_keyring(settings: Settings) -> Keyring:
         cursor_key=_derive(root, "cursors"),
         callback_key=_derive(callback_root, "callbacks"),
         api_key_key=_derive(root, "api keys"),
+        approval_link_key=_derive(root, "approval links"),
+        approval_form_key=_derive(root, "approval forms"),
         notification_key=_derive(root, "gateway notifications"),
         cipher=Fernet(base64.urlsafe_b64encode(_derive(root, "secrets at rest"))),
     )
@@ -116,3 +129,20 @@ def _mac(key: bytes, *parts: str | bytes) -> bytes:
         mac.update(len(raw).to_bytes(8))
         mac.update(raw)
     return mac.digest()
+
+
+def _seal(key: bytes, payload: bytes) -> str:
+    return _text(_mac(key, payload)[:MAC_BYTES] + payload)
+
+
+def _open(key: bytes, text: str) -> bytes | None:
+    try:
+        payload = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[MAC_BYTES:]
+    except ValueError:
+        return None
+    # The decoder skips foreign characters and spare bits, so the whole text is compared: each payload has one text.
+    return payload if hmac.compare_digest(text.encode(), _seal(key, payload).encode()) else None
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -22,7 +22,7 @@ from shared.log_stream import stream_of
 
 SECRET_NAMES = re.compile(r"authorization|token|secret|password|cvv|cvc|card_number|signature", re.IGNORECASE)
 CARD_NUMBER = re.compile(r"(?<!\w)(?<!\w[.-])\d(?:[ -]?\d){11,18}(?!\w|[.-]\w)")
-BEARER = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|whsec_[\w+/=-]+|sk_sim_\w+")
+BEARER = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|whsec_[\w+/=-]+|sk_sim_\w+|(?<=/approve/)[\w-]+")
 DATABASE_PARAMETERS = re.compile(r"\n?\[parameters: .*", re.DOTALL)
 # A text that is shorter than the shortest card number need not be searched for one.
 CARD_DIGITS_MIN = 12
@@ -73,9 +73,9 @@ def hide_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> Event
 
 
 def redact(text: str) -> str:
-    """Return `text` without card numbers, tokens, secrets, API keys and the parameters of a database statement."""
+    """Return `text` without card numbers, tokens (those of links too), secrets, API keys and database parameters."""
     text = DATABASE_PARAMETERS.sub("", text) if "[parameters: " in text else text
-    if "eyJ" in text or "whsec_" in text or "sk_sim_" in text:
+    if "eyJ" in text or "whsec_" in text or "sk_sim_" in text or "/approve/" in text:
         text = BEARER.sub(MASK, text)
     return CARD_NUMBER.sub(MASK, text) if len(text) >= CARD_DIGITS_MIN else text
 

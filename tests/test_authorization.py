@@ -9,13 +9,14 @@ import pytest
 from starlette.routing import Route
 
 from api.main import create_app
-from api.paths import PLATFORM_PREFIX, PREFIX
+from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.state import Api
 from shared.config.settings import Settings, load_settings
 from shared.ids import new_id
-from shared.payments.outcomes import ClaimOutcome
+from shared.payments.outcomes import ActionNeeded, ActionRequired, ClaimOutcome
 from shared.runtime import open_runtime
 from tests.support.api_client import APPROVED, RunningApi, added, card, created_key, order, settled
+from tests.support.approvals import RETURN_URL, VALID_S
 from tests.support.money import AUTHORIZED
 from tests.support.notifications import GATEWAY, notification
 
@@ -25,8 +26,8 @@ pytest_plugins = ["tests.support.api_fixtures"]
 # created by them, or by `service` for them where it is `ordered`), or an endpoint of `service`. `sees` and `not` are
 # 200 with and without the object in the list. 404 is the answer to whatever is not theirs: not even that it exists is
 # shown. (An admin's 404 for the last verification says that there was none.) 409+ names the payment of the order and
-# 409 does not. The same card again is 200. Where two answers stand, the second is that of SERVICE_SCOPE=created.
-# `other_s` has an API key, the other clients have tokens.
+# 409 does not. The same card again is 200. A form without the value of its page is 400. Where two answers stand, the
+# second is that of SERVICE_SCOPE=created. `other_s` has an API key, the other clients have tokens.
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -37,6 +38,8 @@ GET    /openapi.json                         -                 200  200  200   2
 GET    /                                     -                 307  307  307   307     307     307
 GET    /docs                                 -                 200  200  200   200     200     200
 GET    /docs/{name}                          file              200  200  200   200     200     200
+GET    /approve/{token}                      link              200  200  200   200     200     200
+POST   /approve/{token}                      link              400  400  400   400     400     400
 
 POST   /payments                             own_method        401  202  422   422     422     422
 POST   /payments                             named_user        401  403  403   202     202     202
@@ -57,6 +60,9 @@ GET    /payments/{payment_id}/deliveries     ordered           401  200  404   2
 POST   /payments/{payment_id}/cancel         payment           401  200  404   200/404 200/404 200
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         held              401  202  404   202/404 202/404 202
+POST   /payments/{payment_id}/cancel         waiting           401  200  404   200/404 200/404 200
+POST   /payments/{payment_id}/action         waiting           401  202  404   202/404 202/404 202
+POST   /payments/{payment_id}/action         waiting_ordered   401  202  404   202     202/404 202
 POST   /payments/{payment_id}/capture        held              401  403  404   202/404 202/404 202
 POST   /payments/{payment_id}/capture        held_ordered      401  403  404   202     202/404 202
 POST   /payments/{payment_id}/refunds        charged           401  403  404   202/404 202/404 202
@@ -113,6 +119,8 @@ DELETE /api-keys/{key_id}                    api_key           401  403  403   4
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 SCOPES = ("all", "created")
 ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
+# Whoever has the link of an approval page may open it.
+LINKS = "/approve"
 ON_THE_PLATFORM = {
     "/payments": "/payments",
     "/payment-methods": "/payments/methods",
@@ -157,6 +165,8 @@ def rows() -> list[Row]:
 def addresses(path: str) -> list[str]:
     if path == "/" or path.startswith(ROOT):
         return [path]
+    if path.startswith(LINKS):
+        return [path, f"{PLATFORM_PREFIX}{PAYMENTS}{path}"]
     noun = "/" + path.split("/")[1]
     platform = [PLATFORM_PREFIX + ON_THE_PLATFORM[noun] + path.removeprefix(noun)] if noun in ON_THE_PLATFORM else []
     return [PREFIX + path, *platform]
@@ -215,6 +225,18 @@ class Things:
     async def held_ordered(self) -> dict[str, str]:
         held = self._payment_of(self.service, capture_method="manual", user_id="1")
         return await self._settled(held, AUTHORIZED)
+
+    async def waiting(self) -> dict[str, str]:
+        payment = self._payment_of(self.user, return_url=RETURN_URL)
+        return await self._settled(payment, ActionNeeded(ActionRequired("stripe_mock"), VALID_S))
+
+    async def waiting_ordered(self) -> dict[str, str]:
+        payment = self._payment_of(self.service, return_url=RETURN_URL, user_id="1")
+        return await self._settled(payment, ActionNeeded(ActionRequired("stripe_mock"), VALID_S))
+
+    async def link(self) -> dict[str, str]:
+        payment = await self.user.get("/payments/{payment_id}".format(**await self.waiting()))
+        return {"token": payment.json()["next_action"]["url"].rpartition("/")[2]}
 
     async def charged(self) -> dict[str, str]:
         return await self._settled(self._payment_of(self.user), APPROVED)
@@ -303,10 +325,15 @@ class Things:
             return None
         if row.method == "PATCH":
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
-        if "endpoint" in row.path:
-            return self.endpoint_body()
-        if row.thing == "unsigned" or "api-keys" in row.path:
-            return notification(str(new_id())) if row.thing == "unsigned" else self.key_body()
+        for part, body in (
+            ("/action", {"result": "approve"}),
+            ("endpoint", self.endpoint_body()),
+            ("api-keys", self.key_body()),
+        ):
+            if part in row.path:
+                return body
+        if row.thing == "unsigned":
+            return notification(str(new_id()))
         named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}
         return {**card(), **named} if "method" in row.path else order(**ids, **named)
 
@@ -321,7 +348,8 @@ async def test_every_client_gets_what_the_table_says(running_api: RunningApi, sc
         answer = await client.request(
             row.method,
             row.path.format(**ids),
-            json=things.body(row, ids),
+            # The form of a page, and not even a right one.
+            **({"data": {"result": "approve"}} if "link" in row.thing else {"json": things.body(row, ids)}),
             params={"user_id": NAMED[row.thing]} if row.thing in NAMED else None,
         )
         is_list = row.thing != "-" and "{" not in row.path and row.method == "GET" and answer.status_code == 200
@@ -345,8 +373,9 @@ def test_every_operation_has_a_row() -> None:
     assert {(row.method, row.path) for row in rows()} == served
 
 
-def test_without_a_token_everything_but_the_root_is_401() -> None:
-    assert {row.answers[0] for row in rows() if row.path.startswith("/api/")} == {"401"}
+def test_without_a_token_everything_but_the_root_and_a_link_is_401() -> None:
+    of_tokens = [row for row in rows() if row.path.startswith("/api/") and LINKS not in row.path]
+    assert {row.answers[0] for row in of_tokens} == {"401"}
 
 
 async def test_every_principal_has_a_callback_secret_of_its_own(running_api: RunningApi) -> None:

@@ -1,6 +1,5 @@
 """The page `/docs` in a real Chromium, without internet: what people see of the API."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,30 +8,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Route
 
-from shared.config.settings import Settings
-from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, served, token
+from tests.support.api_client import RunningApi, token
+from tests.support.browsers import BACKGROUND, OVERFLOW, SIZES, picture
 
+pytest_plugins = ["tests.support.browser_fixtures"]
 pytestmark = [pytest.mark.browser, pytest.mark.parametrize("backend", ["sqlite"], indirect=True)]
 
-# The browser resolves no name and asks nobody by itself.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
 PREFIX = "/shop/pay"
-SIZES = {"wide": {"width": 1280, "height": 900}, "narrow": {"width": 380, "height": 800}}
 OPENED = "() => document.querySelectorAll('details').forEach((one) => { one.open = true; })"
-OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
 
 
 @dataclass
@@ -63,23 +48,6 @@ class Visit:
     async def open(self, prefix: str = "") -> None:
         await self.page.goto(f"{self.api.url}{prefix}/docs")
         await self.page.wait_for_selector(".operation")
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[RunningApi]:
-    runtime = open_runtime(settings)
-    async with served(runtime) as running:
-        yield running
-    await runtime.close()
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    assert os.environ.get("CHROMIUM"), "Run these with `make test-browser`, which finds a Chromium."
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=FLAGS, headless=True)
-        yield browser
-        await browser.close()
 
 
 @asynccontextmanager
@@ -168,7 +136,7 @@ async def test_it_is_readable_on_every_screen(
 ) -> None:
     async with visit(browser, api, viewport=SIZES[size], color_scheme=scheme) as found:
         await found.open()
-        await found.page.screenshot(path=picture(tmp_path, f"{scheme}-{size}"))
+        await found.page.screenshot(path=picture(tmp_path, f"docs-{scheme}-{size}"))
         assert await found.page.evaluate(OVERFLOW) <= 0
         red = int((await found.page.evaluate(BACKGROUND)).removeprefix("rgb(").split(",")[0])
         assert (red > 200) == (scheme == "light")
@@ -176,11 +144,4 @@ async def test_it_is_readable_on_every_screen(
         await found.page.wait_for_function("() => document.querySelectorAll('.inside').length > 20")
         assert await found.page.evaluate(OVERFLOW) <= 0
         await found.page.locator("#create_payment").scroll_into_view_if_needed()
-        await found.page.screenshot(path=picture(tmp_path, f"{scheme}-{size}-open"))
-
-
-def picture(tmp_path: Path, name: str) -> Path:
-    """Where a screenshot goes: into the folder SCREENSHOTS if it is set, to be looked at."""
-    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"docs-{name}.png"
+        await found.page.screenshot(path=picture(tmp_path, f"docs-{scheme}-{size}-open"))

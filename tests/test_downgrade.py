@@ -59,6 +59,11 @@ async def test_each_new_status_is_counted(migrated: Settings) -> None:
     )
 
 
+async def test_a_payment_that_waits_for_its_customer_is_counted(migrated: Settings) -> None:
+    await insert_payments(migrated, [accepted(NOW, status=PaymentStatus.REQUIRES_ACTION)])
+    await refuses(migrated, "1 payments that are REQUIRES_ACTION")
+
+
 @pytest.mark.parametrize("status", [PaymentStatus.PENDING, PaymentStatus.PROCESSING])
 async def test_an_operation_that_would_become_a_charge_is_counted(migrated: Settings, status: PaymentStatus) -> None:
     await insert_payments(migrated, [accepted(NOW, status=status, operation=PaymentOperation.AUTHORIZE)])
@@ -80,7 +85,7 @@ async def test_an_open_refund_is_counted(migrated: Settings, status: RefundStatu
 
 
 async def test_what_the_version_before_knows_goes_down_and_up_again(migrated: Settings) -> None:
-    known = set(PaymentStatus) - set(NEW)
+    known = set(PaymentStatus) - {*NEW, PaymentStatus.REQUIRES_ACTION}
     found = [accepted(NOW, id=new_id(), order_id=str(new_id()), status=status) for status in known]
     # It has ended as the version before knows it, whatever it once was due for.
     voided = accepted(NOW, id=new_id(), status=PaymentStatus.CANCELLED, operation=PaymentOperation.VOID)

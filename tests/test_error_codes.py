@@ -16,7 +16,8 @@ CODES_OF_THE_CONTRACT = {
     408: {"request_timeout"},
     409: {
         "payment_in_progress", "order_already_paid", "payment_not_cancellable", "payment_not_capturable",
-        "payment_not_refundable", "refund_exceeds_balance", "refund_not_cancellable", "delivery_in_progress",
+        "no_action_required", "payment_not_refundable", "refund_exceeds_balance", "refund_not_cancellable",
+        "delivery_in_progress",
     },
     413: {"body_too_large"},
     415: {"unsupported_media_type"},

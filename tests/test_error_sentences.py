@@ -9,6 +9,7 @@ import pytest
 
 from api.faults import PATTERNS
 from tests.support.api_client import RunningApi, added, card, order, paypal
+from tests.support.approvals import RETURN_URL
 from tests.support.money import authorized, charged
 from tests.support.notifications import GATEWAY, PATH, notification, signed
 from tests.support.sentences import check_sentences
@@ -80,7 +81,8 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
     notifications = [notification(done["id"]), notification(done["id"], refund_id=done["id"])]
     return {
-        "post /payments": ("/payments", [intent | {"capture_method": "automatic"}]),
+        "post /payments": ("/payments", [intent | {"capture_method": "automatic", "return_url": RETURN_URL}]),
+        "post /payments/{payment_id}/action": (f"/payments/{held['id']}/action", [{"result": "approve"}]),
         "post /payments/{payment_id}/capture": (f"/payments/{held['id']}/capture", [{"amount": 1}]),
         "post /payments/{payment_id}/refunds": (
             f"/payments/{done['id']}/refunds",

@@ -24,6 +24,7 @@ from shared.event_types import EventType
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
 from shared.lifecycle import (
+    ActionResult,
     CaptureMethod,
     FailureCode,
     HistoryReason,
@@ -92,6 +93,8 @@ def values(settings: Settings) -> dict[str, str]:
         "idempotency_keys.fingerprint": keyring.fingerprint("request"),
         "payments.capture_method": longest(CaptureMethod),
         "payments.operation": longest(PaymentOperation),
+        "payments.return_url": URL,
+        "payments.action_result": longest(ActionResult),
         "gateway_ledger.key": f"{new_id()}:{longest(EntryKind)}:{2**31 - 1}",
         "gateway_ledger.kind": longest(EntryKind),
         "gateway_ledger.currency": "USD",

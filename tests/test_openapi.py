@@ -1,8 +1,10 @@
 """The OpenAPI document: every operation, with what it may answer and examples of it."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.paths import PREFIX
@@ -17,8 +19,10 @@ from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
 from cli.verify.kinds import KINDS as KINDS_OF_BREACH
+from shared.database.engine import Database
 from shared.ids import ORDER_ID, USER_ID
 from tests.support.api_client import RunningApi, added
+from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import authorized, charged
 from tests.support.notifications import GATEWAY, notify
@@ -44,6 +48,10 @@ OPERATIONS = {
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200 202", f"{KEYED} not_found payment_not_cancellable"),
     "post /payments/{payment_id}/capture": ("200 202", f"{BODY} {KEYED} forbidden not_found payment_not_capturable"),
+    "post /payments/{payment_id}/action": (
+        "200 202",
+        f"{BODY} {KEYED} simulation_disabled not_found no_action_required",
+    ),
     "post /payments/{payment_id}/refunds": (
         "201 202",
         f"{BODY} {KEYED} forbidden not_found payment_not_refundable refund_exceeds_balance",
@@ -89,7 +97,12 @@ ON_THE_PLATFORM = (
     "/api/payments/methods/{method_id}",
     "/api/payments/refunds/{refund_id}",
     "/api/payments/{payment_id}/capture",
+    "/api/payments/{payment_id}/action",
+    # Pages for people.
+    "/approve/{token}",
+    "/api/payments/approve/{token}",
 )
+type Make = Callable[[httpx.AsyncClient, Database], Awaitable[dict[str, Any]]]
 # A body that may be left out.
 WITHOUT_A_BODY = {"post /payments/{payment_id}/capture", "post /payments/{payment_id}/refunds"}
 
@@ -182,7 +195,7 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             endpoint = await service.post("/webhook-endpoints", json={"name": "o", "url": "https://o.example"})
             ids = {"method_id": await added(user), "endpoint_id": endpoint.json()["id"]}
             if "{payment_id}" in path:
-                make = authorized if path.endswith("/capture") else charged
+                make: Make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
             merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user

@@ -13,6 +13,7 @@ from api.schemas.refunds import Refund
 from shared.database.tables import events
 from shared.event_types import EventType
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
+from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, refund_ended
 
@@ -40,6 +41,7 @@ async def test_what_is_sent_is_what_the_model_says(
     await settled(running_api.database, payments[0]["id"], APPROVED)
     await settled(running_api.database, payments[1]["id"], DECLINED)
     assert (await user.post(f"/payments/{payments[2]['id']}/cancel")).status_code == 200
+    await waiting(user, running_api.database)
     held = await authorized(user, running_api.database)
     assert (await service.post(f"/payments/{held['id']}/capture")).status_code == 202
     await settled(running_api.database, held["id"], CAPTURE_DECLINED)

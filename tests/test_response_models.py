@@ -15,6 +15,7 @@ from api.schemas import refunds as refund_models
 from api.schemas import webhooks as webhook_models
 from shared.lifecycle import PaymentStatus
 from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, card, order, paid, paypal, settled
+from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, charged, refund_ended
 
@@ -47,6 +48,7 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
     _, whole = [await charged(user, running_api.database) for _ in range(2)]
     all_of_it = await service.post(f"/payments/{whole['id']}/refunds")
     await refund_ended(running_api.database, all_of_it.json()["id"])
+    open_, answered = [await waiting(user, running_api.database) for _ in range(2)]
     delivery = (await user.get(f"{path}/deliveries")).json()["deliveries"][0]
     answers: list[tuple[httpx.Response, type[BaseModel]]] = [
         (made, webhook_models.EndpointWithSecret),
@@ -67,6 +69,11 @@ async def test_what_is_answered_is_what_the_models_say_to_the_letter(
         (capture, payment_models.Payment),
         (await user.get(f"/payments/{held['id']}"), payment_models.Payment),
         (await user.post(f"/payments/{voided['id']}/cancel"), payment_models.Payment),
+        (await user.get(f"/payments/{open_['id']}"), payment_models.Payment),
+        (await user.get("/payments"), payment_models.PaymentList),
+        (await user.post(f"/payments/{answered['id']}/action", json={"result": "approve"}), payment_models.Payment),
+        (await user.get(f"/payments/{answered['id']}/history"), payment_models.PaymentHistory),
+        (await user.post(f"/payments/{answered['id']}/action", json={}), problem_models.ProblemDocument),
         (parts[0], refund_models.Refund),
         *[(await user.get(refund), refund_models.Refund) for refund in refunds],
         (await service.post(f"{refunds[2]}/cancel"), refund_models.Refund),

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 
 revision = "20261128_0011"
 down_revision = "20261127_0010"
@@ -17,6 +18,7 @@ COLUMNS: dict[str, Any] = {
     "action_expires_at": sa.DateTime(timezone=True),
     "action_result": sa.String(16),
 }
+# The version before does not know the status, and would never end these payments.
 REQUIRING = sa.text("SELECT count(*) FROM payments WHERE status = 'REQUIRES_ACTION'")
 
 
@@ -26,8 +28,18 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The version before does not know the status, and would never end these payments.
-    if waiting := op.get_bind().execute(REQUIRING).scalar_one():
-        raise RuntimeError(f"{waiting} payments are REQUIRES_ACTION. Wait until they have ended, or cancel them.")
+    _require_known_rows()
     for name in reversed(COLUMNS):
         op.drop_column("payments", name)
+
+
+def _require_known_rows() -> None:
+    """Raise CommandError unless the version before knows the status of every payment."""
+    if op.get_context().dialect.name == "postgresql":
+        # From here on no such row can come.
+        op.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
+    if waiting := op.get_bind().execute(REQUIRING).scalar_one():
+        raise CommandError(
+            f"The schema cannot go back, because the version before does not know what it would find: {waiting} "
+            "payments that are REQUIRES_ACTION. Cancel them, or wait until their customers have answered."
+        )

@@ -46,6 +46,8 @@ PENDING: dict[str, Any] = {
     "amount_captured": 0,
     "amount_refunded": 0,
     "amount_refundable": 0,
+    "return_url": None,
+    "next_action": None,
     "capture_before": None,
     "last_capture_error": None,
     "gateway": None,

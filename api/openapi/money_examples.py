@@ -1,8 +1,8 @@
-"""Examples of authorized, captured and refunded payments, and of refunds."""
+"""Examples of payments that need more than a charge (approval, capture or refund), and of refunds."""
 
 from typing import Any
 
-from api.openapi.examples import COMPLETED
+from api.openapi.examples import COMPLETED, ENDED_AT, PENDING
 from api.openapi.responses import EXAMPLE_ID
 
 AUTHORIZED = COMPLETED | {
@@ -36,6 +36,27 @@ CAPTURE_FAILED = AUTHORIZED | {
     "updated_at": _DONE_AT,
 }
 VOIDING = CAPTURING
+
+# A card that wants 3-D Secure.
+REQUIRES_ACTION = PENDING | {
+    "return_url": "https://shop.example/paid?basket=7",
+    "status": "REQUIRES_ACTION",
+    "next_action": {
+        "type": "redirect",
+        "url": "https://pay.example/approve/TOKEN-OF-THE-LINK",
+        "expires_at": "2026-11-27T19:03:57.118Z",
+    },
+    "gateway": "stripe_mock",
+    "sequence": 3,
+    "updated_at": ENDED_AT,
+}
+APPROVED = REQUIRES_ACTION | {"status": "PROCESSING", "next_action": None, "sequence": 4, "updated_at": _ASKED_AT}
+COMPLETED_AFTER_APPROVAL = COMPLETED | {
+    "return_url": REQUIRES_ACTION["return_url"],
+    "sequence": 6,
+    "updated_at": _DONE_AT,
+    "processed_at": _DONE_AT,
+}
 
 REFUND_ID = "01a21e5c-44b2-7e9d-8c37-90a1f6d2b814"
 REFUND_PENDING: dict[str, Any] = {

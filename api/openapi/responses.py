@@ -13,7 +13,7 @@ from api.schemas.problems import ProblemDocument
 from shared.errors import Refused
 from shared.lifecycle import PaymentStatus
 from shared.payments.balance import Balance
-from shared.payments.refusals import LivePayment, not_cancellable, not_capturable, order_taken
+from shared.payments.refusals import LivePayment, no_action_required, not_cancellable, not_capturable, order_taken
 from shared.refund_lifecycle import RefundStatus
 from shared.refunds.refusals import exceeds_balance, not_refundable, refund_not_cancellable
 from shared.webhooks.resend import being_sent
@@ -32,6 +32,7 @@ _SINCE = datetime(2026, 11, 27, 18, 48, 57, 118_000, UTC)
 CONFLICTS: dict[Code, Refused] = {
     Code.PAYMENT_NOT_CANCELLABLE: not_cancellable(PaymentStatus.COMPLETED, _SINCE),
     Code.PAYMENT_NOT_CAPTURABLE: not_capturable(PaymentStatus.COMPLETED, _SINCE),
+    Code.NO_ACTION_REQUIRED: no_action_required(PaymentStatus.COMPLETED, _SINCE),
     Code.PAYMENT_NOT_REFUNDABLE: not_refundable(PaymentStatus.AUTHORIZED, _SINCE),
     Code.REFUND_EXCEEDS_BALANCE: exceeds_balance(
         PaymentStatus.PARTIALLY_REFUNDED, _SINCE, Balance(authorized=1585, captured=1585, refunded=500, reserved=85)

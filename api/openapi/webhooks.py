@@ -19,6 +19,10 @@ class _Example(NamedTuple):
 _WHOLE_REFUND = money.REFUND | {"amount": 1585}
 EVENTS: dict[EventType, _Example] = {
     EventType.INITIATED: _Example("A payment was accepted", examples.PENDING),
+    EventType.REQUIRES_ACTION: _Example(
+        "The customer must approve a payment: read it for its `next_action`",
+        money.REQUIRES_ACTION | {"next_action": None},
+    ),
     EventType.AUTHORIZED: _Example("The gateway holds the funds of a payment", money.AUTHORIZED),
     EventType.CAPTURE_FAILED: _Example("A capture failed, and the payment is AUTHORIZED again", money.CAPTURE_FAILED),
     EventType.COMPLETED: _Example("A payment was charged or captured", examples.COMPLETED),

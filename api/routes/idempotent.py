@@ -16,8 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.principal import Principal
 from api.state import Api
-from shared.database.engine import Database
-from shared.errors import WriteConflict
 from shared.idempotency import KeyRequest, bind, replayed
 from shared.keyring import Keyring
 
@@ -73,20 +71,12 @@ async def run_idempotent[T](api: Api, key_request: KeyRequest | None, work: Work
     Raises IdempotencyKeyReused if the key was used for another request, and Overloaded at once, with nothing done, if
     too many transactions are in progress.
     """
-    database = api.runtime.database
-    with api.steps.one():
-        try:
-            return await _run(database, key_request, work)
-        except WriteConflict:
-            return await _run(database, key_request, work)
 
-
-async def _run[T](database: Database, key_request: KeyRequest | None, work: Work[T]) -> tuple[T, bool]:
-    async with database.transaction() as connection:
-        now = await database.clock.now(connection)
+    async def keyed_work(connection: AsyncConnection, now: datetime) -> tuple[T, bool]:
         repeated = None
         if key_request is not None:
             holders = await bind(connection, [key_request], now=now)
             repeated = replayed(key_request, holders[key_request.name])
-        answer = await work(connection, now, repeated)
-    return answer, repeated is not None
+        return await work(connection, now, repeated), repeated is not None
+
+    return await api.in_transaction(keyed_work)

@@ -37,8 +37,8 @@ type Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description="`wait=N` (RFC 7240): hold the answer until the object has ended, or waits for a capture, for at "
-        f"most N seconds (1-{WAIT_MAX_S}).",
+        description="`wait=N` (RFC 7240): hold the answer until the object has ended, or waits for its customer or a "
+        f"capture, for at most N seconds (1-{WAIT_MAX_S}).",
     ),
 ]
 type NamedUser = Annotated[

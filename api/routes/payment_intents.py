@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from api.approval.links import payment_json
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal, Role
 from api.openapi import examples
@@ -51,7 +52,8 @@ NO_METHOD = UUID(int=0)
     | success(202, "The payment is accepted.", example=examples.PENDING, headers=("Location", "ETag"))
     | success(
         201,
-        "The payment ended, or was authorized, while the answer was held (`Prefer: wait=N`).",
+        "The payment ended, was authorized or requires its customer's action, while the answer was held "
+        "(`Prefer: wait=N`).",
         model=schemas.Payment,
         example=examples.COMPLETED,
         headers=("Location", "ETag"),
@@ -68,13 +70,14 @@ async def create_payment(
     """Accept a payment intent.
 
     The payment is committed before the answer (202), so it will be processed even if this service is restarted. With
-    `Prefer: wait=N` the answer is held until the payment has ended or is AUTHORIZED (201), or for N seconds (202).
+    `Prefer: wait=N` the answer is held until the payment has ended, or is REQUIRES_ACTION or AUTHORIZED (201), or for N
+    seconds (202). If it is REQUIRES_ACTION, send the customer to the URL in `next_action`.
     """
     wait = parse_prefer_wait(prefer, request)
     intent = _intent(body, principal, api, key)
     if wait is None:
         accepted = await api.intents.submit(intent)
-        return _accepted(request, accepted.payment, is_replay=accepted.is_replay)
+        return _accepted(request, principal, accepted.payment, is_replay=accepted.is_replay)
     async with api.long_polls.subscribe(intent.id, PAYMENT.find_many) as waiter:
         accepted = await api.intents.submit(intent)
         api.admission.leave(request.scope)
@@ -82,7 +85,7 @@ async def create_payment(
     if accepted.is_replay:
         # A repeat waits for the payment of the first request, with one waiter and not with two.
         payment = await await_settled(api, PAYMENT, payment, wait)
-    return _accepted(request, payment, is_replay=accepted.is_replay, wait=wait)
+    return _accepted(request, principal, payment, is_replay=accepted.is_replay, wait=wait)
 
 
 def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: str | None) -> Intent:
@@ -105,6 +108,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         metadata=body.metadata,
         callback_url=body.callback_url,
         capture_method=body.capture_method,
+        return_url=body.return_url,
         correlation_id=structlog.contextvars.get_contextvars().get("correlation_id"),
         idempotency=key_request_of(
             api.runtime.keyring,
@@ -120,11 +124,11 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
 def _content(body: schemas.PaymentRequest) -> dict[str, Any]:
     """Return the content by which two requests are the same.
 
-    A request that is captured automatically has the content that it had in 0.1, so that a repeat is recognised after
-    an upgrade.
+    A request without the members that came after 0.1 has the content that it had then, so that a repeat is recognised
+    after an upgrade.
     """
-    is_plain = body.capture_method is CaptureMethod.AUTOMATIC
-    return body.model_dump(exclude={"capture_method"} if is_plain else None)
+    added = {"capture_method": body.capture_method is CaptureMethod.MANUAL, "return_url": body.return_url is not None}
+    return body.model_dump(exclude={name for name, is_given in added.items() if not is_given})
 
 
 def _ready_made(name: str, api: Api) -> ReadyMade | None:
@@ -139,9 +143,11 @@ def _ready_made(name: str, api: Api) -> ReadyMade | None:
     return READY_MADE[name]
 
 
-def _accepted(request: Request, payment: Payment, *, is_replay: bool, wait: Wait | None = None) -> Response:
+def _accepted(
+    request: Request, principal: Principal, payment: Payment, *, is_replay: bool, wait: Wait | None = None
+) -> Response:
     headers = {"Location": location(request, payment.id)} | version_headers(payment, wait)
     if is_replay:
         headers |= REPLAYED_HEADER
     is_created = wait is not None and payment.is_settled and not is_replay
-    return json_response(payment.to_json(), status=201 if is_created else 202, headers=headers)
+    return json_response(payment_json(request, principal, payment), status=201 if is_created else 202, headers=headers)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from api.approval.links import payment_json
 from api.auth.dependencies import Authenticated
 from api.openapi import examples
 from api.openapi.responses import problems, success
@@ -86,12 +87,12 @@ async def get_payment(
 ) -> Response:
     """Return a payment.
 
-    With `Prefer: wait=N` the answer is held until the payment has ended or is AUTHORIZED, for at most N seconds. With
-    `If-None-Match` as well it is held until there is such a state with another ETag.
+    With `Prefer: wait=N` the answer is held until the payment has ended, or is REQUIRES_ACTION or AUTHORIZED, for at
+    most N seconds. With `If-None-Match` as well it is held until there is such a state with another ETag.
     """
     wait = parse_prefer_wait(prefer, request, if_none_match=if_none_match)
     payment = await read_payment(api, principal, payment_id, wait)
-    return conditional_response(payment, payment.to_json(), if_none_match, wait=wait)
+    return conditional_response(payment, payment_json(request, principal, payment), if_none_match, wait=wait)
 
 
 @router.get(

@@ -14,6 +14,7 @@ from api.schemas import payment_methods as schemas
 from api.state import Api
 from shared.simulation.ready_made import READY_MADE
 
+WITHOUT_READY_MADE = "Ready-made payment methods need SIMULATION=on. Pay with a payment method of the user."
 # Without a prefix of its own, because it is mounted at two different paths.
 router = APIRouter(route_class=StrictRoute, tags=["payment methods"])
 
@@ -34,10 +35,7 @@ async def list_test_methods(_principal: Authenticated, api: ApiState) -> Respons
     return json_response({"test_methods": [method.to_json() for method in READY_MADE.values()]})
 
 
-def require_simulation(api: Api) -> None:
-    """Raise Problem (simulation_disabled) where SIMULATION is off."""
+def require_simulation(api: Api, detail: str = WITHOUT_READY_MADE) -> None:
+    """Raise Problem (simulation_disabled) where SIMULATION is off. `detail` says what needs it, and what to do."""
     if not api.runtime.settings.is_simulation_on:
-        raise Problem(
-            Code.SIMULATION_DISABLED,
-            "Ready-made payment methods need SIMULATION=on. Pay with a payment method of the user.",
-        )
+        raise Problem(Code.SIMULATION_DISABLED, detail)

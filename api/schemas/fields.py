@@ -9,7 +9,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.config import JsonDict
 
-from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url
+from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url, usable_return_url
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.ids import ORDER_ID, USER_ID
 from shared.money import is_currency
@@ -122,6 +122,12 @@ type Url = Annotated[
     StringConstraints(min_length=1, max_length=URL_CHARS_MAX),
     AfterValidator(clean_text),
     AfterValidator(receiver_url),
+]
+type ReturnUrl = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=URL_CHARS_MAX),
+    AfterValidator(clean_text),
+    AfterValidator(usable_return_url),
 ]
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
 type UserId = Annotated[

@@ -8,7 +8,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas.fields import INT64, Currency, Int64, Metadata, OrderId, RequestModel, Url, UserId, clean_text
+from api.schemas.fields import (
+    INT64,
+    Currency,
+    Int64,
+    Metadata,
+    OrderId,
+    RequestModel,
+    ReturnUrl,
+    Url,
+    UserId,
+    clean_text,
+)
 from api.schemas.payment_methods import MaskedDetails
 from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
 from shared.failure_advice import FailureAdvice
@@ -43,6 +54,12 @@ class PaymentRequest(RequestModel):
                     "amount": 1585,
                     "capture_method": "manual",
                 },
+                {
+                    "order_id": "1044",
+                    "payment_method_id": "pm_test_paypal",
+                    "amount": 1585,
+                    "return_url": "https://shop.example/paid?basket=7",
+                },
             ]
         }
     )
@@ -75,6 +92,11 @@ class PaymentRequest(RequestModel):
         strict=False,
         description="`automatic`, the default: charged at once. `manual`: authorized, and captured on request; not for "
         "debit cards.",
+    )
+    return_url: ReturnUrl | None = Field(
+        default=None,
+        description="Where the customer goes from the page of the bank or of PayPal; `payment_id` and `status` are "
+        "added to its query. Without it a PayPal account is charged at once, and a card that wants 3-D Secure fails.",
     )
     user_id: UserId | None = Field(
         default=None,
@@ -119,6 +141,14 @@ class CaptureError(BaseModel):
     at: datetime
 
 
+class NextAction(BaseModel):
+    """What the customer must do: open `url` in a browser, and approve or decline the payment there."""
+
+    type: str = Field(description="Always `redirect`.")
+    url: str = Field(description="The page of the bank or of PayPal. Whoever has it may answer: do not log it.")
+    expires_at: datetime = Field(description="Until when the customer may answer. Then the payment fails.")
+
+
 class Payment(BaseModel):
     """A payment."""
 
@@ -142,6 +172,11 @@ class Payment(BaseModel):
     amount_refundable: Int64 = Field(
         description="What may still be refunded, in minor units: without refunds that are PENDING or PROCESSING."
     )
+    return_url: str | None = Field(description="Where the customer goes from the page of the bank or of PayPal.")
+    next_action: NextAction | None = Field(
+        description="What the customer must do while the payment is REQUIRES_ACTION; else null. Only in answers about "
+        "one payment, to the user who pays and to the principal that created it: null in lists and events."
+    )
     capture_before: datetime | None = Field(
         description="Until when the payment can be captured, while it is AUTHORIZED or being captured; else null."
     )
@@ -162,8 +197,8 @@ class Payment(BaseModel):
     )
     outcome_rule: OutcomeRule | None = Field(
         description="What decided the outcome: a test card or a ready-made one (`card`), a test address or such an "
-        "account (`address`), the amount (`amount`), the success rate (`rate`), a void at the gateway (`closed`) or "
-        "the order service (`order`). null without an outcome."
+        "account (`address`), the amount (`amount`), the success rate (`rate`), the customer (`customer`), a void at "
+        "the gateway (`closed`) or the order service (`order`). null without an outcome."
     )
     payment_method_details: MethodDetails
     gateway_details: GatewayDetails | None = Field(
@@ -220,7 +255,8 @@ class HistoryEntry(BaseModel):
     metadata: HistoryMetadata
     created_at: datetime
     created_by: str = Field(
-        description="Who caused the entry: `worker`, or a principal such as `user:1`, `service:orders` or `admin:7`."
+        description="Who caused the entry: `worker`, `customer` (at the page of the bank or of PayPal), or a principal "
+        "such as `user:1`, `service:orders` or `admin:7`."
     )
 
 

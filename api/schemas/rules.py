@@ -14,9 +14,13 @@ from shared.errors import UrlRefused
 from shared.ids import is_order_number
 from shared.runtime import Runtime
 from shared.simulation.ready_made import NAME_PREFIX, READY_MADE
-from shared.webhooks.url_policy import check_callback_url
+from shared.webhooks.url_policy import check_callback_url, check_return_url
 
 INT64_MAX = 2**63 - 1
+NO_LINKS = (
+    "must be left out: this installation cannot make links for customers, because it does not know under which address "
+    "they reach it. Its operator can set PUBLIC_URL"
+)
 NO_SUCH_NAME = "There is no ready-made payment method with this name. GET /test-methods has all."
 
 
@@ -85,4 +89,16 @@ def receiver_url(url: str) -> str:
         check_callback_url(url, policy, allows_http=runtime.settings.allows_http_webhooks)
     except UrlRefused as error:
         raise refusal(Code.CALLBACK_URL_REFUSED, str(error)) from None
+    return url
+
+
+def usable_return_url(url: str) -> str:
+    """Return a URL that customers may return to, where links for customers can be made. Raises ValueError."""
+    rules = RULES.get()
+    if rules and rules.runtime.settings.link_base is None:
+        raise ValueError(NO_LINKS)
+    try:
+        check_return_url(url)
+    except UrlRefused as error:
+        raise ValueError(str(error)) from None
     return url

@@ -32,6 +32,8 @@ async def create_payment(body: PaymentRequest) -> Payment:
         amount_captured=0,
         amount_refunded=0,
         amount_refundable=0,
+        return_url=body.return_url,
+        next_action=None,
         capture_before=None,
         last_capture_error=None,
         gateway=None,

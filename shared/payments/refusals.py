@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared.errors import OrderAlreadyPaid, PaymentInProgress, PaymentNotCancellable, PaymentNotCapturable
+from shared.errors import (
+    NoActionRequired,
+    OrderAlreadyPaid,
+    PaymentInProgress,
+    PaymentNotCancellable,
+    PaymentNotCapturable,
+)
 from shared.lifecycle import CANCELLED_AT_ONCE, PAID, WAITING, PaymentStatus
 from shared.logs import redact
 from shared.wording import in_state, refused_in_state
@@ -21,12 +27,26 @@ INSTEAD_OF_CANCELLING = {
 INSTEAD_OF_CAPTURING = {
     PaymentStatus.PENDING: "Only what is AUTHORIZED is captured on request: wait for it to be processed.",
     PaymentStatus.PROCESSING: "A worker is at work on it: read it again before you decide.",
+    PaymentStatus.REQUIRES_ACTION: "Its customer has not approved it yet: wait until it is AUTHORIZED.",
     PaymentStatus.AUTHORIZED: "Its authorization is over: the payment is about to be voided.",
     PaymentStatus.COMPLETED: "It is captured already, and a payment is captured once.",
     PaymentStatus.PARTIALLY_REFUNDED: "It was captured already, and a payment is captured once.",
     PaymentStatus.REFUNDED: "It was captured already, and a payment is captured once.",
     PaymentStatus.FAILED: "Nothing is held, and there is nothing to capture.",
     PaymentStatus.CANCELLED: "Nothing is held any more: pay again with a new payment.",
+}
+
+# What a client can do instead of answering for the customer of a payment in this status.
+INSTEAD_OF_ANSWERING = {
+    PaymentStatus.PENDING: "Only a payment that is REQUIRES_ACTION takes an answer: wait for it to be processed.",
+    PaymentStatus.PROCESSING: "A worker is at work on it: wait for it to end.",
+    PaymentStatus.REQUIRES_ACTION: "The time of its customer is over, and the payment is about to fail.",
+    PaymentStatus.AUTHORIZED: "It is authorized already: capture or cancel it.",
+    PaymentStatus.COMPLETED: "It is charged already.",
+    PaymentStatus.PARTIALLY_REFUNDED: "It was charged already.",
+    PaymentStatus.REFUNDED: "It was charged and refunded already.",
+    PaymentStatus.FAILED: "Nothing was charged: pay again with a new payment.",
+    PaymentStatus.CANCELLED: "Nothing was charged: pay again with a new payment.",
 }
 
 
@@ -62,6 +82,19 @@ def not_capturable(status: PaymentStatus, since: datetime) -> PaymentNotCapturab
             since,
             so="it cannot be captured",
             remedy=INSTEAD_OF_CAPTURING[status],
+        )
+    )
+
+
+def no_action_required(status: PaymentStatus, since: datetime) -> NoActionRequired:
+    """Return the refusal of an answer for the customer of a payment, which the client may see, in this status."""
+    return NoActionRequired(
+        refused_in_state(
+            "The payment",
+            status,
+            since,
+            so="no action of its customer is required",
+            remedy=INSTEAD_OF_ANSWERING[status],
         )
     )
 

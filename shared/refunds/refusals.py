@@ -12,6 +12,7 @@ from shared.wording import in_state, refused_in_state
 INSTEAD_OF_REFUNDING = {
     PaymentStatus.PENDING: "Nothing is charged yet: cancel it instead.",
     PaymentStatus.PROCESSING: "Wait until it is COMPLETED.",
+    PaymentStatus.REQUIRES_ACTION: "Nothing is charged yet: cancel it instead.",
     PaymentStatus.AUTHORIZED: "Nothing is captured yet: cancel it instead.",
     PaymentStatus.REFUNDED: "All that was captured is refunded, and there is nothing left.",
     PaymentStatus.FAILED: "Nothing was charged, and there is nothing to refund.",

@@ -25,24 +25,24 @@ def check_callback_url(url: str, policy: AddressPolicy, *, allows_http: bool = T
 
     Where a host name leads is checked at every connection.
     """
-    if len(url) > URL_CHARS_MAX:
-        raise UrlRefused(f"is longer than {URL_CHARS_MAX} characters")
-    if INVISIBLE.search(url):
-        raise UrlRefused("has blanks or control characters; escape them (RFC 3986)")
-    if (authority := AUTHORITY.match(url)) and not authority[1].isascii():
-        raise UrlRefused(WRITE_PUNYCODE)
-    if not VISIBLE_ASCII.fullmatch(url):
-        raise UrlRefused("has characters other than visible ASCII; escape them (RFC 3986)")
-    if found := {character for character in url if ord(character) in NOT_IN_TARGET}:
-        raise UrlRefused(f"has characters that must be escaped (RFC 3986): {' '.join(sorted(found))}")
-    parts = _split(url)
+    parts = _parse(url)
     if not allows_http and parts.scheme != "https":
         raise UrlRefused("must start with https://")
-    if "@" in parts.netloc:
-        raise UrlRefused("must not contain credentials")
+    _refuse_credentials(parts)
     if "#" in url:
         raise UrlRefused("must not contain a fragment")
     _check_host(parts, policy)
+
+
+def check_return_url(url: str) -> None:
+    """Check the URL to which a customer's browser returns; it may have a fragment. Raises UrlRefused.
+
+    The service itself never opens it, so it may lead anywhere.
+    """
+    parts = _parse(url)
+    _refuse_credentials(parts)
+    _port(parts)
+    parse_host(parts.hostname or "", in_brackets="[" in parts.netloc)
 
 
 def origin(url: str) -> str:
@@ -63,6 +63,26 @@ def split_target(url: str) -> tuple[str, str, str]:
     end = next((place for place, character in enumerate(rest) if character in "/?"), len(rest))
     target = rest[end:].translate(NOT_IN_TARGET)
     return scheme.lower(), rest[:end], target if target.startswith("/") else f"/{target}"
+
+
+def _parse(url: str) -> SplitResult:
+    """Return the parts of a URL whose characters are all allowed."""
+    if len(url) > URL_CHARS_MAX:
+        raise UrlRefused(f"is longer than {URL_CHARS_MAX} characters")
+    if INVISIBLE.search(url):
+        raise UrlRefused("has blanks or control characters; escape them (RFC 3986)")
+    if (authority := AUTHORITY.match(url)) and not authority[1].isascii():
+        raise UrlRefused(WRITE_PUNYCODE)
+    if not VISIBLE_ASCII.fullmatch(url):
+        raise UrlRefused("has characters other than visible ASCII; escape them (RFC 3986)")
+    if found := {character for character in url if ord(character) in NOT_IN_TARGET}:
+        raise UrlRefused(f"has characters that must be escaped (RFC 3986): {' '.join(sorted(found))}")
+    return _split(url)
+
+
+def _refuse_credentials(parts: SplitResult) -> None:
+    if "@" in parts.netloc:
+        raise UrlRefused("must not contain credentials")
 
 
 def _split(url: str) -> SplitResult:

@@ -13,6 +13,7 @@ from shared.event_types import EventType
 from shared.ids import new_id
 from tests.chaos.installation import Installation
 from tests.chaos.later import MANUAL, Aim, Later, LaterJournal, drawn_aim
+from tests.chaos.undecided import CHALLENGED, RETURN_URL, CustomerJournal, drawn_method, drawn_reply
 
 CLIENTS = 16
 PATIENCE_S = 3.0  # for one answer
@@ -36,6 +37,8 @@ class Intent:
     is_manual: bool = False
     aim: Aim = Aim.LEAVE
     later: LaterJournal = field(default_factory=LaterJournal)
+    method: str = ""
+    customer: CustomerJournal = field(default_factory=CustomerJournal)
 
 
 @dataclass(slots=True)
@@ -105,15 +108,18 @@ class Clients:
         amount = random.randrange(100, 100_000)
         order = self.installation.orders.place(user_id=int(user), total=f"{amount // 100}.{amount % 100:02}")
         intent = Intent(order.id, user, amount, is_manual=random.random() < MANUAL)
+        intent.method = drawn_method(random, method_id)
         intent.aim = drawn_aim(random, is_manual=intent.is_manual)
         self.journal.append(intent)
         body = {
             "order_id": order.id,
             "amount": amount,
-            "payment_method_id": method_id,
+            "payment_method_id": intent.method,
             "callback_url": self.installation.receiver.url + callback_path(user),
             "capture_method": "manual" if intent.is_manual else "automatic",
         }
+        if intent.method == CHALLENGED:
+            body["return_url"] = RETURN_URL
         intent.payment_id = await self._until_answered(http, random, bearer, intent, body)
         if random.random() < REPEATED:
             again = await self._until_answered(http, random, bearer, intent, body)
@@ -134,7 +140,10 @@ class Clients:
             return await self._ask(http, random, method, path, headers, body)
 
         findings = self.installation.findings
-        return Later(intent.payment_id, intent.amount, intent.aim, ask, random, intent.later, findings)
+        reply = drawn_reply(random) if intent.method == CHALLENGED else None
+        return Later(
+            intent.payment_id, intent.amount, intent.aim, ask, random, intent.later, findings, reply, intent.customer
+        )
 
     async def _until_answered(
         self, http: aiohttp.ClientSession, random: Random, bearer: dict[str, str], intent: Intent, body: dict[str, Any]

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from api.paths import NOTIFICATIONS
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import migrate
 from tests.chaos.clocks import WorkerApart
@@ -120,13 +121,19 @@ async def installed() -> AsyncIterator[Installation]:
         pooler = around.enter_context(_pooler(postgres)) if PROGRAM is not None else None
         # Each process takes the next way to the database: straight, through the proxy, through the pooler.
         ports = itertools.cycle([postgres.port, database_proxy.port, *([pooler.port] if pooler else [])])
+        api_ports = [free_port() for _ in range(APIS)]
+        # A notification that finds this API dead is lost.
+        notified = f"http://127.0.0.1:{api_ports[0]}/api/v1{NOTIFICATIONS}"
         apis = [
-            PaymentsProcess("api", folder / f"api-{n}", _of_role(settings, role_url, next(ports), port=free_port()))
-            for n in range(APIS)
+            PaymentsProcess("api", folder / f"api-{n}", _of_role(settings, role_url, next(ports), port=port))
+            for n, port in enumerate(api_ports)
         ]
         workers = [
             PaymentsProcess(
-                "worker", folder / f"worker-{n}", _of_role(settings, role_url, next(ports)), program=WorkerApart(by_s)
+                "worker",
+                folder / f"worker-{n}",
+                _of_role(settings, role_url, next(ports), gateway_notification_url=notified),
+                program=WorkerApart(by_s),
             )
             for n, by_s in enumerate(CLOCKS_APART_S)
         ]
@@ -168,6 +175,8 @@ def _settings(database_url: str, redis_url: str, orders_url: str) -> Settings:
         payment_success_rate=0.9,
         # What nobody captures expires within the run.
         authorization_valid_s_card=20,
+        authorization_valid_s_paypal=20,
+        action_expires_s=15,
         order_on_refund="cancel",
         simulator_seed="chaos",
         worker_concurrency=50,

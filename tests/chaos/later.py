@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from shared.ids import new_id
+from tests.chaos.undecided import CustomerJournal, Reply, reply_as_customer
 
 # The part of the payments that are authorized first.
 MANUAL = 0.4
@@ -74,9 +75,14 @@ class Later:
     random: Random
     journal: LaterJournal
     findings: list[str]
+    # What the customer does first; None = nobody is asked.
+    reply: Reply | None
+    customer: CustomerJournal
 
     async def follow(self) -> None:
-        """Do it, once the payment can be captured or refunded."""
+        """Do it, once the customer has answered and the payment can be captured or refunded."""
+        if self.reply is not None and await self._reached("REQUIRES_ACTION"):
+            await reply_as_customer(self.reply, self.payment_id, self._answered, self.customer)
         match self.aim:
             case Aim.LEAVE:
                 return

@@ -1,17 +1,27 @@
-"""What is done to messages (doubled, repeated when they are old, held up) and to upstream services, which fail."""
+"""What is done to messages (doubled, repeated when they are old, held up, forged) and to upstream services."""
 
 import asyncio
+from datetime import UTC, datetime
+from time import time
 from typing import Any, get_args
 
+import aiohttp
+import orjson
 import redis.asyncio
 from sqlalchemy import Select, Table, select
 
+from api.paths import NOTIFICATIONS
 from shared.broker.client import Queue, open_broker
+from shared.database.clock import rfc3339
 from shared.database.engine import open_database
 from shared.database.leases import WorkItem
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.errors import DatabaseUnavailable
+from shared.ids import new_id
+from shared.keyring import new_webhook_secret, open_keyring
+from shared.simulation.gateways import GatewayName
+from shared.webhooks.signatures import sign
 from tests.chaos.installation import Installation
 from tests.chaos.plan import Planned
 from tests.chaos.upstreams import Mood
@@ -22,6 +32,9 @@ LOOK_S = 0.005
 SLOW_ORDERS_S = 1.5  # longer than a worker waits
 LOST_UPDATES = 5
 TROUBLES = 5
+HINTS_MAX = 50
+HINT_S = 3.0
+FORGED_EVERY = 5
 
 
 async def double_messages(installation: Installation, _planned: Planned) -> None:
@@ -61,6 +74,43 @@ async def delay_messages(installation: Installation, planned: Planned) -> None:
         for queue, jobs in held.items():
             if jobs:
                 await client.zadd(queue, jobs)
+
+
+async def mislead_by_notifications(installation: Installation, planned: Planned) -> None:
+    """Every gateway says of the newest payments, and of some that nobody knows, that they are settled; some are forged.
+
+    Whoever is not to be believed gets 401. Everything else is no more than a hint.
+    """
+    database = open_database(installation.settings)
+    try:
+        async with installation.lock("postgres"), database.read() as connection:
+            ids = [row.id for row in await connection.execute(_newest(payments).limit(HINTS_MAX))]
+    except DatabaseUnavailable:
+        return  # another fault has it
+    finally:
+        await database.dispose()
+    keyring = open_keyring(installation.settings)
+    url = installation.urls[planned.victim % len(installation.urls)] + NOTIFICATIONS
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HINT_S)) as http:
+        for number, payment_id in enumerate([*ids, new_id()]):
+            gateway = list(GatewayName)[number % len(GatewayName)]
+            body = orjson.dumps(
+                {
+                    "type": "payment.settled",
+                    "timestamp": rfc3339(datetime.now(UTC)),
+                    "data": {"gateway": gateway, "payment_id": str(payment_id)},
+                }
+            )
+            is_forged = number % FORGED_EVERY == 0
+            secret = new_webhook_secret() if is_forged else keyring.notification_secret(gateway)
+            headers = sign(secret, new_id(), int(time()), body) | {"content-type": "application/json"}
+            try:
+                async with http.post(f"{url}/{gateway}", data=body, headers=headers) as reply:
+                    status = reply.status
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return  # another fault has it
+            if status not in {401 if is_forged else 204, 503}:
+                installation.findings.append(f"a notification, {is_forged=}, was answered {status}")
 
 
 async def upset_receiver(installation: Installation, planned: Planned) -> None:

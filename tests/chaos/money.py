@@ -15,6 +15,7 @@ from shared.lifecycle import PaymentStatus
 from shared.payments.payment import Payment
 from shared.refunds.refund import Refund
 from tests.chaos.clients import HOOK, Intent, callback_path
+from tests.chaos.undecided import CHALLENGED, wrong_replies
 
 # Money was taken for these.
 CHARGED = {PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}
@@ -51,7 +52,13 @@ async def read_money(database: Database) -> MoneyRows:
 
 def wrong_money(intent: Intent, payment: Payment, rows: MoneyRows) -> list[str]:
     """Return what is wrong with the captures, cancels and refunds that were answered."""
-    wrong, later, reasons = [], intent.later, rows.reasons[payment.id]
+    later, reasons = intent.later, rows.reasons[payment.id]
+    wrong = wrong_replies(
+        intent.customer,
+        is_challenged=intent.method == CHALLENGED,
+        is_charged=payment.status in CHARGED,
+        reasons=reasons,
+    )
     if later.captures and "capture_requested" not in reasons:
         wrong.append("its capture was accepted and is lost")
     if later.is_cancelled and not reasons & {"void_requested", "cancelled"} and payment.status != "CANCELLED":

@@ -39,6 +39,7 @@ FAULTS: dict[str, faults.Fault] = {
         *([database_faults.restart_pooler] if PROGRAM is not None else []),
         message_faults.double_messages,
         message_faults.delay_messages,
+        message_faults.mislead_by_notifications,
         message_faults.upset_receiver,
         message_faults.upset_orders,
         redis_faults.fail_over,
