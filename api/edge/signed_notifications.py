@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from time import time
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.edge.refusals import REFUSED
@@ -50,8 +50,12 @@ class SignedNotificationMiddleware:
             await self._app(scope, receive, send)
             return
         headers = _signature_headers(Headers(scope=scope))
-        # The protocol has bounded the body, and all of it has arrived.
-        body = await Request(scope, receive).body()
+        try:
+            # The protocol has bounded the body, and all of it has arrived.
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            # Nobody reads the answer any more.
+            body = b""
         scope[_SIGNER] = self._signer(scope["path"], headers, body)
         is_read = False
 

@@ -104,10 +104,10 @@ class UpstreamClient:
         Raises UpstreamUnavailable if there is no such answer in time, if no connection becomes free in time, or if the
         breaker is open. The service may have carried out a request without an answer.
         """
-        body = signed.body if signed is not None else None if content is None else orjson.dumps(content)
-        headers = {} if signed is None else dict(signed.headers)
-        if body is not None:
-            headers["content-type"] = "application/json"
+        if signed is None and content is not None:
+            signed = SignedBody(orjson.dumps(content), {})
+        body = None if signed is None else signed.body
+        headers = {} if signed is None else {**signed.headers, "content-type": "application/json"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         if correlation_id is not None:
