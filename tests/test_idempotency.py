@@ -221,7 +221,13 @@ async def test_a_plain_intent_is_recognised_by_what_it_was_in_0_1(
     running_api: RunningApi, user: httpx.AsyncClient
 ) -> None:
     """So that a repeat across an upgrade is done once: the members that came later count where they are given."""
-    absent = {"currency": "USD", "description": None, "metadata": {}, "callback_url": None, "user_id": None}
+    absent: dict[str, Any] = {
+        "currency": "USD",
+        "description": None,
+        "metadata": {},
+        "callback_url": None,
+        "user_id": None,
+    }
     body = order(await added(user))
     operation, keyring = "POST /payments", running_api.runtime.keyring
     later: list[dict[str, Any]] = [{}, {"capture_method": "manual"}, {"return_url": "https://shop.example/"}]
