@@ -153,7 +153,8 @@ async def test_every_header_that_the_api_sends_or_takes_is_named(running_api: Ru
         for operations in document["paths"].values()
         for operation in operations.values()
         for parameter in operation.get("parameters", [])
-        if parameter["in"] == "header"
+        # A page in a browser has no secret of a gateway.
+        if parameter["in"] == "header" and not parameter["name"].startswith("webhook-")
     }
     assert set(REQUEST_HEADERS) == taken | {"Authorization", "Content-Type", "X-Correlation-ID"}
 
