@@ -15,7 +15,7 @@ from tests.chaos.plan import planned_faults
 from tests.chaos.run import FAULTS
 from tests.support.servers import wait_until
 
-SECONDS = 32  # every fault comes at least once
+SECONDS = 36  # every fault comes at least once
 SETTLED_S = 240
 STARTED_S = 60
 GONE_S = 30

@@ -154,7 +154,8 @@ async def test_every_header_that_the_api_sends_or_takes_is_named(running_api: Ru
         for operations in document["paths"].values()
         for operation in operations.values()
         for parameter in operation.get("parameters", [])
-        if parameter["in"] == "header"
+        # A page in a browser has no secret of a gateway.
+        if parameter["in"] == "header" and not parameter["name"].startswith("webhook-")
     }
     # No gateway runs in a browser.
     of_gateways = {WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE}

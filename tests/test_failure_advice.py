@@ -13,7 +13,8 @@ pytest_plugins = ["tests.support.api_fixtures"]
 
 ADVICE_OF_THE_CONTRACT = {
     "try_again_later": "network_error processing_error card_velocity_exceeded order_service_unavailable",
-    "use_another_method": "card_declined insufficient_funds payer_account_restricted instrument_declined",
+    "use_another_method": "card_declined insufficient_funds payer_account_restricted instrument_declined "
+    "authentication_failed authentication_required action_expired",
     "correct_details": "incorrect_cvc expired_card invalid_payment_method",
     "do_not_retry": "lost_card stolen_card fraud_suspected order_not_found order_not_owned order_not_payable "
     "order_amount_mismatch",

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from sqlalchemy import func, select, update
 
@@ -214,6 +215,29 @@ async def test_what_is_stored_of_a_request_cannot_be_searched_for(
     assert (row.scope, row.key) == ("user:1 POST /payment-methods", "k1")
     assert len(row.fingerprint) == 64
     assert "4000056655665556" not in repr(row)
+
+
+async def test_a_plain_intent_is_recognised_by_what_it_was_in_0_1(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    """So that a repeat across an upgrade is done once: the members that came later count where they are given."""
+    absent: dict[str, Any] = {
+        "currency": "USD",
+        "description": None,
+        "metadata": {},
+        "callback_url": None,
+        "user_id": None,
+    }
+    body = order(await added(user))
+    operation, keyring = "POST /payments", running_api.runtime.keyring
+    later: list[dict[str, Any]] = [{}, {"capture_method": "manual"}, {"return_url": "https://shop.example/"}]
+    for number, members in enumerate(later):
+        sent = body | members | {"order_id": f"later-{number}"}
+        await user.post("/payments", json=sent, headers={"Idempotency-Key": str(number)})
+        content = orjson.dumps(absent | sent, option=orjson.OPT_SORT_KEYS)
+        async with running_api.database.read() as connection:
+            stored = select(idempotency_keys.c.fingerprint).where(idempotency_keys.c.key == str(number))
+            assert (await connection.execute(stored)).scalar_one() == keyring.fingerprint(operation, content), members
 
 
 async def test_a_repeated_cancel_is_done_once(running_api: RunningApi, user: httpx.AsyncClient) -> None:

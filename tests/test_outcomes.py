@@ -113,9 +113,13 @@ def test_another_seed_draws_other_outcomes() -> None:
 @pytest.mark.parametrize("scenario", CARD_SCENARIOS.values())
 @pytest.mark.parametrize("method_type", [MethodType.CREDIT_CARD, MethodType.DEBIT_CARD])
 def test_a_test_card_decides_before_amount_and_rate(method_type: MethodType, scenario: Scenario) -> None:
-    request = replace(REQUEST, method_type=method_type, scenario=scenario, amount=1501)
+    request = replace(REQUEST, method_type=method_type, scenario=scenario, amount=1501, can_redirect=True)
     for rules in (WITH_AMOUNTS, ALL_APPROVED, ALL_FAIL):
-        assert decide_outcome(request, rules) == SimulatedOutcome(scenario.failure, OutcomeRule.CARD)
+        decided = decide_outcome(request, rules)
+        if scenario.follows_rate:
+            assert decided == decide_outcome(replace(request, scenario=None), rules)
+        else:
+            assert decided == SimulatedOutcome(scenario.failure, OutcomeRule.CARD)
 
 
 @pytest.mark.parametrize("scenario", ADDRESS_SCENARIOS.values())

@@ -77,7 +77,7 @@ def test_one_test_address_always_succeeds() -> None:
 
 @pytest.mark.parametrize("address", ["shopper@example.com", "declined@paypal.com", "xdeclined@paypal.test"])
 def test_any_other_address_names_no_failure(address: str) -> None:
-    assert len(ADDRESS_SCENARIOS) == 4
+    assert len(ADDRESS_SCENARIOS) == 6
     assert scenario_of_address(address) is None
 
 

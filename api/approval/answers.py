@@ -53,7 +53,7 @@ async def read_form(request: Request) -> Form | None:
     except ValueError:
         return None
     match dict(pairs):
-        case {"form": form, "result": result, **others} if len(pairs) == len(Form._fields) and not others:
+        case {"form": form, "result": result} if len(pairs) == len(Form._fields):
             return Form(form, BUTTONS[result]) if result in BUTTONS else None
         case _:
             return None

@@ -76,9 +76,11 @@ def payment_json(request: Request, principal: Principal, payment: Payment) -> di
 
 def _next_action(request: Request, principal: Principal, payment: Payment) -> dict[str, Any] | None:
     approval = Approval.of(payment)
+    if approval is None or not _may_approve(principal, payment):
+        return None
     api: Api = request.app.state.api
     base = api.runtime.settings.link_base
-    if approval is None or base is None or not _may_approve(principal, payment):
+    if base is None:
         return None
     # With the prefix that the client came by: behind it, no other path may be reachable.
     prefix = "" if request.scope["path"].startswith(f"{PREFIX}/") else PLATFORM_PREFIX + PAYMENTS

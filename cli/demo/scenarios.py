@@ -1,4 +1,4 @@
-"""The four scenarios of the demo. Each one does what a client would do, checks the result and shows it."""
+"""The five scenarios of the demo. Each one does what a client would do, checks the result and shows it."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -12,6 +12,7 @@ from cli.demo.journey import Journey, Order, await_webhook, check_end
 from cli.demo.later_life import WANTED, LaterLife
 from cli.demo.receiver import Receiver
 from cli.demo.results import Checks, Result, summarize
+from cli.demo.undecided import LateAnswer, Redirect
 from cli.demo.view import Bars, View
 from cli.local.service import ServiceProcess
 from cli.sample_cards import CREDIT_CARDS, DEBIT_CARDS, DECLINED_CARD, card
@@ -46,6 +47,7 @@ class Scenarios:
         await self._one_of_each()
         await self._declined_and_repeated()
         await self._captured_and_refunded()
+        await self._undecided()
         await self._crowd()
         self._checks.equal("no webhook fails its verification", expected=[], found=self._receiver.refused)
 
@@ -116,11 +118,27 @@ class Scenarios:
             await life.run()
         life.show(self._view)
 
+    async def _undecided(self) -> None:
+        """Send a customer to a page to approve a payment, and wait for a late answer of the gateway."""
+        self._view.scenario(
+            "4  A customer who approves, and an answer that comes late",
+            "With return_url a payment may need its customer: next_action.url is the page of the bank or of PayPal. "
+            "The demo's customer opens it, approves, and is sent back. Another payment is settled 5 to 15 s after the "
+            "gateway's first answer; the gateway then notifies the service, which asks it.",
+        )
+        user = User(self._http, "4")
+        redirect = Redirect(self._http, user, self._receiver, self._checks)
+        late = LateAnswer(user, self._receiver, self._checks)
+        with self._view.waiting("The gateway settles later ..."):
+            await _all_of([redirect.run(), late.run()])
+        redirect.show(self._view)
+        late.show(self._view)
+
     async def _crowd(self) -> None:
         """Make a hundred payments at the same moment."""
         count = CROWD_USERS * ORDERS_PER_USER
         self._view.scenario(
-            f"4  {count} payments at once",
+            f"5  {count} payments at once",
             f"{CROWD_USERS} users pay {ORDERS_PER_USER} orders each. All requests are sent at the same moment. Then "
             "each client waits for the end of its payment with Prefer: wait, and for its webhook. About 1 payment in "
             "20 fails. A payment fails with network_error only after three tries, which takes longer.",

@@ -29,6 +29,7 @@ PLAIN_STEPS = 4
 STYLES = {
     "PENDING": "cyan",
     "PROCESSING": "yellow",
+    "REQUIRES_ACTION": "bold cyan",
     "AUTHORIZED": "bold cyan",
     "COMPLETED": "bold green",
     "PARTIALLY_REFUNDED": "bold magenta",
