@@ -7,8 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from api.edge.signed_notifications import IN_PROGRESS_MAX, UNTHROTTLED_MAX, SignedNotificationMiddleware
 from api.hints import Hint
+from api.paths import PREFIX
 from api.state import HINTS_BATCH_MAX, HINTS_QUEUE_MAX
 from shared.config.settings import Settings
 from shared.errors import Overloaded
@@ -190,6 +193,43 @@ async def test_many_at_once_share_transactions_and_payers_are_accepted_meanwhile
     for payment_id in payment_ids:
         assert await is_due_soon(running_api.database, payment_id)
     assert (await row(running_api.database, payment["id"]))["status"] == "PENDING"
+
+
+@ON_SQLITE
+async def test_many_start_one_after_the_other_and_too_many_are_overloaded(running_api: RunningApi) -> None:
+    """What holds the event loop for long delays payers, however little each notification takes."""
+    content = orjson.dumps(RIGHT)
+    headers = [(name.encode(), value.encode()) for name, value in signed(running_api, content).items()]
+    released, started, statuses = asyncio.Event(), 0, []
+
+    async def route(_scope: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal started
+        started += 1
+        await released.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    middleware = SignedNotificationMiddleware(route, keyring=running_api.runtime.keyring)
+    scope = {"type": "http", "method": "POST", "path": PREFIX + PATH, "headers": headers, "correlation_id": "c"}
+    asked = [asyncio.create_task(middleware(dict(scope), receive, send)) for _ in range(IN_PROGRESS_MAX + 1)]
+    await asyncio.sleep(0)
+    assert started == UNTHROTTLED_MAX
+    assert statuses == [503]
+    for ticks in (1, 2):
+        await asyncio.sleep(0)
+        assert UNTHROTTLED_MAX <= started <= UNTHROTTLED_MAX + ticks
+    await eventually(lambda: started == IN_PROGRESS_MAX)
+    released.set()
+    await asyncio.gather(*asked)
+    assert statuses == [503, *[204] * IN_PROGRESS_MAX]
+    await middleware(dict(scope), receive, send)
+    assert statuses[-1] == 204
 
 
 @pytest.mark.slow

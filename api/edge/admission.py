@@ -22,11 +22,24 @@ _ADMITTED = "payments.admitted"
 
 
 class Admission:
-    """Counts the admitted intents, at most `limit` at once. An intent is a POST to one of `paths`."""
+    """Counts the admitted intents, at most `limit` at once. An intent is a POST to one of `paths`.
 
-    def __init__(self, limit: int, paths: frozenset[str]) -> None:
+    While more than `unthrottled_max` are in progress, `starts_per_tick` start in one iteration of the event loop.
+    Signed notifications of gateways are counted like intents, in an admission of their own.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        paths: frozenset[str],
+        *,
+        unthrottled_max: int = UNTHROTTLED_MAX,
+        starts_per_tick: int = STARTS_PER_TICK,
+    ) -> None:
         self._limit = limit
         self._paths = paths
+        self._unthrottled_max = unthrottled_max
+        self._starts_per_tick = starts_per_tick
         self.admitted = 0
         self._starts: deque[asyncio.Future[None]] = deque()
         self._tick: asyncio.Handle | None = None
@@ -38,12 +51,12 @@ class Admission:
         if self.admitted >= self._limit:
             return False
         self.admitted += 1
-        scope[_ADMITTED] = True
+        scope[_ADMITTED] = self
         return True
 
     async def wait_for_start(self, scope: Scope) -> None:
         """Wait until this request may start. Only intents wait, and only while there are many of them."""
-        if _ADMITTED not in scope or (self.admitted <= UNTHROTTLED_MAX and not self._starts):
+        if scope.get(_ADMITTED) is not self or (self.admitted <= self._unthrottled_max and not self._starts):
             return
         start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._starts.append(start)
@@ -56,12 +69,13 @@ class Admission:
 
         Calling this again for the same request does nothing.
         """
-        if scope.pop(_ADMITTED, False):
+        if scope.get(_ADMITTED) is self:
+            del scope[_ADMITTED]
             self.admitted -= 1
 
     def _start_some(self) -> None:
         started = 0
-        while self._starts and started < STARTS_PER_TICK:
+        while self._starts and started < self._starts_per_tick:
             start = self._starts.popleft()
             # A future that is done belongs to a request that was cancelled.
             if not start.done():

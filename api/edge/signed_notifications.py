@@ -10,8 +10,11 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.edge.admission import Admission
 from api.edge.refusals import REFUSED
-from api.paths import NOTIFICATIONS, PREFIX
+from api.paths import NOTIFICATIONS, PREFIX, shown_path
+from api.problems import Code, Problem, render
+from shared import metrics
 from shared.keyring import Keyring
 from shared.simulation.gateways import GatewayName
 from shared.webhooks.signatures import (
@@ -23,6 +26,12 @@ from shared.webhooks.signatures import (
 )
 
 PATH = PREFIX + NOTIFICATIONS
+# Signed notifications of one API process that may be in progress: beyond it the answer is 503, and the service asks the
+# gateway later by itself.
+IN_PROGRESS_MAX = 2000
+# As many as one worker sends at once start as they arrive. Of more, one starts in each iteration of the event loop, so
+# that the intents of payers do not wait behind all of them.
+UNTHROTTLED_MAX, STARTS_PER_TICK = 20, 1
 # The member of the ASGI scope with the gateway that signed the request.
 _SIGNER = "payments.signer"
 
@@ -36,6 +45,7 @@ def signer_of(scope: Scope) -> GatewayName | None:
 class SignedNotificationMiddleware:
     """Finds out which gateway signed a notification: the one in the path or, if the path names none, any.
 
+    It lets signed ones through a few at a time, and refuses them with 503 if too many are in progress.
     `clock` is real time in Unix seconds.
     """
 
@@ -43,6 +53,12 @@ class SignedNotificationMiddleware:
         self._app = app
         self._secrets = {gateway: keyring.notification_secret(gateway) for gateway in GatewayName}
         self._clock = clock
+        self._admission = Admission(
+            IN_PROGRESS_MAX,
+            frozenset({PATH, *(f"{PATH}/{gateway}" for gateway in GatewayName)}),
+            unthrottled_max=UNTHROTTLED_MAX,
+            starts_per_tick=STARTS_PER_TICK,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
@@ -66,7 +82,19 @@ class SignedNotificationMiddleware:
             is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, receive_again, send)
+        if scope[_SIGNER] is None:
+            await self._app(scope, receive_again, send)
+            return
+        if not self._admission.enter(scope):
+            metrics.shed.inc()
+            answer = render(Problem(Code.OVERLOADED), path=shown_path(scope), correlation_id=scope["correlation_id"])
+            await answer(scope, receive, send)
+            return
+        try:
+            await self._admission.wait_for_start(scope)
+            await self._app(scope, receive_again, send)
+        finally:
+            self._admission.leave(scope)
 
     def _signer(self, path: str, headers: SignatureHeaders, body: bytes) -> GatewayName | None:
         now_s = self._clock()
