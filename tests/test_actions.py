@@ -16,7 +16,9 @@ from shared.database.leases import WorkItem
 from shared.database.tables import gateway_ledger, payments
 from shared.lifecycle import ActionResult, CaptureMethod, HistoryReason, PaymentOperation, PaymentStatus
 from shared.payments.notifications import hasten
+from shared.payments.outcomes import ActionNeeded, ActionRequired, Pending, Unsettled
 from shared.payments.payment import Payment
+from shared.payments.record import Record, record
 from shared.payments.requests import Requested, answer_action, cancel
 from shared.simulation.scenarios import (
     CHALLENGED,
@@ -27,7 +29,7 @@ from shared.simulation.scenarios import (
     scenario_members,
 )
 from tests.support.processing import RunningProcessor, processing, simulated_gateway
-from tests.support.rows import accepted, assert_sound, ledger_entries, write
+from tests.support.rows import accepted, assert_sound, claim, ledger_entries, write
 from tests.support.waiting import eventually
 from tests.test_authorizations import reached, request, told, whole
 
@@ -112,14 +114,16 @@ async def test_an_approved_payment_is_charged_or_authorized_once(
         waiting = await asking(database, worker, is_held=is_held)
         assert waiting.due_at == waiting.action_expires_at
         assert waiting.gateway in {"stripe_mock", "square_mock"}
-        # Nobody claims it meanwhile.
+        # Nobody claims it meanwhile, and it is not done.
         await worker.processor.offer([waiting.work_item])
+        assert worker.processor.settled == 0
         approved = await answer(database, waiting)
         assert not (await answer(database, waiting)).is_moved
         assert not (await answer(database, waiting, DECLINED)).is_moved
         await worker.processor.offer([waiting.work_item, *approved.work])
         end = PaymentStatus.AUTHORIZED if is_held else PaymentStatus.COMPLETED
         ended = await reached(database, waiting.id, end)
+        assert worker.processor.settled == 1
         if is_held:
             await worker.processor.offer((await request(database, ended)).work)
             ended = await reached(database, ended.id, PaymentStatus.COMPLETED)
@@ -268,6 +272,32 @@ async def test_a_hint_before_the_answer_of_another_gateway_or_that_is_false_sett
         assert abs((again.due_at - (waiting.due_at or again.due_at)).total_seconds()) < 2
     assert await ledger_entries(database, waiting.id) == ["pending"]
     await assert_sound(database)
+
+
+async def test_a_hint_does_not_disturb_the_worker_that_holds_the_payment(database: Database, broker: Broker) -> None:
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        waiting = await asking(database, worker)
+        approved = await answer(database, waiting)
+    async with database.transaction() as connection:
+        [held] = await claim(connection, datetime.now(UTC), approved.work, lease_s=30)
+    assert held is not None
+    assert await notified(database, held) == []
+    assert (await whole(database, held.id)).due_at == held.due_at
+
+
+async def test_what_one_claim_learned_is_recorded_once(database: Database, broker: Broker) -> None:
+    """A commit whose answer is lost is repeated."""
+    payment = new(PENDING)
+    items = await write(database, payment)
+    pending, required = Pending("stripe_mock", 10.0), ActionRequired("stripe_mock")
+    for outcome in (Unsettled(pending, 40.0), ActionNeeded(required, 900.0)):
+        async with database.transaction() as connection:
+            now = await database.clock.now(connection)
+            [held] = await claim(connection, now, items, lease_s=30)
+            assert held is not None
+            assert await record(connection, now, [Record(held, outcome)]) != [None]
+            assert await record(connection, now, [Record(held, outcome)]) == [None]
+            items = [held.work_item]
 
 
 async def test_an_authorization_is_held_once_its_late_answer_is_there(database: Database, broker: Broker) -> None:

@@ -263,6 +263,12 @@ async def test_what_a_worker_of_0_1_would_do_wrong_waits_until_it_is_gone(runnin
         answer = await user.post("/payments", json=order(method_id), headers={"Idempotency-Key": method_id})
         refused = problem(answer, 503, "unavailable")
         assert (answer.headers["retry-after"], "older version" in refused["detail"]) == ("1", True)
+    # A page for the customer is new, whatever the method.
+    with_page = order(plain, return_url="https://shop.example/paid")
+    problem(await user.post("/payments", json=with_page), 503, "unavailable")
+    challenged = await added(user, card("4000002500003155"))
+    problem(await user.post("/payments", json=order(challenged)), 503, "unavailable")
+    before["payment_methods"] += 1
     assert await row_counts(running_api.database) == before
     for method_id in (plain, declined):
         await accepted(user, order(method_id))

@@ -16,7 +16,7 @@ from shared.database.tables import columns_of, events, gateway_ledger, payment_h
 from shared.errors import ValueRefused
 from shared.ids import new_id
 from shared.lifecycle import PaymentStatus
-from shared.payments.outcomes import Approved
+from shared.payments.outcomes import Approved, Pending, Unsettled
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundHistoryReason, RefundReason, RefundStatus
 from shared.refunds.claim import claim_refunds
@@ -142,6 +142,23 @@ async def test_of_two_claims_of_a_refund_in_one_batch_the_later_one_is_recorded(
     assert later is not None
     found = await whole(database, payment.id)
     assert (found.amounts.refunded, found.amounts.reserved) == (40, 0)
+
+
+async def test_a_late_answer_of_one_claim_is_recorded_once(database: Database, broker: Broker) -> None:
+    """A commit whose answer is lost is repeated."""
+    async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
+        payment = await charged(database, worker)
+        asked = await refund(database, payment, 40)
+        assert isinstance(asked, RefundMoved)
+    pending = Unsettled(Pending("stripe_mock", 10.0), 40.0)
+    async with database.transaction() as connection:
+        now = await database.clock.now(connection)
+        [claimed] = await claim_refunds(connection, now, asked.work, lease_s=30)
+        assert claimed is not None
+        [first] = await record_refunds(connection, now, [RefundRecord(claimed.row, pending)])
+        assert first is not None
+        assert first.refund.due_reason == RefundHistoryReason.GATEWAY_SETTLED
+        assert await record_refunds(connection, now, [RefundRecord(claimed.row, pending)]) == [None]
 
 
 async def test_a_cancelled_refund_gives_its_amount_back(database: Database, broker: Broker) -> None:
