@@ -86,7 +86,10 @@ class Figures(BaseModel):
 
     computed_at: datetime
     queue_depth: Int64 = Field(description="Payments that no worker has claimed.")
-    in_flight: int = Field(description="Payments that a worker has claimed.")
+    in_flight: int = Field(
+        description="Payments that are PROCESSING: claimed by a worker, or waiting for another try, for their capture or "
+        "void, or for a late answer of the gateway."
+    )
     oldest_pending_s: float = Field(description="The age in seconds of the oldest payment that no worker has claimed.")
     refund_backlog: Int64 = Field(description="Refunds that have not ended: PENDING or PROCESSING.")
     webhook_backlog: Int64 = Field(description="Deliveries that are open: due now, due later or being sent.")
