@@ -7,6 +7,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from api.faults import problem_of
@@ -84,6 +85,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.PaymentsError, _on_payments_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _on_validation_error)  # type: ignore[arg-type]
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
 
 
 def _answer(request: Request, problem: Problem) -> Response:
@@ -106,6 +108,11 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
     headers = {"Allow": _allowed(request)} if code is Code.METHOD_NOT_ALLOWED else error.headers
     return _answer(request, Problem(code, headers=headers))
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    # The client has gone before its body was read: nothing was done, and nobody reads the answer.
+    return _answer(request, Problem(Code.MALFORMED_REQUEST))
 
 
 def _allowed(request: Request) -> str:

@@ -3,17 +3,12 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
 
-import httpx
 import orjson
 import pytest
 from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
-from starlette.types import Message
-from structlog.testing import capture_logs
 
-from api.paths import PREFIX
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
 from shared.runtime import Runtime
@@ -234,24 +229,6 @@ async def test_two_lines_of_one_header_are_no_signature(running_api: RunningApi)
         headers = [*right, (name, dict(right)[name])]
         answer = await running_api.client().post(f"{PATH}/{GATEWAY}", content=content, headers=headers)
         problem(answer, 401, "invalid_signature")
-
-
-@ON_SQLITE
-async def test_a_client_that_has_gone_before_its_body_is_read_is_no_defect(running_api: RunningApi) -> None:
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": f"{PREFIX}{PATH}", "query_string": b"", "headers": []}
-    app = cast("httpx.ASGITransport", running_api.transport).app
-    with capture_logs() as logs:
-        await app({**scope, "client": ("127.0.0.1", 1), "http_version": "1.1", "raw_path": b"/"}, receive, send)
-    assert sent[0]["status"] == 401
-    assert "http.defect" not in {line["event"] for line in logs}
 
 
 @ON_SQLITE

@@ -87,7 +87,7 @@ class Figures(BaseModel):
     computed_at: datetime
     queue_depth: Int64 = Field(description="Payments that no worker has claimed.")
     in_flight: int = Field(
-        description="Payments that are PROCESSING: claimed by a worker, or waiting for another try, for their capture or "
+        description="Payments that are PROCESSING: claimed by a worker, or waiting for another try, for a capture or a "
         "void, or for a late answer of the gateway."
     )
     oldest_pending_s: float = Field(description="The age in seconds of the oldest payment that no worker has claimed.")
