@@ -4,6 +4,8 @@
 
 BIN := .venv/bin
 ARGS ?=
+# More than the two cores of a small machine: tests wait for half of their time.
+TEST_PROCESSES ?= 3
 export PYTHON
 
 help: ## Show this list
@@ -19,7 +21,7 @@ run: setup ## Run API and worker on port 8009 with SQLite and an own Valkey, dat
 	@$(BIN)/payments up $(ARGS)
 
 test: setup ## Run the tests, on SQLite and on a real PostgreSQL and Valkey that they start themselves
-	@$(BIN)/python -m pytest -m "not slow and not browser" -q -n logical --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not browser" -q -n $(TEST_PROCESSES) $(ARGS)
 
 test-slow: setup ## Run the slow tests: kills, restarts and floods
 	@$(BIN)/python -m pytest -m "slow and not browser" $(ARGS)

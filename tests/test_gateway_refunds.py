@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import batched
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode, RefundStatus
 from shared.refunds.refund import Refund
 from shared.simulation.scenarios import REFUND_DECLINED, scenario_members
-from tests.support.gateways import Naps
+from tests.support.gateways import Naps, running_ledger
 from tests.support.rows import accepted, ledger_entries
 from worker.gateway.later_operations import REFUND_NETWORK_ERRORS
 from worker.gateway.ledger import Ledger
@@ -104,20 +103,20 @@ async def test_the_test_card_for_declined_refunds(ledger: Ledger) -> None:
     assert answer.failure_code is RefundFailureCode.REFUND_DECLINED
 
 
-async def test_each_try_of_a_refund_draws_its_own_network_error(ledger: Ledger) -> None:
-    gateway, payment = gateway_over(ledger, Naps(), success_rate=0.95), charged()
-
-    async def fails(refund: Refund) -> bool:
-        try:
-            await gateway.refund(payment, refund)
-        except GatewayUnavailable:
-            return True
-        return False
-
+async def test_each_try_of_a_refund_draws_its_own_network_error(database: Database) -> None:
     count = 2000
-    refunds = [refund_of(payment, number) for number in range(3, 3 + count)]
-    # Fewer at once than the ledger's queue takes.
-    outcomes = [each for some in batched(refunds, 200, strict=True) for each in await asyncio.gather(*map(fails, some))]
-    failed = [refund for refund, has_failed in zip(refunds, outcomes, strict=True) if has_failed]
-    assert count * REFUND_NETWORK_ERRORS / 3 < len(failed) < count * REFUND_NETWORK_ERRORS * 3
-    assert not all(await asyncio.gather(*(fails(replace(refund, gateway_tries=1)) for refund in failed)))
+    async with running_ledger(database, batch_max=count, queue_max=count) as ledger:
+        gateway, payment = gateway_over(ledger, Naps(), success_rate=0.95), charged()
+
+        async def fails(refund: Refund) -> bool:
+            try:
+                await gateway.refund(payment, refund)
+            except GatewayUnavailable:
+                return True
+            return False
+
+        refunds = [refund_of(payment, number) for number in range(3, 3 + count)]
+        outcomes = await asyncio.gather(*map(fails, refunds))
+        failed = [refund for refund, has_failed in zip(refunds, outcomes, strict=True) if has_failed]
+        assert count * REFUND_NETWORK_ERRORS / 3 < len(failed) < count * REFUND_NETWORK_ERRORS * 3
+        assert not all(await asyncio.gather(*(fails(replace(refund, gateway_tries=1)) for refund in failed)))
