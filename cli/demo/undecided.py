@@ -85,7 +85,7 @@ class Redirect(Undecided):
             raise Unexpected(f"the payment is {status}")
         url = self._payment["next_action"]["url"]
         left_for = await self._approve(url, await self._open_page(url))
-        self._facts = [f"the customer is sent back to {left_for}"]
+        self._facts = [f"sent back to {RETURN_URL}", f"with {left_for.partition('&')[2]} and the payment's id"]
         expected = f"{RETURN_URL}?payment_id={self._payment['id']}&status="
         is_back = left_for.startswith(expected)
         self._checks.holds("the customer is sent back to the shop", is_back, f"the page leads to {left_for!r}")
@@ -120,4 +120,4 @@ class LateAnswer(Undecided):
         took_s = (parse_time(self._payment["processed_at"] or "") - self._began).total_seconds()
         is_notified = took_s < LATE_MAX_S
         self._checks.holds("the gateway notifies of its late answer", is_notified, f"it took {took_s:.0f} s")
-        self._facts = [f"settled {took_s:.1f} s after the request; no slot of the worker was held meanwhile"]
+        self._facts = [f"settled {took_s:.1f} s after the request; no slot was held meanwhile"]
