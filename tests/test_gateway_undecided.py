@@ -28,6 +28,7 @@ from tests.support.rows import ledger_entries
 from tests.test_gateway_refunds import charged, refund_of
 from worker.gateway.late_answers import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S, LateAnswer
 from worker.gateway.ledger import Ledger
+from worker.gateway.protocol import GatewayUnavailable
 
 SHOP = "https://shop.example/paid"
 
@@ -122,7 +123,13 @@ async def test_an_approved_payment_ends_as_its_test_value_says(
 
 
 async def test_a_challenged_card_follows_the_rate_once_it_is_approved(ledger: Ledger) -> None:
-    answer = await gateway_over(ledger, success_rate=0.0).charge(after_approval(paying(CHALLENGED)))
+    gateway, payment = gateway_over(ledger, success_rate=0.0), after_approval(paying(CHALLENGED))
+    try:
+        answer = await gateway.charge(payment)
+    except GatewayUnavailable as error:
+        # One failure in five is drawn as this one.
+        assert error.outcome_rule == OutcomeRule.RATE
+        return
     assert isinstance(answer, Declined)
     assert answer.outcome_rule == OutcomeRule.RATE
 

@@ -19,7 +19,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.clock import rfc3339
+from shared.database.clock import rfc3339, whole_milliseconds
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
 from shared.database.id_list import id_in
@@ -121,7 +121,9 @@ class Ledger:
         """
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
-        written = await self.record_entry(replace(entry, settles_at=now + timedelta(seconds=wait_s)))
+        # In the precision in which it is stored, so that every call hears of the same moment.
+        settles_at = whole_milliseconds(now + timedelta(seconds=wait_s))
+        written = await self.record_entry(replace(entry, settles_at=settles_at))
         return max(0.0, (written.settles_at - now).total_seconds()) if written.settles_at else 0.0
 
     async def find(self, payment_id: UUID, number: int | None = None) -> Entry | None:
