@@ -55,7 +55,9 @@ INSTALLATION = CollectorRegistry()
 queue_depth = Gauge(
     "payments_pending", "Payments that no worker has claimed, in the whole installation.", registry=INSTALLATION
 )
-in_flight = Gauge("payments_processing", "Payments that are claimed, in the whole installation.", registry=INSTALLATION)
+in_flight = Gauge(
+    "payments_processing", "Payments that are PROCESSING, in the whole installation.", registry=INSTALLATION
+)
 oldest_pending_seconds = Gauge(
     "payments_oldest_pending_seconds", "Age of the oldest payment that no worker has claimed.", registry=INSTALLATION
 )

@@ -4,15 +4,14 @@ A hint decides nothing: the worker that claims the payment asks the gateway.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.id_list import id_in
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
-from shared.database.tables import columns_of, payments
+from shared.database import leases
+from shared.database.leases import WorkItem
+from shared.database.tables import payments
 from shared.lifecycle import HistoryReason, PaymentStatus
 
 
@@ -24,23 +23,12 @@ async def hasten(
     A payment in every other state, and one that is due already, is left alone: a hint that comes early, twice or late
     changes nothing.
     """
-    soon = now + timedelta(seconds=FIRST_RELAY_AFTER_S)
-    found = await connection.execute(
-        select(*columns_of(payments, "id", "lease_version"))
-        .where(
-            id_in(payments.c.id, payment_ids),
-            payments.c.status == PaymentStatus.PROCESSING,
-            payments.c.due_reason == HistoryReason.GATEWAY_SETTLED,
-            payments.c.gateway == gateway,
-            payments.c.due_at > soon,
-        )
-        .order_by(payments.c.id)
-        # A row that somebody else holds is being claimed.
-        .with_for_update(skip_locked=True)
+    return await leases.hasten(
+        connection,
+        payments,
+        payment_ids,
+        payments.c.status == PaymentStatus.PROCESSING,
+        payments.c.due_reason == HistoryReason.GATEWAY_SETTLED,
+        payments.c.gateway == gateway,
+        now=now,
     )
-    items = [WorkItem(row.id, row.lease_version) for row in found]
-    if items:
-        await connection.execute(
-            update(payments).where(id_in(payments.c.id, [item.id for item in items])).values(due_at=soon)
-        )
-    return items
