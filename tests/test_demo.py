@@ -54,7 +54,7 @@ def test_the_demo_succeeds_whatever_the_shell_says_and_leaves_nothing_behind(tmp
     drawn = picture.read_text()
     assert parsed(drawn).tag.endswith("svg")
     assert "Everything happened as expected:" in drawn
-    assert "Authorized, captured, refunded" in drawn
+    assert "A customer who approves" in drawn
 
 
 def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.chaos.installation import CONNECTIONS_MAX, Installation
 from tests.chaos.plan import Planned
 from tests.support.roles import PASSWORD, ROLE
 
+LOCKED_WITHIN_S = 40
 LOCKED = ("payments", "gateway_ledger", "deliveries", "idempotency_keys")
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'payments'"
 # For so long the connections are taken that the service was made to let go.
@@ -53,7 +54,8 @@ async def lock_table(installation: Installation, planned: Planned) -> None:
     table = LOCKED[planned.victim % len(LOCKED)]
     async with installation.lock("postgres"), installation.operator() as operator, operator.transaction():
         await operator.execute(f"SET LOCAL search_path = {installation.settings.database_schema}")
-        await operator.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+        # A transaction whose connection was swallowed holds its locks until the server ends it.
+        await operator.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE", timeout=LOCKED_WITHIN_S)
         await asyncio.sleep(planned.lasts_s)
 
 
