@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from api.approval.pages import ADVICE, NOT_UNDERSTOOD, RESULTS, State
 from api.problems import Code
@@ -61,8 +61,9 @@ class Customer:
     async def press(self, name: str) -> None:
         await self.page.get_by_role("button", name=name).click()
 
-    async def heading(self) -> str:
-        return await self.page.get_by_role("heading", level=1).inner_text()
+    async def sees(self, heading: str, page: Page | None = None) -> None:
+        """Wait for a page with this heading: a press begins to load it, and does not wait."""
+        await expect((page or self.page).get_by_role("heading", level=1)).to_have_text(heading)
 
     async def returned(self) -> dict[str, list[str]]:
         """The parameters with which the browser has come back to the shop."""
@@ -135,7 +136,7 @@ async def test_an_answer_takes_the_customer_back_to_a_shop_of_another_origin(
     await customer.page.goto(link)
     assert "PayPal" in await customer.page.inner_text("header") or kind == "card"
     await customer.press(button)
-    assert await customer.heading() == RESULTS[state].heading
+    await customer.sees(RESULTS[state].heading)
     assert await customer.returned() == {"basket": ["7"], "payment_id": [payment["id"]], "status": [status]}
     assert await customer.status(payment) == status
 
@@ -161,10 +162,10 @@ async def test_two_presses_and_two_tabs_are_one_answer(customer: Customer) -> No
     await customer.page.goto(link)
     await other.goto(link)
     await customer.page.get_by_role("button", name=APPROVE).dblclick()
-    assert await customer.heading() == RESULTS[State.APPROVED].heading
+    await customer.sees(RESULTS[State.APPROVED].heading)
     await other.get_by_role("button", name=DECLINE).click()
     # The second tab sees the first answer.
-    assert await other.get_by_role("heading", level=1).inner_text() == RESULTS[State.APPROVED].heading
+    await customer.sees(RESULTS[State.APPROVED].heading, other)
     assert await customer.status(payment) == "PROCESSING"
     assert (await row(customer.api.database, payment["id"])).sequence == payment["sequence"] + 1
 
@@ -181,7 +182,7 @@ async def test_the_keyboard_is_enough(customer: Customer) -> None:
     assert outline == "solid"
     await customer.page.keyboard.press("Shift+Tab")
     await customer.page.keyboard.press("Enter")
-    assert await customer.heading() == RESULTS[State.APPROVED].heading
+    await customer.sees(RESULTS[State.APPROVED].heading)
     await customer.page.keyboard.press("Tab")
     assert await customer.page.evaluate(FOCUSED) == "Back to 127.0.0.1"
     await customer.page.keyboard.press("Enter")
@@ -205,7 +206,7 @@ async def test_a_customer_who_walks_away_finds_the_time_over(customer: Customer)
     await customer.page.goto(link)
     await customer.page.wait_for_timeout(2100)
     await customer.press(APPROVE)
-    assert await customer.heading() == RESULTS[State.EXPIRED].heading
+    await customer.sees(RESULTS[State.EXPIRED].heading)
     assert await customer.status(payment) == "REQUIRES_ACTION"
     # Nothing takes the customer away but the link.
     await customer.page.wait_for_timeout(1500)
@@ -219,7 +220,7 @@ async def test_old_forged_and_foreign_links_show_that_they_do_not_work(customer:
     forged = link[:-1] + ("A" if link[-1] != "A" else "B")
     for text in (old, forged, f"{customer.api.url}/approve/nothing"):
         await customer.page.goto(text)
-        assert await customer.heading() == ADVICE[Code.NOT_FOUND].heading
+        await customer.sees(ADVICE[Code.NOT_FOUND].heading)
     # What Chromium says about an answer of 404.
     assert all("404" in error for error in customer.errors)
     customer.errors.clear()
@@ -231,7 +232,7 @@ async def test_the_form_of_another_site_changes_nothing(customer: Customer) -> N
     form = f"<form method=post action='{link}'><input name=result value=approve><button>Win</button></form>"
     await customer.page.set_content(form)
     await customer.press("Win")
-    assert await customer.page.get_by_role("alert").inner_text() == NOT_UNDERSTOOD
+    await expect(customer.page.get_by_role("alert")).to_have_text(NOT_UNDERSTOOD)
     assert await customer.status(payment) == "REQUIRES_ACTION"
     assert all("400" in error for error in customer.errors)
     customer.errors.clear()
