@@ -35,6 +35,9 @@ for _name in list(os.environ):
 # A shell's `&` ignores it as well, and what we start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same of `nohup`.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Files whose subject is not the database: in `make test` they run on one of the two, and on the other one with the slow
