@@ -19,7 +19,9 @@ waiters = Gauge("payments_waiters", "Requests held by Prefer: wait.")
 claimed = Counter("payments_claimed_total", "Claims of payments by this worker.", ["reason"])
 settled = Counter("payments_settled_total", "Payments that reached COMPLETED or FAILED.", ["status", "failure_code"])
 settle_seconds = Histogram(
-    "payments_settle_seconds", "From acceptance to COMPLETED or FAILED.", buckets=SETTLE_BUCKETS_S
+    "payments_settle_seconds",
+    "From acceptance to COMPLETED or FAILED, of payments that waited for nobody.",
+    buckets=SETTLE_BUCKETS_S,
 )
 refunds_settled = Counter(
     "payments_refunds_settled_total", "Refunds that reached COMPLETED or FAILED.", ["status", "failure_code"]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 
 from shared.broker.client import Broker, Queue
@@ -166,6 +167,29 @@ async def test_a_customer_who_walks_away_ends_the_payment_without_a_slot(databas
     assert reasons[-2:] == ["action_required", "action_expired"]
     assert types == ["payment.requires_action", "payment.failed"]
     await assert_sound(database)
+
+
+async def test_the_time_of_a_customer_is_not_counted_as_time_to_settle(database: Database, broker: Broker) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("payments_settle_seconds_count") or 0.0
+
+    before = counted()
+    async with (
+        simulated_gateway(database) as gateway,
+        processing(database, gateway, broker, action_valid_s=0.5) as worker,
+    ):
+        left, waiting = await asking(database, worker), await asking(database, worker)
+        await worker.processor.offer((await answer(database, waiting)).work)
+        await reached(database, waiting.id, PaymentStatus.COMPLETED)
+        await asyncio.sleep(0.6)
+        await worker.processor.offer([left.work_item])
+        await reached(database, left.id, PaymentStatus.FAILED)
+        assert counted() == before
+        plain = new(None)
+        await write(database, plain)
+        await worker.offer(plain)
+        await reached(database, plain.id, PaymentStatus.COMPLETED)
+        await eventually(lambda: counted() == before + 1)
 
 
 async def test_a_payment_that_waits_for_its_customer_is_cancelled_at_once(database: Database, broker: Broker) -> None:

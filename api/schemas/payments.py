@@ -184,7 +184,7 @@ class Payment(BaseModel):
         description="Why the last capture failed; null if none has, or after a capture that succeeded."
     )
     gateway: str | None = Field(
-        description="The simulated gateway, such as `stripe_mock`; null before the end, or if none was asked."
+        description="The simulated gateway, such as `stripe_mock`; null before it has answered, or if none was asked."
     )
     gateway_transaction_id: str | None = Field(
         description="The gateway's id of the charge or the authorization; null before, and if it failed."
@@ -234,7 +234,7 @@ class HistoryMetadata(BaseModel):
     """What is known beside the change. What does not apply is absent."""
 
     attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
-    gateway: str | None = Field(default=None, description="The gateway that decided.")
+    gateway: str | None = Field(default=None, description="The gateway that answered.")
     gateway_transaction_id: str | None = Field(
         default=None, description="The gateway's id of the charge or the authorization."
     )

@@ -185,8 +185,8 @@ def _log_outcome(item: Record, recorded: Recorded | None) -> None:
 def _count(payment: Payment) -> None:
     if payment.processed_at is not None:
         metrics.settled.labels(payment.status, payment.failure_code or "").inc()
-        # A capture on request may come days later.
-        if payment.due_for is PaymentOperation.CHARGE:
+        # A capture on request may come days later, and a customer takes minutes.
+        if payment.due_for is PaymentOperation.CHARGE and payment.action_expires_at is None:
             metrics.settle_seconds.observe((payment.processed_at - payment.created_at).total_seconds())
 
 
