@@ -1,10 +1,12 @@
 """Finding things by what people have at hand: an id of any kind, an order, or the gateway's own id."""
 
+import re
 from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.dashboard.payment_list import find_payments
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from shared.ids import parse_id
@@ -12,6 +14,8 @@ from shared.payments.event_log import find_event
 
 router = APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
 
+# The gateway's own id of a charge. No order of a shop is likely to look like it.
+TRANSACTION = re.compile(r"(?:ch_|sq_|PAY-)[A-Za-z0-9]{16,30}")
 # Where each kind of object is in the JSON API, and its page here.
 KINDS = (
     ("/payments/{}", "/payments/{}"),
@@ -33,14 +37,20 @@ async def find(visitor: SignedIn, q: str = "") -> Response:
 async def _place(visitor: Visitor, text: str) -> str | None:
     if parse_id(text) is not None:
         return await _place_of_id(visitor, text)
-    for name in ("order_id", "gateway_transaction_id"):
-        answer = await visitor.json.ask("GET", "/payments", query={name: text, "limit": 2})
-        payments = answer.content["payments"] if answer.is_done else []
-        if len(payments) == 1:
-            return f"/payments/{payments[0]['id']}"
-        if payments:
-            return f"/payments?{urlencode({name: text})}"
-    return None
+    if TRANSACTION.fullmatch(text):
+        return await _place_of_transaction(visitor, text)
+    answer = await visitor.json.ask("GET", "/payments", query={"order_id": text, "limit": 2})
+    payments = answer.content["payments"] if answer.is_done else []
+    if len(payments) == 1:
+        return f"/payments/{payments[0]['id']}"
+    return f"/payments?{urlencode({'order_id': text})}" if payments else None
+
+
+async def _place_of_transaction(visitor: Visitor, text: str) -> str:
+    """Return the page of the payment, if it is one of the latest; else a list that goes on looking for it."""
+    wanted = {"transaction": text}
+    payments = (await find_payments(visitor, wanted))["payments"]
+    return f"/payments/{payments[0]['id']}" if payments else f"/payments?{urlencode(wanted)}"
 
 
 async def _place_of_id(visitor: Visitor, text: str) -> str | None:

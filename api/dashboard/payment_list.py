@@ -17,7 +17,7 @@ router = APIRouter(prefix=f"{DASHBOARD}/payments", route_class=PageRoute, includ
 ROWS = 25
 # What the JSON API filters by, and what is looked for in what it returns.
 ASKED = ("status", "order_id", "user_id", "created_after", "created_before")
-LOOKED_FOR = ("method", "outcome", "amount_min", "amount_max")
+LOOKED_FOR = ("transaction", "method", "outcome", "amount_min", "amount_max")
 # Of payments that must be looked through, so many are read for one page.
 LOOKED_THROUGH, PAGE_LIMIT = 1000, 100
 
@@ -33,7 +33,7 @@ async def get_payments(visitor: SignedIn) -> Response:
     filters = {name: query[name] for name in (*ASKED, *LOOKED_FOR) if name in query}
     shown: dict[str, Any] = {"payments": [], "next": None, "looked_through": 0, "fault": None}
     try:
-        shown |= await _found(visitor, filters, query.get("cursor"))
+        shown |= await find_payments(visitor, filters, query.get("cursor"))
     except (Refused, ValueError) as error:
         shown["fault"] = error.sentence if isinstance(error, Refused) else str(error)
     next_cursor = shown.pop("next")
@@ -51,10 +51,11 @@ async def get_payments(visitor: SignedIn) -> Response:
     return visitor.page("payments.html", shown, status=422 if shown["fault"] else 200)
 
 
-async def _found(visitor: Visitor, filters: Mapping[str, str], cursor: str | None) -> dict[str, Any]:
+async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: str | None = None) -> dict[str, Any]:
     """Return the payments of a page, the cursor of the next one, and how many had to be looked through.
 
-    The database has no index by which it could find the rest, so a page of what is looked for may be short.
+    The database has no index by which it could find the rest, so a page of what is looked for may be short. Raises
+    Refused, and ValueError for a wrong amount.
     """
     asked = {name: _asked(name, value) for name, value in filters.items() if name in ASKED}
     tests = _tests(filters)
@@ -80,6 +81,8 @@ def _asked(name: str, value: str) -> str:
 def _tests(filters: Mapping[str, str]) -> list[Test]:
     """Return what a payment must meet beyond what the JSON API filters by. Raises ValueError for a wrong amount."""
     tests: list[Test] = []
+    if transaction := filters.get("transaction"):
+        tests.append(lambda payment: payment["gateway_transaction_id"] == transaction)
     if method := filters.get("method"):
         tests.append(lambda payment: payment["payment_method_details"]["type"] == method)
     if outcome := filters.get("outcome"):

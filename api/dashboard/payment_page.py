@@ -73,7 +73,8 @@ async def payment_page(
         "key": new_secret(),
         "done": done,
         "fault": fault,
-        "is_live": _is_open(payment, deliveries["deliveries"], refunds["refunds"]),
+        # After a refusal the address is that of the form, which cannot be asked for again.
+        "is_live": fault is None and _is_open(payment, deliveries["deliveries"], refunds["refunds"]),
         **await _records(visitor, UUID(payment["id"])),
     }
     return visitor.page("payment.html", shown, status=status)

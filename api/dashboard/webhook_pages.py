@@ -129,7 +129,7 @@ async def _delivery_page(
     shown = {
         "delivery": delivery,
         "event": event,
-        "is_live": delivery["status"] in {DeliveryStatus.PENDING, DeliveryStatus.SENDING},
+        "is_live": fault is None and delivery["status"] in {DeliveryStatus.PENDING, DeliveryStatus.SENDING},
         "done": done,
         "fault": fault,
     }

@@ -16,6 +16,14 @@ export function localize(root) {
   }
 }
 
+/** Let the keyboard reach what must be scrolled to be read. */
+function reach(root) {
+  for (const region of root.querySelectorAll(".table, pre")) {
+    if (region.scrollWidth > region.clientWidth || region.scrollHeight > region.clientHeight) region.tabIndex = 0;
+    else region.removeAttribute("tabindex");
+  }
+}
+
 const LIVE = "[data-live]";
 let lastText = "";
 
@@ -44,6 +52,7 @@ async function refresh(note) {
     for (const details of replacement.querySelectorAll("details")) details.open = open.has(details.id);
     part.replaceWith(document.adoptNode(replacement));
   }
+  reach(document);
   return goesOn;
 }
 
@@ -70,4 +79,7 @@ async function live() {
 }
 
 localize(document);
+reach(document);
+addEventListener("resize", () => reach(document));
+addEventListener("toggle", () => reach(document), true);
 live();
