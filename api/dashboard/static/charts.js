@@ -111,6 +111,11 @@ export function compact(value) {
   return value.toFixed(1);
 }
 
+/** Return a rate, always with as many digits, so that it does not jump. */
+export function rate(value) {
+  return value < 100 ? value.toFixed(1) : compact(value);
+}
+
 /** Return seconds in the unit that fits them. */
 export function duration(seconds) {
   if (seconds == null) return "–";

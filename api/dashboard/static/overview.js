@@ -1,6 +1,6 @@
 // The overview: figures, charts and bars, moved by the stream.
 
-import { TimeChart, bar, compact, duration } from "./charts.js";
+import { TimeChart, bar, compact, duration, rate } from "./charts.js";
 import { watch } from "./stream.js";
 
 const root = document.getElementById("overview");
@@ -35,7 +35,7 @@ function write(figures) {
   for (const element of root.querySelectorAll("[data-figure]")) {
     const [name, part] = element.dataset.figure.split(".");
     const value = part ? values[name]?.[part] : values[name];
-    const text = value == null ? "–" : SECONDS.has(name) ? duration(value) : compact(value);
+    const text = value == null ? "–" : SECONDS.has(name) ? duration(value) : name.endsWith("_per_s") ? rate(value) : compact(value);
     if (element.textContent !== text) element.textContent = text;
   }
 }
@@ -64,7 +64,7 @@ function showWorkers(found) {
     if (!workers.has(worker.name)) workers.set(worker.name, newWorker(parent, worker));
     const row = workers.get(worker.name);
     row.bar.set(worker.slots ? worker.busy / worker.slots : 0);
-    row.figures.textContent = `${compact(worker.busy)}/${compact(worker.slots)} · ${compact(worker.settled_per_s)}/s`;
+    row.figures.textContent = `${compact(worker.busy)}/${compact(worker.slots)} · ${rate(worker.settled_per_s)}/s`;
   }
 }
 
