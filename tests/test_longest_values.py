@@ -39,7 +39,7 @@ from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
 from worker.gateway.ledger import EntryKind
-from worker.gateway.outcomes import FAILURE_REASONS, REFUND_FAILURE_REASONS
+from shared.simulation.decisions import FAILURE_REASONS, REFUND_FAILURE_REASONS
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -13,7 +13,7 @@ from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from shared.simulation.gateways import GatewayName
 from shared.simulation.scenarios import Scenario
 from worker.gateway.answers import gateway_of
-from worker.gateway.outcomes import (
+from shared.simulation.decisions import (
     AMOUNT_SCENARIOS,
     FAILURE_REASONS,
     FAILURE_SHARES,
@@ -21,8 +21,8 @@ from worker.gateway.outcomes import (
     SimulatedOutcome,
     decide_outcome,
 )
-from worker.gateway.requests import SimulatedRequest
-from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
+from shared.gateway_calls import SimulatedRequest
+from shared.simulation.seeded_random import base62, fraction, upper_alphanumeric
 
 DRAWS = 20_000
 DEFAULTS = OutcomeSettings(seed="a seed", success_rate=0.95, uses_test_amounts=False)

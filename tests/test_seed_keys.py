@@ -11,7 +11,7 @@ from shared.simulation.scenarios import Scenario
 from tests.support.processing import NOW, UnreliableDatabase, simulated_gateway
 from tests.support.rows import accepted, claimed, ledger_entries, write
 from worker.gateway.protocol import OutcomeUnknown
-from worker.gateway.requests import RepeatableKeys, SimulatedRequest, UnseededKeys, simulated_request
+from shared.gateway_calls import RepeatableKeys, SimulatedRequest, UnseededKeys, simulated_request
 
 
 async def test_with_a_seed_a_payment_is_drawn_by_its_key_or_the_number_of_its_order(database: Database) -> None:

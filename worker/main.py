@@ -26,7 +26,7 @@ from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
 from worker.gateway.notifier import Notifier, open_notifier
-from worker.gateway.requests import RepeatableKeys
+from shared.gateway_calls import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
 from shared.database.tables import payments
+from shared.failure_reasons import FAILURE_REASONS
 from shared.lifecycle import (
     CANCELLED_AT_ONCE,
     ActionResult,
@@ -145,16 +146,10 @@ def _failed(payment: Payment, code: FailureCode, now: datetime) -> Payment:
         _moved(payment, PaymentStatus.FAILED, now),
         action_result=ActionResult.DECLINED if is_declined else None,
         failure_code=code,
-        failure_reason=ACTION_FAILURE_REASONS[code],
+        failure_reason=FAILURE_REASONS[code],
         outcome_rule=OutcomeRule.CUSTOMER,
         processed_at=now,
     )
-
-
-ACTION_FAILURE_REASONS = {
-    FailureCode.AUTHENTICATION_FAILED: "The customer did not approve the payment; nothing was charged.",
-    FailureCode.ACTION_EXPIRED: "The customer did not answer in time; nothing was charged.",
-}
 
 
 def _moved(payment: Payment, status: PaymentStatus, now: datetime) -> Payment:

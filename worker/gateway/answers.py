@@ -6,9 +6,9 @@ from shared.lifecycle import FailureCode, MethodType, OutcomeRule
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
 from shared.simulation.gateways import GatewayName
 from worker.gateway.ledger import Entry, EntryKind
-from worker.gateway.outcomes import FAILURE_REASONS, SimulatedOutcome
-from worker.gateway.requests import SimulatedRequest
-from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
+from shared.simulation.decisions import FAILURE_REASONS, SimulatedOutcome
+from shared.gateway_calls import SimulatedRequest
+from shared.simulation.seeded_random import base62, fraction, upper_alphanumeric
 
 # The part of card payments that go to Stripe; the others go to Square.
 STRIPE_SHARE = 7 / 8

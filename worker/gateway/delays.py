@@ -1,7 +1,7 @@
 """How long the simulated gateway takes, drawn for each try of an operation."""
 
-from worker.gateway.requests import SimulatedRequest
-from worker.gateway.seeded_random import fraction
+from shared.gateway_calls import SimulatedRequest
+from shared.simulation.seeded_random import fraction
 
 
 class Delays:

@@ -10,7 +10,7 @@ from uuid import UUID
 from shared.payments.outcomes import Pending
 from shared.refunds.refund import Refund
 from worker.gateway.ledger import Entry, EntryKind, Ledger
-from worker.gateway.seeded_random import fraction
+from shared.simulation.seeded_random import fraction
 
 # Seconds until a charge or an authorization is settled, drawn between the two.
 CHARGE_SETTLES_MIN_S, CHARGE_SETTLES_MAX_S = 5.0, 15.0

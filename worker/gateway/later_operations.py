@@ -18,10 +18,10 @@ from worker.gateway.delays import Delays
 from worker.gateway.late_answers import LateAnswers
 from worker.gateway.ledger import Entry, EntryKind, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
-from worker.gateway.outcomes import CAPTURE_FAILURE_REASONS, FAILURE_REASONS, REFUND_FAILURE_REASONS
+from shared.simulation.decisions import CAPTURE_FAILURE_REASONS, FAILURE_REASONS, REFUND_FAILURE_REASONS
 from worker.gateway.protocol import GatewayUnavailable
-from worker.gateway.requests import SeedKeys
-from worker.gateway.seeded_random import fraction
+from shared.gateway_calls import SeedKeys
+from shared.simulation.seeded_random import fraction
 
 # The part of the tries of refunds that do not reach the gateway, where payments may fail at all.
 REFUND_NETWORK_ERRORS = 0.01

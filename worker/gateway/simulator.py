@@ -19,9 +19,9 @@ from worker.gateway.late_answers import LateAnswers, NotifyLater, not_notified
 from worker.gateway.later_operations import LaterOperations
 from worker.gateway.ledger import Entry, EntryKind, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
-from worker.gateway.outcomes import FAILURE_REASONS, OutcomeSettings, SimulatedOutcome, decide_outcome
+from shared.simulation.decisions import FAILURE_REASONS, OutcomeSettings, SimulatedOutcome, decide_outcome
 from worker.gateway.protocol import ChargeAnswer, GatewayUnavailable
-from worker.gateway.requests import SeedKeys, SimulatedRequest, UnseededKeys, simulated_request
+from shared.gateway_calls import SeedKeys, SimulatedRequest, UnseededKeys, simulated_request
 
 
 class SimulatedGateway:
