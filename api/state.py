@@ -35,6 +35,7 @@ from shared.payments.intent import Intent
 from shared.payments.requests import Requested
 from shared.payments.usable_methods import MethodRules
 from shared.runtime import Runtime
+from shared.simulation.calls import read_steering
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +164,9 @@ class Api:
         for one in new:
             payment = one.payment
             log.info("payment.accepted", payment_id=str(payment.id), correlation_id=payment.correlation_id)
-        self.publisher.publish(Queue.PROCESS, [one.payment.work_item for one in new])
+        # What is to stay PENDING for a while is due later, and then the relay publishes it.
+        due = [one.payment for one in new if not read_steering(one.payment.steering).pending_ms]
+        self.publisher.publish(Queue.PROCESS, [payment.work_item for payment in due])
         self.publisher.publish(Queue.DELIVER, [item for one in new for item in one.deliveries])
 
     def _publish_hastened(self, answers: Sequence[Hastened | None]) -> None:

@@ -60,7 +60,7 @@ class RepeatableKeys:
         return f"{await self.seed_key(payment)} refund {earlier}"
 
 
-async def charge_call(payment: Payment, keys: SeedKeys) -> Call:
+async def payment_call(payment: Payment, keys: SeedKeys) -> Call:
     """Return the call for what the payment is due for. Raises DatabaseUnavailable."""
     is_capture = payment.due_for is PaymentOperation.CAPTURE
     amount = payment.amount if payment.operation_amount is None or not is_capture else payment.operation_amount
@@ -81,7 +81,7 @@ async def refund_call(payment: Payment, refund: Refund, keys: SeedKeys) -> Call:
     """Return the call for a refund. Raises DatabaseUnavailable."""
     return Call(
         operation=CallOperation.REFUND,
-        number=(refund.earlier_calls or 0) + refund.gateway_tries + 1,
+        number=refund.gateway_tries + 1,
         gateway_try=refund.gateway_tries,
         amount=refund.amount,
         seed_key=await keys.refund_key(payment, refund),

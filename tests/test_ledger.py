@@ -82,7 +82,7 @@ async def test_a_payment_is_either_captured_or_voided(database: Database, ledger
 
 
 async def test_an_unknown_payment_is_not_in_the_ledger(ledger: Ledger) -> None:
-    assert await ledger.find(new_id()) is None
+    assert (await ledger.on_record(new_id())).settled is None
 
 
 async def test_an_entry_keeps_the_amount_and_the_key_of_its_payment(database: Database, ledger: Ledger) -> None:

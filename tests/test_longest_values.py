@@ -21,6 +21,7 @@ from shared.database.schema import metadata
 from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.event_types import EventType
+from shared.failure_reasons import FAILURE_REASONS, REFUND_FAILURE_REASONS
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
 from shared.lifecycle import (
@@ -39,7 +40,6 @@ from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
 from worker.gateway.ledger import EntryKind
-from shared.simulation.decisions import FAILURE_REASONS, REFUND_FAILURE_REASONS
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

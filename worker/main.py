@@ -16,6 +16,7 @@ from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.probe import is_usable
+from shared.gateway_calls import RepeatableKeys
 from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
@@ -26,7 +27,6 @@ from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
 from worker.gateway.notifier import Notifier, open_notifier
-from shared.gateway_calls import RepeatableKeys
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat

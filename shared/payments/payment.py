@@ -11,6 +11,7 @@ from shared.database.leases import WorkItem
 from shared.failure_advice import advice_for
 from shared.lifecycle import PAID, CaptureMethod, PaymentOperation, PaymentStatus
 from shared.payments.balance import NOTHING, Balance
+from shared.simulation.calls import simulation_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,8 @@ class Payment:
     lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
     nothing can be captured. `balance` is the payment's row of amounts, if it has one.
     The customer may approve it until `action_expires_at`, at a page from which `return_url` leads back to the shop.
-    `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
+    `steering` is what the request for the present operation wants of its calls, `earlier_calls` the number of those that
+    left it open, and `simulated` what was steered so far. `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
 
@@ -70,6 +72,9 @@ class Payment:
     return_url: str | None = None
     action_expires_at: datetime | None = None
     action_result: str | None = None
+    steering: dict[str, Any] | None = None
+    earlier_calls: int | None = None
+    simulated: list[dict[str, Any]] | None = None
     balance: Balance | None = None
 
     @classmethod
@@ -139,6 +144,7 @@ class Payment:
             "outcome_rule": self.outcome_rule,
             "payment_method_details": {"type": self.method["type"], **self.method["details"]},
             "gateway_details": self.gateway_details,
+            "simulation": simulation_json(self.steering, self.simulated),
             "sequence": self.sequence,
             "livemode": False,
             "created_at": rfc3339(self.created_at),

@@ -12,7 +12,7 @@ from shared.database.leases import lock
 from shared.database.refund_tables import refunds
 from shared.payments.find import lock_whole_many
 from shared.payments.history import WORKER
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry, Unsettled
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry, Unsettled, with_remark
 from shared.refund_lifecycle import MAY_BE_SETTLED, RefundHistoryReason, RefundStatus
 from shared.refunds.history import RefundMove, append
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
@@ -130,6 +130,7 @@ _RECORDED_COLUMNS = (
     "failure_reason",
     "updated_at",
     "processed_at",
+    "simulated",
 )
 _RECORD = (
     update(refunds)
@@ -144,6 +145,10 @@ def _parameters(refund: Refund) -> dict[str, Any]:
 
 def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
     """Return the refund as its outcome leaves it."""
+    return replace(_moved(refund, outcome, now), simulated=with_remark(refund.simulated, outcome))
+
+
+def _moved(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
     match outcome:
         case RefundSettled(answer):
             return _settled(refund, answer, now)
@@ -163,7 +168,9 @@ def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 refund,
                 gateway_tries=refund.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
-                due_reason=RefundHistoryReason.RETRIED,
+                due_reason=(
+                    RefundHistoryReason.GATEWAY_TIMED_OUT if outcome.is_timeout else RefundHistoryReason.RETRIED
+                ),
             )
         case Release():
             return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED)

@@ -9,6 +9,7 @@ from uuid import UUID
 from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
 from shared.refund_lifecycle import RefundStatus
+from shared.simulation.calls import simulation_json
 
 
 class _OfPayment(Protocol):
@@ -53,6 +54,8 @@ class Refund:
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None
+    steering: dict[str, Any] | None = None
+    simulated: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
@@ -80,6 +83,7 @@ class Refund:
             "gateway_transaction_id": self.gateway_transaction_id,
             "sequence": self.sequence,
             "metadata": self.metadata,
+            "simulation": simulation_json(self.steering, self.simulated),
             "created_by": self.created_by,
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from shared.database.leases import FIRST_RELAY_AFTER_S
 from shared.lifecycle import CaptureFailureCode, FailureCode, MethodType
 from shared.refund_lifecycle import RefundFailureCode
 from shared.simulation.scenarios import Scenario
@@ -46,7 +47,7 @@ SETTLES_LATE = (CallOutcome.PENDING, CallOutcome.PENDING_LOST)
 type Failure = FailureCode | CaptureFailureCode | RefundFailureCode
 
 _OF_ORDERS = frozenset(code for code in FailureCode if code.startswith("order_"))
-_CHARGE_FAILURES = tuple(code for code in FailureCode if code not in _OF_ORDERS and code != CallOutcome.NETWORK_ERROR)
+_CHARGE_FAILURES = tuple(code for code in FailureCode if code not in {*_OF_ORDERS, FailureCode.NETWORK_ERROR})
 FAILURES: dict[CallOperation, tuple[Failure, ...]] = {
     CallOperation.CHARGE: _CHARGE_FAILURES,
     CallOperation.AUTHORIZE: _CHARGE_FAILURES,
@@ -78,9 +79,28 @@ class Steering:
     delay_ms: int | None = None
     pending_ms: int | None = None
 
+    @property
+    def first_due_s(self) -> float:
+        """The seconds until the operation is due: then a worker takes it up, if it has not been published before."""
+        return self.pending_ms / 1000 if self.pending_ms else FIRST_RELAY_AFTER_S
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What a column keeps; None if nothing was asked for."""
+        return None if self == NOT_STEERED else self.to_json()
+
     def to_json(self) -> dict[str, Any]:
         """Return what was asked for, as it is stored and shown."""
         return {"outcomes": list(self.outcomes), "delay_ms": self.delay_ms, "pending_ms": self.pending_ms}
+
+
+def simulation_json(
+    steering: Mapping[str, Any] | None, simulated: list[dict[str, Any]] | None
+) -> dict[str, Any] | None:
+    """Return what was asked for and what was steered, as clients see it in a payment or a refund; None = nothing."""
+    if steering is None and not simulated:
+        return None
+    return {**(steering or NOT_STEERED.to_json()), "applied": simulated or []}
 
 
 NOT_STEERED = Steering()
@@ -90,9 +110,7 @@ def read_steering(stored: Mapping[str, Any] | None) -> Steering:
     """Return what `Steering.to_json` has stored."""
     if stored is None:
         return NOT_STEERED
-    return Steering(
-        outcomes=tuple(stored["outcomes"]), delay_ms=stored["delay_ms"], pending_ms=stored["pending_ms"]
-    )
+    return Steering(outcomes=tuple(stored["outcomes"]), delay_ms=stored["delay_ms"], pending_ms=stored["pending_ms"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
