@@ -35,6 +35,7 @@ from shared.lifecycle import (
     PaymentStatus,
 )
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
+from shared.simulation.calls import CallOperation
 from shared.simulation.gateways import GatewayName
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
@@ -131,6 +132,9 @@ def values(settings: Settings) -> dict[str, str]:
         "api_keys.key_start": new_api_key()[:START_CHARS],
         "api_keys.created_by": ACTOR,
         "api_keys.revoked_by": ACTOR,
+        "simulation_rules.name": NAME,
+        "simulation_rules.created_by": ACTOR,
+        "simulation_rule_uses.operation": longest(CallOperation),
     }
 
 

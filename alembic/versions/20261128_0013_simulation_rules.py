@@ -1,7 +1,7 @@
 """Rules that steer the simulation, and their uses.
 
 Revision ID: 20261128_0013
-Revises: 20261128_0011
+Revises: 20261128_0012
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "20261128_0013"
-down_revision = "20261128_0011"
+down_revision = "20261128_0012"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 CAN_FIRE = sa.text("deleted_at IS NULL AND used_up_at IS NULL")
@@ -29,9 +29,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True)),
         sa.Column("used_up_at", sa.DateTime(timezone=True)),
         sa.Column("deleted_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint(
-            "used >= 0 AND (times IS NULL OR used <= times)", name="ck_simulation_rules_used_within_times"
-        ),
+        sa.CheckConstraint("used >= 0 AND (times IS NULL OR used <= times)", name="used_within_times"),
         sa.PrimaryKeyConstraint("id", name="pk_simulation_rules"),
     )
     op.create_index(

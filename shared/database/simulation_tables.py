@@ -28,8 +28,8 @@ simulation_rules = Table(
     Index("ix_simulation_rules_can_fire", "id", postgresql_where=CAN_FIRE, sqlite_where=CAN_FIRE),
 )
 
-# Each row is a call on which a rule with `times` has fired. There is no foreign key: a use is never younger than the end
-# of its rule, so what removes the old ones leaves none without its rule, and needs no index to see that.
+# Each row is a call on which a rule with `times` has fired. There is no foreign key: a use is never younger than the
+# end of its rule, so what removes the old ones leaves none without its rule, and needs no index to see that.
 simulation_rule_uses = Table(
     "simulation_rule_uses",
     metadata,

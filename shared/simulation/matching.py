@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import assert_never
 
 from shared.simulation.calls import Call, CallOperation, CallOutcome, outcomes_of
+from shared.simulation.decisions import outcome_at
 from shared.simulation.rules import PREFIX_END, Effect, Fired, Match, Outage, Pace, Rule, Span
 from shared.simulation.seeded_random import fraction
 
@@ -22,11 +23,6 @@ class Judged:
 
     rule: Rule
     reasons: tuple[str, ...]
-
-
-def outcome_of_call(outcomes: Sequence[str], number: int) -> str | None:
-    """Return what the call with this number does, from 1: its entry, or the last one. None without entries."""
-    return outcomes[min(number, len(outcomes)) - 1] if outcomes else None
 
 
 def fires_on(rule: Rule, call: Call, *, seed: str, now: datetime) -> bool:
@@ -57,7 +53,8 @@ def reasons_against(rule: Rule, call: Call, *, seed: str, now: datetime) -> Iter
         drawn = drawn_percent(rule, call, seed=seed)
         if drawn >= rule.match.percent:
             yield f'"percent" is {rule.match.percent:g}; the number drawn for this {call.operation} is {drawn:.2f}.'
-    if (wanted := outcome_of_call(rule.effect.outcomes, call.number)) is not None:
+    if rule.effect.outcomes:
+        wanted = outcome_at(rule.effect.outcomes, call)
         if wanted not in outcomes_of(call.operation):
             yield f'"outcomes" has "{wanted}" for call {call.number}, which is no outcome of {_a(call.operation)}.'
 

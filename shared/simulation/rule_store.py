@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -110,27 +110,27 @@ async def purge_rules(connection: AsyncConnection, *, now: datetime) -> int:
     at the same time remove different rows, and wait for nothing.
     """
     before = now - timedelta(hours=KEPT_H)
-    uses = simulation_rule_uses.c
-    key = [uses.target_id, uses.operation, uses.operation_number, uses.call_number]
-    removed = await _remove(connection, key, uses.created_at < before, uses.created_at)
+    used_at = simulation_rule_uses.c.created_at
+    removed = await _remove(connection, simulation_rule_uses, used_at < before, used_at)
     if removed:
         return removed
     rules = simulation_rules.c
-    # The expiry alone would keep a rule that was deleted long before it.
     has_ended = or_(rules.deleted_at < before, rules.used_up_at < before, rules.expires_at < before)
-    return await _remove(connection, [rules.id], has_ended, rules.id)
+    return await _remove(connection, simulation_rules, has_ended, rules.id)
 
 
-async def _remove(
-    connection: AsyncConnection, key: list[Any], is_old: ColumnElement[bool], order: ColumnElement[Any]
-) -> int:
-    table = key[0].table
+async def _remove(connection: AsyncConnection, table: Table, is_old: ColumnElement[bool], order: Column[Any]) -> int:
+    key = list(table.primary_key)
     oldest = select(*key).where(is_old).order_by(order).limit(PURGE_MAX).with_for_update(skip_locked=True)
-    found = [tuple(row) for row in await connection.execute(oldest)]
-    for row in found:
-        is_row = [column == value for column, value in zip(key, row, strict=True)]
-        await connection.execute(delete(table).where(*is_row))
-    return len(found)
+    # Materialized: PostgreSQL may run a plain subquery once per row of a join, and each run locks more rows.
+    old = oldest.cte("old").prefix_with("MATERIALIZED", dialect="postgresql")
+    removed = await connection.execute(
+        delete(table)
+        .where(tuple_(*key).in_(select(*(old.c[column.key] for column in key))))
+        # SQLite counts no rows of a statement that begins with WITH.
+        .returning(key[0])
+    )
+    return len(removed.all())
 
 
 async def _take_turn(connection: AsyncConnection) -> None:

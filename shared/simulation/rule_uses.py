@@ -52,9 +52,7 @@ class Use:
 
 def key_of(call: Call) -> CallKey:
     """Return the key of the use of a call."""
-    return CallKey(
-        call.refund_id or call.payment_id, call.operation.value, call.operation_number or 0, call.number
-    )
+    return CallKey(call.refund_id or call.payment_id, call.operation.value, call.operation_number or 0, call.number)
 
 
 _KEY = [simulation_rule_uses.c[name] for name in CallKey._fields]
@@ -91,7 +89,9 @@ async def write_uses(connection: AsyncConnection, now: datetime, claimants: Sequ
     found |= await find_uses(connection, chosen.keys() - written)
     ended = frozenset(rule_id for rule_id, count in left.items() if count <= 0)
     return [
-        Use(found.get(each.key) or chosen.get(each.key) or each.otherwise, ended & {one.rule_id for one in each.counted})
+        Use(
+            found.get(each.key) or chosen.get(each.key) or each.otherwise, ended & {one.rule_id for one in each.counted}
+        )
         for each in claimants
     ]
 
@@ -102,9 +102,7 @@ async def _lock(connection: AsyncConnection, rule_ids: Iterable[UUID], now: date
     rules = simulation_rules.c
     columns = [rules.id, rules.times, rules.used, rules.expires_at, rules.deleted_at]
     # In the order of the ids, because that is the order of the locks.
-    found = await connection.execute(
-        select(*columns).where(rules.id.in_(ids)).order_by(rules.id).with_for_update()
-    )
+    found = await connection.execute(select(*columns).where(rules.id.in_(ids)).order_by(rules.id).with_for_update())
     return dict.fromkeys(ids, 0) | {row.id: _left(row, now) for row in found}
 
 

@@ -150,8 +150,10 @@ class Match:
 
 def read_match(stored: Mapping[str, Any]) -> Match:
     """Return what `Match.to_json` has stored."""
-    words = {"method_type": MethodType, "gateway": GatewayName, "operation": CallOperation}
-    members = {name: words[name](value) if name in words else value for name, value in stored.items()}
+    members: dict[str, Any] = dict(stored)
+    for name, word in (("method_type", MethodType), ("gateway", GatewayName), ("operation", CallOperation)):
+        if name in stored:
+            members[name] = word(stored[name])
     return Match(**members | {"amount": read_span(stored.get("amount"))})
 
 

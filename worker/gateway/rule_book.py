@@ -1,14 +1,13 @@
 """The rules as a worker knows them, and which of them fires on a call.
 
-The rules are read again within a second of a change. Without any rule, a call asks nothing of the database unless it may
-be repeated.
+The rules are read again within a second of a change. Without any rule, a call asks nothing of the database unless it
+may be repeated.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -31,30 +30,11 @@ LINGER_FACTOR = 8.0
 log = structlog.get_logger(__name__)
 
 
-class FiringRules(Protocol):
-    """What says which rule fires on a call."""
-
-    async def fired(self, call: Call) -> Fired | None:
-        """Return what a rule makes of the call, the same when it is repeated; None if no rule fires.
-
-        Raises OutcomeUnknown if that cannot be known now.
-        """
-        ...
-
-
-class NoRules:
-    """The rules of an installation where SIMULATION is off: none."""
-
-    async def fired(self, call: Call) -> Fired | None:  # noqa: ARG002 - no call has a rule
-        """See `FiringRules.fired`."""
-        return None
-
-
-NO_RULES = NoRules()
-
-
 class RuleBook:
-    """The rules of the database. Needs `run`. Uses of many payments share a transaction."""
+    """The rules of the database. Needs `run`. Uses of many payments share a transaction.
+
+    Random numbers are drawn for `seed`.
+    """
 
     def __init__(
         self,
@@ -80,7 +60,10 @@ class RuleBook:
         )
 
     async def fired(self, call: Call) -> Fired | None:
-        """See `FiringRules.fired`. What a rule with `times` makes of the call is on record when this returns."""
+        """Return what a rule makes of the call, the same when it is repeated; None if no rule fires.
+
+        What a rule with `times` makes of it is on record when this returns. Raises OutcomeUnknown if that fails.
+        """
         with ledger_errors_as_unknown():
             if self._version is None:
                 await self._first_look()
@@ -135,7 +118,7 @@ class RuleBook:
             return (await find_uses(connection, [key])).get(key)
 
     def _firing(self, call: Call) -> tuple[list[Fired], Fired | None]:
-        """Return what the rules with `times` make of the call that may be the first to fire, and what fires otherwise."""
+        """Return what each rule with `times` makes of the call that may fire, and what fires if none of them does."""
         counted: list[Fired] = []
         if not self._rules:
             return counted, None
