@@ -77,7 +77,10 @@ async def test_the_simulator_sees_what_the_payment_says() -> None:
         scenario=Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
         amount=4711,
         currency="EUR",
+        number=2,
         gateway_try=1,
+        user_id=row.user_id,
+        order_id=row.order_id,
     )
 
 

@@ -180,6 +180,7 @@ def _open_gateway(settings: Settings, database: Database, ledger: Ledger, notifi
         failure_scenarios=settings.payment_failure_scenarios,
         delay_min_ms=settings.payment_processing_delay_min,
         delay_max_ms=settings.payment_processing_delay_max,
+        slow_max_ms=settings.steered_delay_max_ms,
         notify_later=notifier.schedule,
     )
 

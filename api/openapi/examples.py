@@ -58,6 +58,7 @@ PENDING: dict[str, Any] = {
     "outcome_rule": None,
     "payment_method_details": {"type": "CREDIT_CARD", **CARD},
     "gateway_details": None,
+    "simulation": None,
     "sequence": 1,
     "livemode": False,
     "created_at": ACCEPTED_AT,

@@ -117,6 +117,11 @@ class Settings(
         return f"[{host}]" if ":" in host else host
 
     @property
+    def steered_delay_max_ms(self) -> int:
+        """The longest delay of a steered call to the gateway, in milliseconds: a claim must hold for it."""
+        return max(0, min(60_000, int((self.lease_s - 10) * 1000)))
+
+    @property
     def is_simulation_on(self) -> bool:
         """SIMULATION as set; if it is not, on in development only."""
         return self.simulation == "on" if self.simulation else self.environment == "development"

@@ -12,6 +12,7 @@ from shared.failure_advice import advice_for
 from shared.lifecycle import PAID, CaptureMethod, PaymentOperation, PaymentStatus
 from shared.payments.balance import NOTHING, Balance
 from shared.simulation.calls import simulation_json
+from shared.simulation.steered_work import USER_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,9 @@ class Payment:
     lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
     nothing can be captured. `balance` is the payment's row of amounts, if it has one.
     The customer may approve it until `action_expires_at`, at a page from which `return_url` leads back to the shop.
-    `steering` is what the request for the present operation wants of its calls, `earlier_calls` the number of those that
-    left it open, and `simulated` what was steered so far. `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
+    `steering` is what the request for the present operation wants of its calls, `earlier_calls` the number of those
+    that left it open, and `simulated` what was steered so far.
+    `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
 
@@ -92,6 +94,11 @@ class Payment:
     def is_settled(self) -> bool:
         """The payment has ended, or waits for a client."""
         return self.status.is_settled
+
+    @property
+    def is_steered_by_user(self) -> bool:
+        """A user has asked for certain calls to the gateway, which may take longer than others do."""
+        return self.steering is not None and self.created_by.startswith(USER_PREFIX)
 
     @property
     def work_item(self) -> WorkItem:

@@ -75,7 +75,8 @@ async def capture(
     """Make the payment due for the capture of `amount` (minor units; None = all) if it is AUTHORIZED.
 
     Until the end of the authorization the capture wins over the expiry; afterwards nothing is captured. Return None if
-    there is no such payment. `steering` is of the capture's calls to the gateway. The caller has checked that the amount is not above the payment's.
+    there is no such payment. The caller has checked that the amount is not above the payment's. `steering` is of the
+    capture's calls to the gateway.
     """
     payment = await lock_whole(connection, payment_id)
     if payment is None:

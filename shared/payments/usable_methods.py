@@ -14,6 +14,7 @@ from shared.database.tables import payment_methods
 from shared.errors import CaptureMethodUnusable, OlderWorkers, PaymentMethodUnusable, Refused
 from shared.lifecycle import CaptureMethod, FailureCode, MethodType
 from shared.payments.intent import Intent
+from shared.simulation.calls import NOT_STEERED
 from shared.simulation.scenarios import Scenario, scenario_members
 
 
@@ -79,6 +80,8 @@ def _unknown_to_0_1(intent: Intent, copied: Mapping[str, Any]) -> str | None:
         return "manual captures"
     if intent.return_url is not None:
         return "approvals by customers"
+    if intent.steering != NOT_STEERED:
+        return "a steered simulation"
     knows_method = intent.ready_made is None and copied.keys() == _KNOWN_TO_0_1
     return None if knows_method else "this test value"
 

@@ -14,16 +14,24 @@ from shared.refund_lifecycle import MAY_BE_CLAIMED, RefundHistoryReason, RefundS
 from shared.refunds.history import RefundMove, append
 from shared.refunds.outcomes import RefundWork
 from shared.refunds.refund import Refund
+from shared.simulation.steered_work import is_steered_by_user, leave_steered
 
 
 async def claim_refunds(
-    connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
+    connection: AsyncConnection,
+    now: datetime,
+    items: Sequence[WorkItem],
+    *,
+    lease_s: float,
+    steered_max: int | None = None,
 ) -> list[Claimed[RefundWork] | None]:
     """Claim the refund of each item for `lease_s` seconds, in the order of `items`.
 
-    The list has None where another worker was first or the refund has ended.
+    The list has None where another worker was first or the refund has ended. Of the refunds that users steer, at most
+    `steered_max` are claimed (None = all), and the others are due again soon: they have None, too.
     """
-    held = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason)
+    found = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason, is_steered_by_user(refunds))
+    held = await leave_steered(connection, refunds, found, steered_max=steered_max, now=now)
     claimed = await claim_locked(
         connection,
         refunds,

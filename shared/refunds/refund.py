@@ -10,6 +10,7 @@ from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
 from shared.refund_lifecycle import RefundStatus
 from shared.simulation.calls import simulation_json
+from shared.simulation.steered_work import USER_PREFIX
 
 
 class _OfPayment(Protocol):
@@ -61,6 +62,11 @@ class Refund:
     def of(cls, row: Mapping[Any, Any]) -> Self:
         """Return the refund of a row that was selected with `columns_of`."""
         return cls(**{**row, "status": RefundStatus(row["status"])})
+
+    @property
+    def is_steered_by_user(self) -> bool:
+        """A user has asked for certain calls to the gateway, which may take longer than others do."""
+        return self.steering is not None and self.created_by.startswith(USER_PREFIX)
 
     @property
     def work_item(self) -> WorkItem:

@@ -94,8 +94,8 @@ class Decision:
 
     `rule` says what decided that. With `requires_action` nothing happens but that the customer is asked. What
     `settles_late` is pending first, and a notification comes if it `notifies`. With `loses_answer` the caller never
-    hears of what happened. `delay_ms` is how long the call takes; None = as `pace` says. `remark` says what was steered,
-    by whom; None = nothing was.
+    hears of what happened. `delay_ms` is how long the call takes; None = as `pace` says. `remark` says what
+    was steered, and by whom; None = nothing was.
     """
 
     failure: Failure | None

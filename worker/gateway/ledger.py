@@ -123,7 +123,7 @@ class Ledger:
         return await self._entries.submit(entry)
 
     async def begin_pending(self, entry: Entry, wait_s: float) -> Entry:
-        """Write the pending `entry`, to be settled in `wait_s` seconds, unless an earlier call did. Return that on record.
+        """Write the pending `entry`, to be settled in `wait_s` seconds, unless an earlier call did; return that one.
 
         Raises as `record_entry` does.
         """

@@ -53,8 +53,8 @@ class Gateway(Protocol):
     operation settled answers again what an earlier call decided. One that is Pending is asked for again later.
 
     Every operation raises GatewayUnavailable if nothing happened, GatewayTimedOut if the answer was lost, and
-    OutcomeUnknown if the call is to be repeated at once. Each call but a repeated one counts as a try. The inquiries, which end in `_or_fetch`, raise only OutcomeUnknown; after one of them nothing happens to the operation
-    any more.
+    OutcomeUnknown if the same call is to be repeated at once. The inquiries, which end in `_or_fetch`, raise only
+    OutcomeUnknown; after one of them nothing happens to the operation any more.
     """
 
     async def charge(self, payment: Payment) -> ChargeAnswer:

@@ -126,7 +126,7 @@ class SimulatedGateway:
     async def _first_step(
         self, call: Call, decision: Decision, *, is_held: bool
     ) -> Entry | ActionRequired | Pending | None:
-        """Authorize, charge or decline unless an earlier call did, or ask the customer. Return None if nothing happens."""
+        """Authorize, charge or decline unless an earlier call did, or ask the customer; None if nothing happens."""
         if decision.requires_action:
             settled = await self._steps.settled(call)
             return settled or ActionRequired(gateway_of(call, self._seed), decision.remark)

@@ -1,4 +1,4 @@
-"""One step of an operation in the ledger: what a call finds there, or writes there. The ledger wins over the decision."""
+"""One step of an operation in the ledger: what a call finds or writes there. The ledger wins over the decision."""
 
 from collections.abc import Callable
 

@@ -31,10 +31,14 @@ class PaymentHandler:
         self._lease_s = lease_s
 
     async def claim(
-        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> list[Claimed[Payment] | Ended[Payment] | None]:
         """See `Handler.claim`."""
-        return await claim(connection, now, items, lease_s=self._lease_s)
+        return await claim(connection, now, items, lease_s=self._lease_s, steered_max=steered_max)
+
+    def is_steered(self, row: Payment) -> bool:
+        """See `Handler.is_steered`."""
+        return row.is_steered_by_user
 
     def ended(self, ended: Ended[Payment]) -> None:
         """See `Handler.ended`."""

@@ -30,10 +30,14 @@ class RefundHandler:
         self._lease_s = lease_s
 
     async def claim(
-        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> list[Claimed[RefundWork] | None]:
         """See `Handler.claim`."""
-        return await claim_refunds(connection, now, items, lease_s=self._lease_s)
+        return await claim_refunds(connection, now, items, lease_s=self._lease_s, steered_max=steered_max)
+
+    def is_steered(self, row: RefundWork) -> bool:
+        """See `Handler.is_steered`."""
+        return row.refund.is_steered_by_user
 
     def ended(self, ended: Ended[RefundWork]) -> None:
         """See `Handler.ended`: no claim ends a refund."""
