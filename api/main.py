@@ -39,6 +39,8 @@ from api.routes import (
     payments,
     ready_made,
     refunds,
+    rule_tests,
+    simulation_rules,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -77,6 +79,7 @@ TAGS = [
     {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
     {"name": "gateway notifications", "description": "For the gateways: report what was settled late."},
     {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
+    {"name": "simulation", "description": "For admins: decide what the simulated gateway does."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
     {"name": "operation", "description": "For those who run the service."},
 ]
@@ -115,6 +118,8 @@ def create_app(api: Api) -> FastAPI:
         callback_secret,
         notifications,
         api_keys,
+        simulation_rules,
+        rule_tests,
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)

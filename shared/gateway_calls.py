@@ -48,16 +48,28 @@ class RepeatableKeys:
         Raises DatabaseUnavailable.
         """
         if payment.idempotency_key is not None:
-            return f"{payment.user_id} key {payment.idempotency_key}"
+            return repeatable_key(payment.user_id, payment.order_id, payment.idempotency_key)
         async with self._database.read() as connection:
             earlier = await earlier_payments(connection, [payment.id])
-        return f"{payment.user_id} order {payment.order_id} {earlier[payment.id]}"
+        return repeatable_key(payment.user_id, payment.order_id, earlier=earlier[payment.id])
 
     async def refund_key(self, payment: Payment, refund: Refund) -> str:
         """Return the key of the payment and the number of its earlier refunds. Raises DatabaseUnavailable."""
         async with self._database.read() as connection:
             earlier = await earlier_refunds(connection, refund)
-        return f"{await self.seed_key(payment)} refund {earlier}"
+        return repeatable_refund_key(await self.seed_key(payment), earlier)
+
+
+def repeatable_key(user_id: str, order_id: str, idempotency_key: str | None = None, *, earlier: int = 0) -> str:
+    """Return the key of a payment in every run. `earlier` is the number of the order's earlier payments."""
+    if idempotency_key is not None:
+        return f"{user_id} key {idempotency_key}"
+    return f"{user_id} order {order_id} {earlier}"
+
+
+def repeatable_refund_key(of_payment: str, earlier: int) -> str:
+    """Return the key of a refund in every run. `earlier` is the number of the payment's earlier refunds."""
+    return f"{of_payment} refund {earlier}"
 
 
 async def payment_call(payment: Payment, keys: SeedKeys) -> Call:

@@ -115,6 +115,13 @@ GET    /verify/last                          -                 401  403  403   4
 POST   /api-keys                             -                 401  403  403   403     403     201
 GET    /api-keys                             api_key           401  403  403   403     403     sees
 DELETE /api-keys/{key_id}                    api_key           401  403  403   403     403     204
+
+POST   /simulation/rules                     -                 401  403  403   403     403     201
+GET    /simulation/rules                     rule              401  403  403   403     403     sees
+DELETE /simulation/rules                     rule              401  403  403   403     403     204
+GET    /simulation/rules/{rule_id}           rule              401  403  403   403     403     200
+DELETE /simulation/rules/{rule_id}           rule              401  403  403   403     403     204
+POST   /simulation/rules/test                own_method        401  403  403   403     403     200
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 SCOPES = ("all", "created")
@@ -284,6 +291,9 @@ class Things:
     async def api_key(self) -> dict[str, str]:
         return {"key_id": (await self.admin.post("/api-keys", json=self.key_body())).json()["id"]}
 
+    async def rule(self) -> dict[str, str]:
+        return {"rule_id": (await self.admin.post("/simulation/rules", json=self.rule_body())).json()["id"]}
+
     filtered = payment
     own_method = named_user = named_method = misnamed_method = method
     named_taken = taken_order
@@ -319,6 +329,9 @@ class Things:
     def key_body(self) -> dict[str, Any]:
         return {"name": "orders", "role": "service"}
 
+    def rule_body(self) -> dict[str, Any]:
+        return {"name": "away", "effect": {"outage": "unavailable"}, "expires_in_s": 60}
+
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
         """What is sent: right in everything but, perhaps, its sender."""
         if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend", "/capture", "/refunds")):
@@ -329,6 +342,8 @@ class Things:
             ("/action", {"result": "approve"}),
             ("endpoint", self.endpoint_body()),
             ("api-keys", self.key_body()),
+            ("rules/test", order(**ids) if "method_id" in ids else None),
+            ("rules", self.rule_body()),
         ):
             if part in row.path:
                 return body

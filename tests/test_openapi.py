@@ -15,6 +15,8 @@ from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
 from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
+from api.schemas import rule_tests as rule_test_models
+from api.schemas import simulation_rules as rule_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
@@ -84,6 +86,18 @@ OPERATIONS = {
     "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
     "get /api-keys": ("200", "forbidden"),
     "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
+    "post /simulation/rules": (
+        "201",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found simulation_rule_limit",
+    ),
+    "get /simulation/rules": ("200", "forbidden simulation_disabled"),
+    "delete /simulation/rules": ("204", "forbidden simulation_disabled outcome_unknown overloaded"),
+    "get /simulation/rules/{rule_id}": ("200", "forbidden simulation_disabled not_found"),
+    "delete /simulation/rules/{rule_id}": (
+        "204",
+        "forbidden simulation_disabled not_found outcome_unknown overloaded",
+    ),
+    "post /simulation/rules/test": ("200", f"{BODY} forbidden simulation_disabled payment_method_unusable"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
 }
@@ -197,7 +211,9 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             if "{payment_id}" in path:
                 make: Make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
-            merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
+            admin = running_api.admin()
+            merchant = {"/webhook-endpoints": service, "/api-keys": admin, "/payments": service}
+            merchant |= {"/simulation/rules": admin, "/simulation/rules/test": admin}
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
             if key in SIGNED:
                 answer = await notify(running_api, example, path=path.format(gateway=GATEWAY))
@@ -281,6 +297,8 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
                     method_models,
                     webhook_models,
                     key_models,
+                    rule_models,
+                    rule_test_models,
                     operation_models,
                 )
                 if (found := getattr(module, shown["schema"]["$ref"].rpartition("/")[2], None))
@@ -300,8 +318,8 @@ def test_nothing_in_the_document_is_left_over(document: dict[str, Any]) -> None:
 def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
     names = [
-        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
-        "operation",
+        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "simulation",
+        "api keys", "operation",
     ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.

@@ -37,6 +37,10 @@ KEYWORDS = {
 UNTYPED = ["Breaches.shown"]
 # Whole numbers that may outgrow 32 bits.
 LARGE = {
+    "Amounts.max",
+    "Amounts.min",
+    "Bounds.max",
+    "Bounds.min",
     "Breaches.total",
     "CaptureRequest.amount",
     "Fee.amount",
@@ -45,6 +49,8 @@ LARGE = {
     "Figures.webhook_backlog",
     "HistoryMetadata.amount",
     "Invariant.breaches",
+    "MatchRequest.amount",
+    "MatchRequest.order_id",
     "OrderId",
     "Payment.amount",
     "Payment.amount_authorized",
@@ -55,6 +61,8 @@ LARGE = {
     "ProblemDocument.refundable_amount",
     "Refund.amount",
     "RefundRequest.amount",
+    "RuleMatch.amount",
+    "RuleTestRequest.amount",
     "UserId",
     "VerifyReport.breaches_total",
     "VerifyReport.idempotency_keys_checked",

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.simulation_tables import simulation_rule_changes, simulation_rule_uses, simulation_rules
+from shared.errors import SimulationRuleLimit
 from shared.simulation.rules import LIVE_RULES_MAX, Rule, read_effect, read_match
 
 # Hours for which a rule that cannot fire any more is kept, and each use of a rule.
@@ -59,12 +60,14 @@ async def find_rule(connection: AsyncConnection, rule_id: UUID) -> Rule | None:
     return _rule(row) if row else None
 
 
-async def add_rule(connection: AsyncConnection, rule: Rule) -> bool:
-    """Store a new rule. Return False, with nothing stored, if LIVE_RULES_MAX rules can fire already."""
+async def add_rule(connection: AsyncConnection, rule: Rule) -> None:
+    """Store a new rule. Raises SimulationRuleLimit if LIVE_RULES_MAX rules can fire already."""
     await _take_turn(connection)
     live = select(func.count()).select_from(simulation_rules).where(_can_fire(rule.created_at))
     if (await connection.execute(live)).scalar_one() >= LIVE_RULES_MAX:
-        return False
+        raise SimulationRuleLimit(
+            f"There are {LIVE_RULES_MAX:,} rules that can fire. Delete one before adding another."
+        )
     row = {
         "id": rule.id,
         "name": rule.name,
@@ -77,7 +80,6 @@ async def add_rule(connection: AsyncConnection, rule: Rule) -> bool:
         "expires_at": rule.expires_at,
     }
     await connection.execute(insert(simulation_rules), row)
-    return True
 
 
 async def delete_rule(connection: AsyncConnection, rule_id: UUID, *, now: datetime) -> Rule | None:
