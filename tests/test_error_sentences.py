@@ -77,6 +77,9 @@ def check_voice(answer: httpx.Response) -> list[str]:
     return [error["pointer"] for error in document.get("errors", ())]
 
 
+STEERED = {"outcomes": ["approve"], "delay_ms": 0, "pending_ms": 1000}
+
+
 async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """A valid body of each kind for every operation with a body, and the path to send it to."""
     endpoint = {"name": "a", "url": "https://x.example/", "event_types": ["payment.failed"]}
@@ -95,12 +98,18 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
     notifications = [notification(done["id"]), notification(done["id"], refund_id=done["id"])]
     return {
-        "post /payments": ("/payments", [intent | {"capture_method": "automatic", "return_url": RETURN_URL}]),
+        "post /payments": (
+            "/payments",
+            [intent | {"capture_method": "automatic", "return_url": RETURN_URL, "simulation": STEERED}],
+        ),
         "post /payments/{payment_id}/action": (f"/payments/{held['id']}/action", [{"result": "approve"}]),
-        "post /payments/{payment_id}/capture": (f"/payments/{held['id']}/capture", [{"amount": 1}]),
+        "post /payments/{payment_id}/capture": (
+            f"/payments/{held['id']}/capture",
+            [{"amount": 1, "simulation": STEERED}],
+        ),
         "post /payments/{payment_id}/refunds": (
             f"/payments/{done['id']}/refunds",
-            [{"amount": 1, "reason": "other", "metadata": {"a": "b"}}],
+            [{"amount": 1, "reason": "other", "metadata": {"a": "b"}, "simulation": STEERED}],
         ),
         "post /payment-methods": ("/payment-methods", [new_card, new_account]),
         "patch /payment-methods/{method_id}": (

@@ -49,14 +49,17 @@ OPERATIONS = {
     "get /payments/{payment_id}/history": ("200", "not_found"),
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200 202", f"{KEYED} not_found payment_not_cancellable"),
-    "post /payments/{payment_id}/capture": ("200 202", f"{BODY} {KEYED} forbidden not_found payment_not_capturable"),
+    "post /payments/{payment_id}/capture": (
+        "200 202",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found payment_not_capturable",
+    ),
     "post /payments/{payment_id}/action": (
         "200 202",
         f"{BODY} {KEYED} simulation_disabled not_found no_action_required",
     ),
     "post /payments/{payment_id}/refunds": (
         "201 202",
-        f"{BODY} {KEYED} forbidden not_found payment_not_refundable refund_exceeds_balance",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found payment_not_refundable refund_exceeds_balance",
     ),
     "get /payments/{payment_id}/refunds": ("200", "not_found"),
     "get /refunds": ("200", ""),

@@ -4,6 +4,8 @@ Revision ID: 20261128_0012
 Revises: 20261128_0011
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from alembic.util import CommandError
@@ -13,7 +15,10 @@ revision = "20261128_0012"
 down_revision = "20261128_0011"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
-OF_BOTH = ("steering", "simulated")
+COLUMNS: dict[str, dict[str, Any]] = {
+    "payments": {"steering": JSON, "earlier_calls": sa.Integer, "simulated": JSON},
+    "refunds": {"steering": JSON, "simulated": JSON},
+}
 # The version before would make these calls as if nobody steered them, or takes no such value.
 STEERED = (
     ("payments", "status IN ('PENDING', 'PROCESSING', 'REQUIRES_ACTION') AND steering IS NOT NULL"),
@@ -23,19 +28,17 @@ STEERED = (
 
 
 def upgrade() -> None:
-    for table in ("payments", "refunds"):
-        for name in OF_BOTH:
-            op.add_column(table, sa.Column(name, JSON))
-    op.add_column("payments", sa.Column("earlier_calls", sa.Integer))
+    for table, columns in COLUMNS.items():
+        for name, type_ in columns.items():
+            op.add_column(table, sa.Column(name, type_))
     _set_length(64, before=16)
 
 
 def downgrade() -> None:
     _require_unsteered_rows()
     _set_length(16, before=64)
-    op.drop_column("payments", "earlier_calls")
-    for table in ("payments", "refunds"):
-        for name in reversed(OF_BOTH):
+    for table, columns in COLUMNS.items():
+        for name in reversed(columns):
             op.drop_column(table, name)
 
 

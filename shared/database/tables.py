@@ -114,7 +114,8 @@ payments = Table(
     Column("gateway", String(32)),
     Column("gateway_transaction_id", String(64)),
     Column("gateway_details", Json),
-    Column("outcome_rule", String(64)),
+    # SQLite heeds no length, and its tables keep the one that they were made with.
+    Column("outcome_rule", String(64).with_variant(String(16), "sqlite")),
     Column("failure_code", String(40)),
     Column("failure_reason", String(255)),
     required("created_at", UtcDateTime),
