@@ -27,6 +27,7 @@ from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
 from worker.gateway.notifier import Notifier, open_notifier
+from worker.gateway.rule_book import RuleBook
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat
@@ -61,7 +62,9 @@ class WorkerProcess:
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
         self.notifier = open_notifier(settings, runtime.keyring)
         self._order_client, orders = _open_order_service(settings)
-        gateway, rules = _open_gateway(settings, database, self._ledger, self.notifier), _charge_rules(settings)
+        self._rule_book = _open_rule_book(settings, database)
+        gateway = _open_gateway(settings, database, self._ledger, self.notifier, self._rule_book)
+        rules = _charge_rules(settings)
         charger = Charger(gateway, rules, orders)
         self._service_addresses = ServiceAddresses(settings.services_closed_to_users)
         self.pool = open_pool(runtime, orders, self._service_addresses)
@@ -106,6 +109,7 @@ class WorkerProcess:
         ):
             publishing = [
                 parts.create_task(self._ledger.run()),
+                *([parts.create_task(self._rule_book.run())] if self._rule_book else []),
                 parts.create_task(self._publisher.run()),
             ]
             intake = [
@@ -134,6 +138,8 @@ class WorkerProcess:
                 buffer.close()
             await asyncio.gather(self.processor.stop(payments_grace_s), self.pool.stop(deliveries_grace_s))
             self._ledger.close()
+            if self._rule_book:
+                self._rule_book.close()
             self._publisher.close()
             await asyncio.gather(*publishing)
         log.info("worker.stopped")
@@ -171,10 +177,25 @@ class WorkerProcess:
         await self.pool.offer(items)
 
 
-def _open_gateway(settings: Settings, database: Database, ledger: Ledger, notifier: Notifier) -> SimulatedGateway:
+def _open_rule_book(settings: Settings, database: Database) -> RuleBook | None:
+    """Return the rules of admins; None where SIMULATION is off, and none fires."""
+    if not settings.is_simulation_on:
+        return None
+    return RuleBook(
+        database,
+        seed=settings.simulator_seed or "",
+        batch_max=LEDGER_BATCH_MAX,
+        queue_max=2 * settings.worker_concurrency,
+    )
+
+
+def _open_gateway(
+    settings: Settings, database: Database, ledger: Ledger, notifier: Notifier, rules: RuleBook | None
+) -> SimulatedGateway:
     return SimulatedGateway(
         ledger,
         seed=settings.simulator_seed,
+        rules=rules,
         seed_keys=None if settings.simulator_seed is None else RepeatableKeys(database),
         success_rate=settings.payment_success_rate,
         failure_scenarios=settings.payment_failure_scenarios,
