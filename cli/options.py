@@ -1,5 +1,6 @@
 """The options of the command line: what a value may be, in plain English, and a help text without types on flags."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -73,6 +74,23 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str | int], i
         if value < least or (most is not None and value > most):
             raise typer.BadParameter(f"{text} is not a whole number {_bounds(least, most)}.")
         return value
+
+    return parse
+
+
+def duration(most_s: int) -> Callable[[str | int], int]:
+    """Return the parser of a time such as `90s`, `5m` or `1h`, in seconds, of `most_s` seconds at most."""
+
+    def parse(given: str | int) -> int:
+        # The default of an option is parsed, too.
+        text = str(given)
+        found = re.fullmatch(r"([0-9]{1,6})([smh]?)", text)
+        seconds = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+        if not 1 <= seconds <= most_s:
+            raise typer.BadParameter(
+                f"{text} is not a time such as 90s, 5m or 1h, of one second to {most_s / 3600:g} hours."
+            )
+        return seconds
 
     return parse
 
