@@ -62,6 +62,7 @@ refunds = Table(
     required("created_at", UtcDateTime),
     required("updated_at", UtcDateTime),
     Column("processed_at", UtcDateTime),
+    Column("held_until", UtcDateTime),  # see `payments`
     CheckConstraint("amount > 0", name="amount_is_positive"),
     UniqueConstraint("payment_id", "number"),
     Index("uq_refunds_cause", "payment_id", "cause", unique=True,

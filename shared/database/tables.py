@@ -141,6 +141,9 @@ payments = Table(
     # Until when the customer may approve the payment; null = nobody has been asked.
     Column("action_expires_at", UtcDateTime),
     Column("action_result", String(16)),
+    # Until when a worker or a queue holds the row, in real time. Where `due_at` is the same moment, that is real time;
+    # everywhere else `due_at` is service time.
+    Column("held_until", UtcDateTime),
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
@@ -250,6 +253,7 @@ deliveries = Table(
     required("created_at", UtcDateTime),
     required("updated_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
+    Column("held_until", UtcDateTime),  # see `payments`
     Index("uq_deliveries_endpoint", "event_id", "endpoint_id", unique=True,
           postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
     Index("uq_deliveries_other", "event_id", "kind", unique=True,

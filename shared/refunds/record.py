@@ -134,7 +134,7 @@ _RECORDED_COLUMNS = (
 _RECORD = (
     update(refunds)
     .where(refunds.c.id == bindparam("record_id"))
-    .values({column: bindparam(column) for column in _RECORDED_COLUMNS})
+    .values({"held_until": None} | {column: bindparam(column) for column in _RECORDED_COLUMNS})
 )
 
 
@@ -157,6 +157,7 @@ def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 due_at=now + timedelta(seconds=ask_after_s),
                 due_reason=RefundHistoryReason.GATEWAY_SETTLED,
                 updated_at=now,
+                held_until=None,
             )
         case Retry(wait_s):
             return replace(
@@ -164,9 +165,10 @@ def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 gateway_tries=refund.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
                 due_reason=RefundHistoryReason.RETRIED,
+                held_until=None,
             )
         case Release():
-            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED)
+            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED, held_until=None)
         case _:
             assert_never(outcome)
 
@@ -179,6 +181,7 @@ def _settled(refund: Refund, answer: GatewayAnswer, now: datetime) -> Refund:
         "due_reason": None,
         "updated_at": now,
         "processed_at": now,
+        "held_until": None,
     }
     match answer:
         case Approved():
