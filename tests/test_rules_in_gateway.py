@@ -1,7 +1,7 @@
 """What the simulated gateway makes of a rule, and what holds of it when the rule is gone."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -95,6 +95,20 @@ async def test_what_a_rule_left_pending_is_settled_as_announced_though_the_rule_
     assert isinstance(settled, Declined)
     assert settled.failure_code == FailureCode.LOST_CARD
     assert await ledger_entries(database, payment.id) == ["pending", "decline"]
+
+
+async def test_the_call_after_a_pending_one_is_the_next_of_the_script(
+    database: Database, clock: SetClock, ledger: Ledger
+) -> None:
+    steering = {"outcomes": ["pending", "timeout_charged"], "delay_ms": 0, "pending_ms": None}
+    gateway, payment = gateway_over(ledger), payment_with(method=CARD, steering=steering)
+    pending = await gateway.charge(payment)
+    assert isinstance(pending, Pending)
+    clock.moment += timedelta(seconds=pending.settles_in_s)
+    second = replace(payment, lease_version=payment.lease_version + 1, earlier_calls=1)
+    with pytest.raises(GatewayTimedOut):
+        await gateway.charge(second)
+    assert await ledger_entries(database, payment.id) == ["pending", "authorize", "capture"]
 
 
 async def test_an_outage_says_what_it_is(database: Database, ledger: Ledger) -> None:
