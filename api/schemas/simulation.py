@@ -12,7 +12,7 @@ from shared.simulation.calls import OUTCOMES_MAX, CallOperation, Steering, outco
 from shared.simulation.rules import Pace
 
 PENDING_MS_MAX = 86_400_000
-WITHOUT_STEERING = "`simulation` needs SIMULATION=on. Leave it out."
+WITHOUT_STEERING = "A member `simulation` needs SIMULATION=on. Leave it out."
 
 
 def outcome_schema(*operations: CallOperation) -> JsonDict:
