@@ -22,7 +22,7 @@ MethodType = Literal["CREDIT_CARD", "DEBIT_CARD", "PAYPAL"]
 Operation = Literal["charge", "authorize", "capture", "refund"]
 Pairs = Annotated[
     list[str] | None,
-    typer.Option(metavar="PAIR", help="One of the payment's metadata, such as channel=web. It may be given several times."),
+    typer.Option(metavar="PAIR", help="One of the payment's metadata, such as channel=web. More by further ones."),
 ]
 
 app = typer.Typer(help="List, show, add, delete and test rules.", no_args_is_help=True, rich_markup_mode="markdown")
