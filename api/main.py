@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import structlog
@@ -19,8 +18,9 @@ from api.approval import routes as approval
 from api.approval.problem_pages import ProblemPagesMiddleware
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
-from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits, HttpProtocol
+from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
+from api.edge.new_connection import Front
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.edge.signed_notifications import SignedNotificationMiddleware
@@ -186,11 +186,10 @@ async def serve(
     limits = ConnectionLimits(
         request_timeout_s=runtime.settings.request_timeout_s, write_timeout_s=write_timeout_s, memory=ArrivalMemory()
     )
-    protocol = partial(HttpProtocol, limits=limits)
     server = _Server(
         uvicorn.Config(
             create_app(api),
-            http=protocol,  # type: ignore[arg-type]
+            http=Front(limits),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

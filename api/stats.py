@@ -41,6 +41,8 @@ class Stats:
     async def _count(self) -> dict[str, Any]:
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
+            real_now = self._database.clock.real_now()
+            speed = self._database.clock.time.speed_at(real_now)
             # Open rows are those with a `due_at`: the partial index holds exactly these rows.
             open_payments = await connection.execute(
                 select(payments.c.status, func.count(), func.min(payments.c.created_at))
@@ -57,7 +59,7 @@ class Stats:
             accepted = await connection.execute(
                 select(func.count())
                 .select_from(payments)
-                .where(payments.c.id >= _first_id_of(now - timedelta(seconds=RATE_OVER_S)))
+                .where(payments.c.id >= _first_id_of(real_now - timedelta(seconds=RATE_OVER_S)))
             )
             webhook_backlog, refund_backlog = backlog.scalar_one(), open_refunds.scalar_one()
             accepted_lately = accepted.scalar_one()
@@ -67,7 +69,7 @@ class Stats:
             "computed_at": rfc3339(now),
             "queue_depth": queue_depth,
             "in_flight": by_status.get(PaymentStatus.PROCESSING, (0, None))[0],
-            "oldest_pending_s": round((now - oldest).total_seconds(), 3) if oldest else 0.0,
+            "oldest_pending_s": round((now - oldest).total_seconds() / speed, 3) if oldest else 0.0,
             "refund_backlog": refund_backlog,
             "webhook_backlog": webhook_backlog,
             "accepted_per_s": round(accepted_lately / RATE_OVER_S, 1),

@@ -83,6 +83,7 @@ async def test_the_first_claim_takes_a_payment_out_of_pending(database: Database
         sequence=2,
         lease_version=1,
         due_at=after(3 + LEASE_S),
+        held_until=after(3 + LEASE_S),
         due_reason=HistoryReason.LEASE_EXPIRED,
         updated_at=after(3),
     )

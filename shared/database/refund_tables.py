@@ -65,6 +65,7 @@ refunds = Table(
     # As in `payments`.
     Column("steering", OptionalJson),
     Column("simulated", OptionalJson),
+    Column("held_until", UtcDateTime),  # see `payments`
     CheckConstraint("amount > 0", name="amount_is_positive"),
     UniqueConstraint("payment_id", "number"),
     Index("uq_refunds_cause", "payment_id", "cause", unique=True,

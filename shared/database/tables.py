@@ -150,6 +150,9 @@ payments = Table(
     Column("earlier_calls", Integer),
     # What was steered about its calls so far, by requests and by rules; null = nothing.
     Column("simulated", OptionalJson),
+    # Until when a worker or a queue holds the row, in real time. Where `due_at` is the same moment, that is real time;
+    # everywhere else `due_at` is service time.
+    Column("held_until", UtcDateTime),
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
@@ -259,6 +262,7 @@ deliveries = Table(
     required("created_at", UtcDateTime),
     required("updated_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
+    Column("held_until", UtcDateTime),  # see `payments`
     Index("uq_deliveries_endpoint", "event_id", "endpoint_id", unique=True,
           postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
     Index("uq_deliveries_other", "event_id", "kind", unique=True,

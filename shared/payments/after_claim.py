@@ -61,6 +61,7 @@ def _due_again(payment: Payment, outcome: Retry | Postpone | Release, now: datet
                 gateway_tries=payment.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
                 due_reason=HistoryReason.GATEWAY_TIMED_OUT if outcome.is_timeout else HistoryReason.RETRIED,
+                held_until=None,
             )
         case Postpone(wait_s, until):
             return replace(
@@ -69,9 +70,10 @@ def _due_again(payment: Payment, outcome: Retry | Postpone | Release, now: datet
                 order_check_until=until,
                 due_at=max(now, min(now + timedelta(seconds=wait_s), until)),
                 due_reason=HistoryReason.ORDER_UNREACHABLE,
+                held_until=None,
             )
         case Release():
-            return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED)
+            return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED, held_until=None)
         case _:
             assert_never(outcome)
 
@@ -168,6 +170,7 @@ def _asked_anew(payment: Payment, status: PaymentStatus, now: datetime, **change
         order_checks=0,
         order_check_until=None,
         updated_at=now,
+        held_until=None,
         **changes,
     )
 
@@ -180,6 +183,7 @@ def _ended(payment: Payment, status: PaymentStatus, now: datetime, **changes: An
         due_at=None,
         due_reason=None,
         updated_at=now,
+        held_until=None,
         **changes,
     )
 

@@ -21,11 +21,12 @@ class Payment:
 
     `created_by` is the principal that asked for the payment, and `user_id` the user that pays. `amount` is in minor
     units of `currency`. `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at`
-    is the moment at which a worker must claim it next, at the end of a lease too; None = never again. `operation` is
-    what it is due for, None a charge; `operation_amount` is that of a capture. `operation_number` and
-    `operation_version` are the sequence and the lease version when it became due for that. `operation_claim` is the
-    lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
-    nothing can be captured. `balance` is the payment's row of amounts, if it has one.
+    is the moment at which a worker must claim it next, at the end of a lease too; None = never again. It is real time
+    if `held_until` is the same moment, else service time. `operation` is what it is due for, None a charge;
+    `operation_amount` is that of a capture. `operation_number` and `operation_version` are the sequence and the lease
+    version when it became due for that. `operation_claim` is the lease version of its last claim, if it has an
+    operation. `capture_before` is the end of the authorization; None = nothing can be captured. `balance` is the
+    payment's row of amounts, if it has one.
     The customer may approve it until `action_expires_at`, at a page from which `return_url` leads back to the shop.
     `steering` is what the request for the present operation wants of its calls, `earlier_calls` the number of those
     that left it open, and `simulated` what was steered so far.
@@ -77,6 +78,7 @@ class Payment:
     steering: dict[str, Any] | None = None
     earlier_calls: int | None = None
     simulated: list[dict[str, Any]] | None = None
+    held_until: datetime | None = None
     balance: Balance | None = None
 
     @classmethod

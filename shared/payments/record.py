@@ -51,6 +51,7 @@ async def record(
     *,
     confirms_orders: bool = False,
     lease_deliveries_for_s: float | None = None,
+    real_now: datetime | None = None,
 ) -> list[Recorded | None]:
     """Write down what each claim ended with, in the order of `records`.
 
@@ -75,7 +76,12 @@ async def record(
     moves = [_move(payment, outcome) for payment, outcome in moved if isinstance(outcome, Moving)]
     await append(connection, moves, now=now)
     emitted = await emit(
-        connection, moves, now=now, confirms_orders=confirms_orders, lease_for_s=lease_deliveries_for_s
+        connection,
+        moves,
+        now=now,
+        confirms_orders=confirms_orders,
+        lease_for_s=lease_deliveries_for_s,
+        real_now=real_now,
     )
     return [
         Recorded(payment, emitted.get(payment.id, NO_DELIVERIES))
@@ -178,7 +184,7 @@ def _update(columns: Sequence[str]) -> Update:
     return (
         update(payments)
         .where(payments.c.id == bindparam("record_id"))
-        .values({column: bindparam(column) for column in columns})
+        .values({"held_until": None} | {column: bindparam(column) for column in columns})
     )
 
 

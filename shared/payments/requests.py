@@ -168,7 +168,15 @@ def _failed(payment: Payment, code: FailureCode, now: datetime) -> Payment:
 
 
 def _moved(payment: Payment, status: PaymentStatus, now: datetime) -> Payment:
-    return replace(payment, status=status, sequence=payment.sequence + 1, due_at=None, due_reason=None, updated_at=now)
+    return replace(
+        payment,
+        status=status,
+        sequence=payment.sequence + 1,
+        due_at=None,
+        due_reason=None,
+        updated_at=now,
+        held_until=None,
+    )
 
 
 _WRITTEN_COLUMNS = (
@@ -194,7 +202,7 @@ _WRITTEN_COLUMNS = (
 _WRITE = (
     update(payments)
     .where(payments.c.id == bindparam("of_id"))
-    .values({column: bindparam(column) for column in _WRITTEN_COLUMNS})
+    .values({"held_until": None} | {column: bindparam(column) for column in _WRITTEN_COLUMNS})
 )
 
 

@@ -135,7 +135,7 @@ _RECORDED_COLUMNS = (
 _RECORD = (
     update(refunds)
     .where(refunds.c.id == bindparam("record_id"))
-    .values({column: bindparam(column) for column in _RECORDED_COLUMNS})
+    .values({"held_until": None} | {column: bindparam(column) for column in _RECORDED_COLUMNS})
 )
 
 
@@ -162,6 +162,7 @@ def _moved(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 due_at=now + timedelta(seconds=ask_after_s),
                 due_reason=RefundHistoryReason.GATEWAY_SETTLED,
                 updated_at=now,
+                held_until=None,
             )
         case Retry(wait_s):
             return replace(
@@ -171,9 +172,10 @@ def _moved(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 due_reason=(
                     RefundHistoryReason.GATEWAY_TIMED_OUT if outcome.is_timeout else RefundHistoryReason.RETRIED
                 ),
+                held_until=None,
             )
         case Release():
-            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED)
+            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED, held_until=None)
         case _:
             assert_never(outcome)
 
@@ -186,6 +188,7 @@ def _settled(refund: Refund, answer: GatewayAnswer, now: datetime) -> Refund:
         "due_reason": None,
         "updated_at": now,
         "processed_at": now,
+        "held_until": None,
     }
     match answer:
         case Approved():

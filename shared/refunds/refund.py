@@ -30,7 +30,8 @@ class Refund:
     `amount` is in minor units of the payment's currency. `number` is the payment's sequence at the request, which is
     also the refund's number at the gateway. `cause` says what made the service request it; None = a client did.
     `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at` is the moment at
-    which a worker must claim it next, at the end of a lease too; None = never again.
+    which a worker must claim it next, at the end of a lease too; None = never again. It is real time if `held_until` is
+    the same moment, else service time.
     """
 
     id: UUID
@@ -57,6 +58,7 @@ class Refund:
     processed_at: datetime | None
     steering: dict[str, Any] | None = None
     simulated: list[dict[str, Any]] | None = None
+    held_until: datetime | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
