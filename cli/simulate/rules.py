@@ -193,10 +193,10 @@ def try_rules(
 
 def print_created(rule: dict[str, Any]) -> None:
     """Print the id of a new rule alone, so that a shell can keep it, and the rest as a message."""
-    until = f" until {rule['expires_at']}" if rule["expires_at"] else ""
+    until = f"until {rule['expires_at']}" if rule["expires_at"] else "until it is deleted or used up"
     print(rule["id"])
     messages.print(
-        f'Created the rule "{rule["name"]}"; it holds{until}. Every worker knows it within a second.', markup=False
+        f'Created the rule "{rule["name"]}"; it holds {until}. Every worker knows it within a second.', markup=False
     )
 
 
