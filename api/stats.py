@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from api.single_flight import CachedCall
 from shared.broker.client import Broker
 from shared.broker.heartbeats import alive_workers
 from shared.database.clock import rfc3339
+from shared.database.columns import UtcDateTime
 from shared.database.engine import Database
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
@@ -18,6 +19,8 @@ from shared.lifecycle import PaymentStatus
 
 # Seconds for which figures are reused.
 FRESH_FOR_S = 1.0
+# What its request wants to stay PENDING for a while waits for nobody.
+_WAITS_SINCE = case((payments.c.steering["pending_ms"].as_integer().is_(None), payments.c.created_at))
 # Seconds over which the rate of accepted payments is averaged.
 RATE_OVER_S = 5
 
@@ -45,7 +48,7 @@ class Stats:
             speed = self._database.clock.time.speed_at(real_now)
             # Open rows are those with a `due_at`: the partial index holds exactly these rows.
             open_payments = await connection.execute(
-                select(payments.c.status, func.count(), func.min(payments.c.created_at))
+                select(payments.c.status, func.count(), func.min(_WAITS_SINCE, type_=UtcDateTime))
                 .where(payments.c.due_at.is_not(None))
                 .group_by(payments.c.status)
             )

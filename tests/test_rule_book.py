@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from time import monotonic
 
 import pytest
@@ -18,7 +19,7 @@ from shared.simulation.matching import fired_by
 from shared.simulation.rule_store import delete_rule, delete_rules
 from shared.simulation.rule_uses import Claimant, Use, key_of, write_uses
 from shared.simulation.rules import Effect, Fired, Match, Outage, Rule, Span
-from tests.support.manual_clock import ManualClock
+from tests.support.harness import SetClock
 from tests.support.processing import UnreliableDatabase
 from tests.support.rules import NOW, SEED, ago, call, rule, running_book, stored, used
 from tests.support.waiting import eventually
@@ -210,14 +211,15 @@ async def test_rules_are_read_only_when_they_have_changed(database: Database) ->
 
 
 async def test_a_rule_ends_with_its_time_also_while_the_database_is_away(database: Database) -> None:
-    clock, unreliable = ManualClock(), UnreliableDatabase(database)
+    clock, unreliable = SetClock(), UnreliableDatabase(database)
+    unreliable.clock, clock.moment = clock, NOW
     await stored(database, rule(expires_at=ago(minutes=-5)))
-    book = RuleBook(unreliable, seed="", batch_max=1, queue_max=1, monotonic_clock=clock)
+    book = RuleBook(unreliable, seed="", batch_max=1, queue_max=1)
     await book.refresh()
     unreliable.is_away = True
-    clock.now += 240
+    clock.moment += timedelta(minutes=4)
     assert await book.fired(call()) is not None
-    clock.now += 90
+    clock.moment += timedelta(minutes=2)
     assert await book.fired(call()) is None
 
 

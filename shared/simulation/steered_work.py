@@ -39,6 +39,6 @@ async def leave_steered(
         await connection.execute(
             update(table)
             .where(id_in(table.c.id, [item.id for item in left]))
-            .values(due_at=now + timedelta(seconds=LEFT_FOR_S))
+            .values(due_at=now + timedelta(seconds=LEFT_FOR_S), held_until=None)
         )
     return {item: row for item, row in held.items() if item not in left}

@@ -5,9 +5,8 @@ may be repeated.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from time import monotonic
+from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -43,18 +42,14 @@ class RuleBook:
         seed: str,
         batch_max: int,
         queue_max: int,
-        monotonic_clock: Callable[[], float] = monotonic,
     ) -> None:
         self._database = database
         self._seed = seed
-        self._monotonic = monotonic_clock
         # Those that can fire, the newest first.
         self._rules: Sequence[Rule] = ()
         # The number of changes of the rules that are known; None = the rules were never read.
         self._version: int | None = None
         self._reading = asyncio.Lock()
-        # The time of the service when the rules were looked at last, and the moment of the monotonic clock.
-        self._looked_at: tuple[datetime, float] | None = None
         self._uses: GroupCommit[Claimant, Use] = GroupCommit(
             database, write_uses, batch_max=batch_max, queue_max=queue_max, linger_factor=LINGER_FACTOR
         )
@@ -96,7 +91,7 @@ class RuleBook:
             if version != self._version:
                 self._rules = await live_rules(connection, now)
                 log.info("rules.read", rules=len(self._rules), version=version)
-        self._version, self._looked_at = version, (now, self._monotonic())
+        self._version = version
 
     async def _follow_changes(self) -> None:
         while True:
@@ -133,10 +128,9 @@ class RuleBook:
         return counted, None
 
     def _now(self) -> datetime:
-        """Return the time of the service, which is asked for at every look: it may run fast, or be advanced."""
-        assert self._looked_at is not None  # noqa: S101 - rules have been read
-        now, at = self._looked_at
-        return now + timedelta(seconds=self._monotonic() - at)
+        """Return the service time by the last answer of the database: every look asks."""
+        clock = self._database.clock
+        return clock.time.at(clock.real_now())
 
     def _forget(self, ended: frozenset[UUID]) -> None:
         """Ask no more for rules that are used up: every call would wait for a transaction in vain."""
