@@ -89,10 +89,15 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     intent |= {"callback_url": "https://x.example/", "user_id": "root"}
     new_card = card(cardholder_name="c") | {"user_id": "root", "display_name": "d", "is_default": True}
     new_account = paypal(user_id="root", display_name="d", is_default=True)
-    spans = {"amount": {"min": 1, "max": 2}, "metadata": {"a": "b"}}
+    match: dict[str, Any] = {"user_id": "1", "order_id": "1", "method_type": "CREDIT_CARD", "brand": "visa"}
+    match |= {"last4": "4242"}
+    match |= {"currency": "USD", "amount": {"min": 1, "max": 2}, "metadata": {"a": "b"}, "gateway": "stripe_mock"}
+    match |= {"operation": "charge", "percent": 10}
     delays = {"outcomes": ["approve"], "delay_ms": {"min": 1, "max": 2}}
-    rules = [{"name": "n", "match": spans, "effect": delays, "times": 1, "expires_in_s": 1}]
-    tested = {"order_id": "1", "amount": 500, "simulation": {"outcomes": ["approve"]}, "call_number": 1}
+    rules: list[dict[str, Any]] = [{"name": "n", "match": match, "effect": delays, "times": 1, "expires_in_s": 1}]
+    rules += [{"name": "n", "effect": {"outage": "slow"}, "expires_in_s": 1}]
+    steered = {"outcomes": ["approve"], "delay_ms": 1, "pending_ms": 1}
+    tested = {"order_id": "1", "amount": 500, "simulation": steered, "call_number": 1}
     described = {"payment_method": {"type": "CREDIT_CARD", "brand": "visa", "last4": "4242"}}
     rule_tests = [tested | described | {"operation": "charge", "idempotency_key": "k", "return_url": RETURN_URL}]
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +15,13 @@ from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
 from shared.ids import new_id
 from shared.simulation.calls import Call, CallOperation
+from shared.simulation.matching import fired_by
 from shared.simulation.rule_store import delete_rule, delete_rules
+from shared.simulation.rule_uses import Claimant, Use, key_of, write_uses
 from shared.simulation.rules import Effect, Fired, Match, Outage, Rule, Span
 from tests.support.harness import SetClock
 from tests.support.processing import UnreliableDatabase
-from tests.support.rules import NOW, ago, call, rule, running_book, stored, used
+from tests.support.rules import NOW, SEED, ago, call, rule, running_book, stored, used
 from tests.support.waiting import eventually
 from worker.gateway.protocol import OutcomeUnknown
 from worker.gateway.rule_book import RuleBook
@@ -93,6 +96,28 @@ async def test_one_call_is_one_use_however_many_workers_make_it_at_once(database
         fired = await asyncio.gather(*(book.fired(same) for book in books for _ in range(2)))
     assert names(fired) == {"declines": 6}
     assert await used(database, once.id) == (1, 1)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+async def test_one_call_is_one_use_also_where_two_workers_know_different_rules(database: Database) -> None:
+    known, unknown = rule(name="known", times=5), rule(name="unknown", times=5)
+    await stored(database, known, unknown)
+    same = call()
+    claimants = [Claimant(key_of(same), (fired_by(each, same, seed=SEED),), None) for each in (known, unknown)]
+
+    async def second() -> Sequence[Use]:
+        async with database.transaction() as connection:
+            return await write_uses(connection, NOW, claimants[1:])
+
+    async with database.transaction() as connection:
+        [first] = await write_uses(connection, NOW, claimants[:1])
+        # It waits for the end of this transaction.
+        other = asyncio.create_task(second())
+        await asyncio.wait([other], timeout=0.3)
+        assert not other.done()
+    assert first.fired is not None
+    assert [use.fired for use in await other] == [first.fired]
+    assert (await used(database, known.id), await used(database, unknown.id)) == ((1, 1), (0, 0))
 
 
 async def test_a_repeated_call_does_the_same_though_its_rule_is_gone(database: Database) -> None:

@@ -22,7 +22,7 @@ MethodType = Literal["CREDIT_CARD", "DEBIT_CARD", "PAYPAL"]
 Operation = Literal["charge", "authorize", "capture", "refund"]
 Pairs = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="A pair of the payment's metadata. It may be given several times."),
+    typer.Option(metavar="PAIR", help="One of the payment's metadata, such as channel=web. More by further ones."),
 ]
 
 app = typer.Typer(help="List, show, add, delete and test rules.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -193,10 +193,10 @@ def try_rules(
 
 def print_created(rule: dict[str, Any]) -> None:
     """Print the id of a new rule alone, so that a shell can keep it, and the rest as a message."""
-    until = f" until {rule['expires_at']}" if rule["expires_at"] else ""
+    until = f"until {rule['expires_at']}" if rule["expires_at"] else "until it is deleted or used up"
     print(rule["id"])
     messages.print(
-        f'Created the rule "{rule["name"]}"; it holds{until}. Every worker knows it within a second.', markup=False
+        f'Created the rule "{rule["name"]}"; it holds {until}. Every worker knows it within a second.', markup=False
     )
 
 

@@ -61,16 +61,8 @@ def reasons_against(rule: Rule, call: Call, *, seed: str, now: datetime) -> Iter
 
 def differences(match: Match, call: Call) -> Iterator[str]:
     """Return a sentence for each member of the match in which the call differs; the percentage is not among them."""
-    for member, wanted, found in (
-        ("user_id", match.user_id, call.user_id),
-        ("method_type", match.method_type, call.method_type),
-        ("brand", match.brand, call.brand),
-        ("last4", match.last4, call.last4),
-        ("currency", match.currency, call.currency),
-        ("gateway", match.gateway, call.gateway),
-        ("operation", match.operation, call.operation),
-    ):
-        if wanted is not None and wanted != found:
+    for member, wanted in match.exact:
+        if wanted != (found := getattr(call, member)):
             yield _differs(member, found, f'"{wanted}"')
     if match.order_id is not None and not _is_order(match.order_id, call.order_id):
         yield _differs("order_id", call.order_id, f'"{match.order_id}"')

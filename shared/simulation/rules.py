@@ -20,6 +20,8 @@ EXPIRES_IN_S_MAX = 86_400
 LIVE_RULES_MAX = 1_000
 # What ends an order id that is the beginning of the wanted ones.
 PREFIX_END = "*"
+# The members of a match that a call must have as they are.
+EXACT = ("user_id", "method_type", "brand", "last4", "currency", "gateway", "operation")
 
 
 class Outage(StrEnum):
@@ -129,6 +131,12 @@ class Match:
     gateway: GatewayName | None = None
     operation: CallOperation | None = None
     percent: float | None = None
+    # The members that there are of those that a call must have as they are: most rules have few.
+    exact: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = ((name, getattr(self, name)) for name in EXACT)
+        object.__setattr__(self, "exact", tuple((name, value) for name, value in found if value is not None))
 
     def to_json(self) -> dict[str, Any]:
         """Return the members that there are."""
