@@ -10,8 +10,9 @@ from uuid import UUID
 from shared.payments.outcomes import Pending
 from shared.simulation.calls import Call
 from shared.simulation.decisions import Decision
+from shared.simulation.ledger_entries import EntryKind
 from shared.simulation.seeded_random import fraction
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.ledger import Entry, Ledger
 
 # Seconds until a charge or an authorization is settled, drawn between the two.
 CHARGE_SETTLES_MIN_S, CHARGE_SETTLES_MAX_S = 5.0, 15.0
