@@ -48,16 +48,28 @@ class RepeatableKeys:
         Raises DatabaseUnavailable.
         """
         if payment.idempotency_key is not None:
-            return f"{payment.user_id} key {payment.idempotency_key}"
+            return repeatable_key(payment, 0)
         async with self._database.read() as connection:
             earlier = await earlier_payments(connection, [payment.id])
-        return f"{payment.user_id} order {payment.order_id} {earlier[payment.id]}"
+        return repeatable_key(payment, earlier[payment.id])
 
     async def refund_key(self, payment: Payment, refund: Refund) -> str:
         """Return the key of the payment and the number of its earlier refunds. Raises DatabaseUnavailable."""
         async with self._database.read() as connection:
             earlier = await earlier_refunds(connection, refund)
-        return f"{await self.seed_key(payment)} refund {earlier}"
+        return repeatable_refund_key(await self.seed_key(payment), earlier)
+
+
+def repeatable_key(payment: Payment, earlier: int) -> str:
+    """Return the key of a payment. `earlier` counts the payments of its user for its order before it."""
+    if payment.idempotency_key is not None:
+        return f"{payment.user_id} key {payment.idempotency_key}"
+    return f"{payment.user_id} order {payment.order_id} {earlier}"
+
+
+def repeatable_refund_key(payment_key: str, earlier: int) -> str:
+    """Return the key of a refund. `earlier` counts the refunds of its payment before it."""
+    return f"{payment_key} refund {earlier}"
 
 
 async def payment_call(payment: Payment, keys: SeedKeys) -> Call:
@@ -73,7 +85,7 @@ async def payment_call(payment: Payment, keys: SeedKeys) -> Call:
         may_be_repeated=payment.lease_version > (payment.operation_version or 0) + 1 or bool(payment.earlier_calls),
         steering=read_steering(payment.steering),
         operation_number=payment.operation_number if is_capture else None,
-        **_facts(payment),
+        **facts_of(payment),
     )
 
 
@@ -89,7 +101,7 @@ async def refund_call(payment: Payment, refund: Refund, keys: SeedKeys) -> Call:
         steering=read_steering(refund.steering),
         refund_id=refund.id,
         operation_number=refund.number,
-        **_facts(payment),
+        **facts_of(payment),
     )
 
 
@@ -102,7 +114,7 @@ _OPERATIONS = {
 }
 
 
-def _facts(payment: Payment) -> dict[str, Any]:
+def facts_of(payment: Payment) -> dict[str, Any]:
     """Return what all calls of a payment have in common."""
     details = payment.method["details"]
     return {

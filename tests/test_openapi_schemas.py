@@ -34,11 +34,15 @@ KEYWORDS = {
     "type",
 }
 # The ids that locate a breach, of every kind of breach.
-UNTYPED = ["Breaches.shown"]
+UNTYPED = ["AgainRequest.body", "Breaches.shown"]
 # Whole numbers that may outgrow 32 bits.
 LARGE = {
     "Breaches.total",
     "CaptureRequest.amount",
+    "ExplainedLedgerEntry.amount",
+    "ExplainedOperation.amount",
+    "ExplainedRefund.amount",
+    "ExplainedTime.total_ms",
     "Fee.amount",
     "Figures.queue_depth",
     "Figures.refund_backlog",
@@ -55,6 +59,7 @@ LARGE = {
     "ProblemDocument.refundable_amount",
     "Refund.amount",
     "RefundRequest.amount",
+    "TimePart.ms",
     "UserId",
     "VerifyReport.breaches_total",
     "VerifyReport.idempotency_keys_checked",
