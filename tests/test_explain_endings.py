@@ -10,17 +10,24 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
+from shared.database.leases import WorkItem
+from shared.errors import UpstreamUnavailable
 from shared.lifecycle import ActionResult, FailureCode, MethodType
+from shared.payments.payment import Payment
 from shared.simulation.calls import Call, Steering
 from shared.simulation.ready_made import READY_MADE
 from shared.simulation.rules import Fired
 from shared.simulation.scenarios import CHALLENGED, REFUND_DECLINED, Scenario, scenario_members
+from shared.webhooks.attempts import Exhausted, TryAgain
+from shared.webhooks.delivery_log import deliveries_of_payment
+from tests.support.deliveries import attempt, claim_one, record
 from tests.support.explained import ADMIN, Life, sentences_of, text_of
 from tests.support.gateways import running_ledger
 from tests.support.harness import SetClock
+from worker.orders import NotPayable, OrderCheck, Payable
 
 type MakeSettings = Callable[..., Settings]
-type Tell = Callable[[Life], Awaitable[UUID]]
+type Story = Callable[[Life], Awaitable[UUID]]
 
 SHOP = "https://shop.example/paid"
 RULE = Fired(rule_id=UUID(int=7), name="issuer-down", outcomes=("insufficient_funds",), delay_ms=10)
@@ -31,6 +38,16 @@ class OneRule:
 
     async def fired(self, call: Call) -> Fired | None:
         return RULE if call.order_id.startswith("rule-") else None
+
+
+class Orders:
+    """An order service that does not answer for the orders of `silent-`, and refuses those of `refused-`."""
+
+    async def check(self, payment: Payment) -> OrderCheck:
+        if payment.order_id.startswith("silent-"):
+            raise UpstreamUnavailable("no answer")
+        is_refused = payment.order_id.startswith("refused-")
+        return NotPayable(FailureCode.ORDER_AMOUNT_MISMATCH) if is_refused else Payable()
 
 
 @pytest.fixture
@@ -57,7 +74,7 @@ async def opened(make_settings: MakeSettings, clock: SetClock) -> AsyncIterator[
 async def life(opened: tuple[Database, Settings], clock: SetClock) -> AsyncIterator[Life]:
     database, settings = opened
     async with running_ledger(database) as ledger:
-        yield Life(database, ledger, clock, settings, rules=OneRule())
+        yield Life(database, ledger, clock, settings, rules=OneRule(), orders=Orders())
 
 
 def method(scenario: Scenario | None, method_type: MethodType = MethodType.CREDIT_CARD) -> dict[str, Any]:
@@ -65,22 +82,22 @@ def method(scenario: Scenario | None, method_type: MethodType = MethodType.CREDI
     return {"type": method_type, "details": details, **scenario_members(scenario)}
 
 
-def paid(*outcomes: str, **changes: Any) -> Tell:
+def paid(*outcomes: str, **changes: Any) -> Story:
     """Return a life in which a payment is accepted, and ends."""
 
-    async def tell(life: Life) -> UUID:
+    async def happens(life: Life) -> UUID:
         steering = Steering(outcomes=outcomes) if outcomes else None
         payment_id = await life.accepts(steering=steering, **changes)
         await life.works(payment_id)
         return payment_id
 
-    return tell
+    return happens
 
 
-def answered(result: ActionResult | None, **changes: Any) -> Tell:
+def answered(result: ActionResult | None, **changes: Any) -> Story:
     """Return a life in which the customer is asked, and answers or does not."""
 
-    async def tell(life: Life) -> UUID:
+    async def happens(life: Life) -> UUID:
         payment_id = await life.accepts(method=method(CHALLENGED), return_url=SHOP, **changes)
         await life.works(payment_id)
         life.passes(60_000)
@@ -91,7 +108,7 @@ def answered(result: ActionResult | None, **changes: Any) -> Tell:
             await life.works(payment_id)
         return payment_id
 
-    return tell
+    return happens
 
 
 async def cancelled(life: Life) -> UUID:
@@ -116,10 +133,10 @@ async def exhausted(life: Life) -> UUID:
     return payment_id
 
 
-def held(then: Callable[[Life, UUID], Awaitable[object]]) -> Tell:
+def held(then: Callable[[Life, UUID], Awaitable[object]]) -> Story:
     """Return a life in which a payment is authorized, and more happens after an hour."""
 
-    async def tell(life: Life) -> UUID:
+    async def happens(life: Life) -> UUID:
         payment_id = await life.accepts(
             capture_method="manual", operation="authorize", method=READY_MADE["pm_test_visa"].copy_for_payment()
         )
@@ -128,7 +145,7 @@ def held(then: Callable[[Life, UUID], Awaitable[object]]) -> Tell:
         await then(life, payment_id)
         return payment_id
 
-    return tell
+    return happens
 
 
 async def captured(life: Life, payment_id: UUID) -> None:
@@ -151,17 +168,31 @@ async def expired(life: Life, payment_id: UUID) -> None:
     await life.works_once(payment_id)
 
 
-def refunded(*refunds: tuple[int, Steering | None], **changes: Any) -> Tell:
-    async def tell(life: Life) -> UUID:
+async def not_delivered(life: Life) -> UUID:
+    payment_id = await paid(callback_url="https://shop.example/hooks?token=1")(life)
+    async with life.database.read() as connection:
+        page = await deliveries_of_payment(connection, payment_id, limit=10, after_id=None)
+    item = WorkItem(page.deliveries[0].id, 0)
+    for outcome in (TryAgain(wait_s=60), Exhausted()):
+        life.passes(60_000)
+        sent = await claim_one(life.database, item, now=life.clock.moment)
+        life.passes(30)
+        await record(life.database, attempt(sent, outcome), now=life.clock.moment)
+        item = sent.work_item
+    return payment_id
+
+
+def refunded(*refunds: tuple[int, Steering | None], **changes: Any) -> Story:
+    async def happens(life: Life) -> UUID:
         payment_id = await paid("approve", **changes)(life)
         for amount, steering in refunds:
             await life.refunds(payment_id, amount, steering)
         return payment_id
 
-    return tell
+    return happens
 
 
-ENDINGS: dict[str, tuple[Tell, str, str | None]] = {
+ENDINGS: dict[str, tuple[Story, str, str | None]] = {
     "approved by rate": (paid(), "COMPLETED", "rate"),
     "declined by rate": (paid(idempotency_key="decline-71"), "FAILED", "rate"),
     "network error by rate": (paid(idempotency_key="decline-62"), "FAILED", "rate"),
@@ -197,6 +228,9 @@ ENDINGS: dict[str, tuple[Tell, str, str | None]] = {
     "capture failed": (held(capture_failed), "AUTHORIZED", "card"),
     "voided": (held(voided), "CANCELLED", "card"),
     "authorization expired": (held(expired), "CANCELLED", "card"),
+    "order refused": (paid(order_id="refused-1"), "FAILED", "order"),
+    "order service silent": (paid(order_id="silent-1"), "FAILED", "order"),
+    "delivery exhausted": (not_delivered, "COMPLETED", "rate"),
     "refunded in parts": (
         refunded((500, None), (600, Steering(outcomes=("timeout_charged",), delay_ms=100))),
         "PARTIALLY_REFUNDED",
@@ -229,8 +263,8 @@ def check(explanation: Any) -> None:
 
 @pytest.mark.parametrize("kind", ENDINGS)
 async def test_each_ending_is_explained_in_sentences_and_its_times_add_up(life: Life, kind: str) -> None:
-    tell, status, by = ENDINGS[kind]
-    payment_id = await tell(life)
+    happens, status, by = ENDINGS[kind]
+    payment_id = await happens(life)
     check(await life.explained(payment_id, ADMIN))
     explanation = await life.explained(payment_id)
     check(explanation)

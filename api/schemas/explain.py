@@ -124,7 +124,8 @@ class TimePart(BaseModel):
 
     name: PartName
     ms: Int64 = Field(description="Milliseconds.")
-    number: int | None = Field(description="The number of the call or of the attempt, where it is the time of one.")
+    operation: str | None = Field(description="The operation of the call, where it is the time of a call.")
+    number: int | None = Field(description="The number of the call, where it is the time of one.")
 
 
 class ExplainedTime(BaseModel):
@@ -153,7 +154,7 @@ class AgainRequest(BaseModel):
 
     method: Literal["POST"]
     path: str = Field(description="Below the path of the API. `$ID` is the id in the answer to the first request.")
-    body: dict[str, Any]
+    body: dict[str, Any] | None = Field(description="null = the request has no body.")
     curl: str = Field(description="The request as a command for a shell, with $API, $TOKEN and $ID.")
 
 

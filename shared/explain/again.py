@@ -47,15 +47,15 @@ class AgainRequest:
     """A request. `$ID` in its path is the id in the answer to the first one."""
 
     path: str
-    body: dict[str, Any]
+    body: dict[str, Any] | None = None
 
     @property
     def curl(self) -> str:
         """The request as a command for a shell, with $API and $TOKEN."""
-        return (
-            f'curl -X POST "$API{self.path}" -H "Authorization: Bearer $TOKEN" -H \'Content-Type: application/json\' '
-            f"-H 'Prefer: wait=20' -d {shlex.quote(orjson.dumps(self.body).decode())}"
-        )
+        asked = f'curl -X POST "$API{self.path}" -H "Authorization: Bearer $TOKEN" -H \'Prefer: wait=20\''
+        if self.body is None:
+            return asked
+        return f"{asked} -H 'Content-Type: application/json' -d {shlex.quote(orjson.dumps(self.body).decode())}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as clients see it."""
@@ -198,7 +198,7 @@ def _later(facts: Facts, operations: list[Operation], *, can_steer: bool) -> lis
     for operation in operations:
         for row in operation.rows:
             if row.reason in {HistoryReason.ACTION_APPROVED, HistoryReason.ACTION_DECLINED} and can_steer:
-                result = "approved" if row.reason == HistoryReason.ACTION_APPROVED else "declined"
+                result = "approve" if row.reason == HistoryReason.ACTION_APPROVED else "decline"
                 requests.append(AgainRequest("/payments/$ID/action", {"result": result}))
         begun = operation.rows[0].reason
         if begun == HistoryReason.CAPTURE_REQUESTED:
@@ -208,7 +208,7 @@ def _later(facts: Facts, operations: list[Operation], *, can_steer: bool) -> lis
                 AgainRequest("/payments/$ID/capture", body | _simulation(operation, failed, can_steer=can_steer))
             )
         if begun == HistoryReason.VOID_REQUESTED or _is_cancelled_at_once(facts, operation):
-            requests.append(AgainRequest("/payments/$ID/cancel", {}))
+            requests.append(AgainRequest("/payments/$ID/cancel"))
     return requests
 
 

@@ -67,6 +67,14 @@ def steered(operation: Operation) -> list[str]:
     return [f"{_who(remark)} made call {remark['call']} {steered_to(remark)}." for remark in operation.remarks]
 
 
+def decided_refund(operation: Operation) -> list[str]:
+    """Return what decided a refund, if its payment method did."""
+    by = operation.ledger[-1].answer.get("outcome_rule") if operation.ledger else None
+    if by != OutcomeRule.CARD or operation.remarks:
+        return []
+    return ["The payment method decided: it is one for tests, whose refunds all end like this."]
+
+
 def _who(remark: Any) -> str:
     if remark["by"] == OutcomeRule.REQUEST:
         return "The request"

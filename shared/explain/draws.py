@@ -12,6 +12,7 @@ from shared.gateway_calls import facts_of, repeatable_key, repeatable_refund_key
 from shared.lifecycle import MethodType, OutcomeRule, PaymentOperation
 from shared.simulation.calls import Call, CallOperation
 from shared.simulation.decisions import FAILURE_SHARES, REFUND_NETWORK_ERRORS, Decision
+from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S
 from shared.simulation.gateways import STRIPE_SHARE, GatewayName
 from shared.simulation.rules import Pace
 from shared.simulation.seeded_random import fraction
@@ -28,6 +29,7 @@ class Purpose(StrEnum):
     GATEWAY = "gateway"
     DELAY = "delay"
     REFUND_NETWORK = "refund_network"
+    SETTLES = "settles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +114,11 @@ class Draws:
         )
         return [Draw(purpose=Purpose.GATEWAY, value=drawn, threshold=STRIPE_SHARE, words=words)]
 
-    def of_call(self, operation: Operation, call: MadeCall, key: str) -> list[Draw]:
-        """Return what decided about one call of an operation, and its delay. `key` is that of the operation."""
+    def of_call(self, operation: Operation, call: MadeCall, key: str, *, is_pending: bool) -> list[Draw]:
+        """Return what decided about one call of an operation, and its delay. `key` is that of the operation.
+
+        `is_pending` says that the gateway answered that it would settle later.
+        """
         draws = []
         settings = self.settings
         if operation.name == REFUND and settings.outcomes.success_rate < 1 and not _names_outcome(call):
@@ -127,6 +132,13 @@ class Draws:
             draws.append(
                 Draw(purpose=Purpose.REFUND_NETWORK, value=drawn, threshold=threshold, words=words, call=call.number)
             )
+        if is_pending and operation.name != REFUND:
+            drawn = self._fraction(key, "settles")
+            words = (
+                f"{_text(drawn)} was drawn for the time until it is settled, between {CHARGE_SETTLES_MIN_S:g} and "
+                f"{CHARGE_SETTLES_MAX_S:g} s."
+            )
+            draws.append(Draw(purpose=Purpose.SETTLES, value=drawn, words=words, call=call.number))
         if _has_drawn_delay(call):
             parts = ("delay",) if operation.is_first else (operation.name, "delay")
             drawn = self._fraction(key, *parts, call.gateway_try)

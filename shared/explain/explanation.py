@@ -6,27 +6,27 @@ from typing import Any
 
 from shared.database.clock import rfc3339
 from shared.explain.again import Again, again
-from shared.explain.decided import Decided, decided, steered
+from shared.explain.decided import Decided, decided, decided_refund, steered
 from shared.explain.deliveries import delivery_sentences, delivery_values
 from shared.explain.draws import Draw, Draws
 from shared.explain.facts import Facts, GatewaySettings, Reader, RefundFacts
-from shared.explain.operations import REFUND, Claim, Operation, payment_operations, refund_operation
+from shared.explain.operations import Claim, Operation, payment_operations, refund_operation
 from shared.explain.timeline import Timeline, timeline_of
 from shared.explain.words import (
     CALL_RESULTS,
     LEDGER,
+    OPERATIONS,
     PAYMENT_STATUSES,
-    REASONS,
     REFUND_STATUSES,
     counted,
     duration,
     failed_with,
     moment,
+    reason_words,
 )
 from shared.lifecycle import HistoryReason
 from shared.money import format_amount
 
-_TITLES = {"charge": "Charge", "authorize": "Authorization", "capture": "Capture", "void": "Void", REFUND: "Refund"}
 # The answers of these are not final: the operation may yet be carried out.
 _MAY_REPEAT = frozenset({HistoryReason.LEASE_EXPIRED, HistoryReason.RELEASED})
 # The gateway did what it was asked to.
@@ -107,7 +107,10 @@ class Explanation:
         sections = [
             Section("In short", self._summary()),
             Section("What decided", self._decided.sentences),
-            *(Section(_TITLES[each.operation.name], self._operation_sentences(each)) for each in self._operations),
+            *(
+                Section(OPERATIONS[each.operation.name].capitalize(), self._operation_sentences(each))
+                for each in self._operations
+            ),
             Section("Where the time went", _time_sentences(self._time)),
         ]
         for one, built in zip(facts.refunds, self._refunds, strict=True):
@@ -141,21 +144,17 @@ class Explanation:
         code = refund.failure_code
         failed = [f"It failed with {failed_with(code)}."] if code else []
         time = _time_sentences(self._timeline([built]))
-        return [said, *failed, *self._operation_sentences(built), *time]
+        return [said, *failed, *decided_refund(built.operation), *self._operation_sentences(built), *time]
 
     def _operation_sentences(self, built: _Built) -> list[str]:
         operation, currency = built.operation, self._facts.payment.currency
         sentences = []
         for row in operation.rows:
             claim = operation.claim_of(row)
-            said = [REASONS.get(row.reason, "It moved on.")]
-            if claim is not None and claim.call is not None:
-                said += [f"Call {claim.call.number} to the gateway was made.", _result(claim, operation)]
-            elif claim is not None and claim.ended is not None:
-                said.append("The gateway was asked for nothing new.")
-            if claim is not None and claim.ended is not None and claim.call is not None:
-                said += [draw.words for draw in built.draws.get(claim.number, [])]
-            sentences.append(f"At {moment(row.at)}: {' '.join(each for each in said if each)}")
+            said = [reason_words(operation.name, row.reason)]
+            if claim is not None:
+                said += [*_of_call(claim, operation), *(draw.words for draw in built.draws.get(claim.number, []))]
+            sentences.append(f"At {moment(row.at)}: {' '.join(said)}")
         sentences += steered(operation)
         sentences += [
             f"The gateway's own ledger says: {format_amount(entry.amount, currency)} {LEDGER[entry.kind]} at "
@@ -201,7 +200,9 @@ class Explanation:
 
     def _built(self, operation: Operation, key: str) -> _Built:
         draws = {
-            claim.number: self._draws.of_call(operation, claim.call, key)
+            claim.number: self._draws.of_call(
+                operation, claim.call, key, is_pending=claim.ended.reason == HistoryReason.GATEWAY_PENDING
+            )
             for claim in operation.claims
             # What a claim may do again is not foretold.
             if claim.call and claim.ended and claim.ended.reason not in _MAY_REPEAT
@@ -223,14 +224,20 @@ class Explanation:
         return timeline_of(operations, delay_ms, backoff_s=self._settings.backoff_s, now=self._facts.now)
 
 
-def _result(claim: Claim, operation: Operation) -> str:
-    """Return what a call came to, where the row after it does not say it."""
+def _of_call(claim: Claim, operation: Operation) -> list[str]:
+    """Return what became of the call of a claim, where the row after it does not say it."""
+    if claim.call is None:
+        return ["The gateway was asked for nothing new."]
+    number = claim.call.number
     if claim.ended is None:
-        return "It goes on."
+        return [f"It is to make call {number} to the gateway, and goes on."]
+    if claim.ended.reason in _MAY_REPEAT:
+        return [f"It was to make call {number} to the gateway. {CALL_RESULTS[claim.ended.reason]}"]
+    made = f"Call {number} to the gateway was made."
     is_found = operation.ledger and operation.ledger[-1].at <= claim.row.at
     if is_found and claim.ended.reason in _ANSWERED:
-        return "The gateway had done it before, and answered from its ledger."
-    return CALL_RESULTS.get(claim.ended.reason, "")
+        return [made, "The gateway had done it before, and its ledger said so."]
+    return [made, *([CALL_RESULTS[claim.ended.reason]] if claim.ended.reason in CALL_RESULTS else [])]
 
 
 def _call_json(claim: Claim, draws: list[Draw]) -> dict[str, Any] | None:

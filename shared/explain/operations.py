@@ -35,7 +35,8 @@ _WITHOUT_CALL = frozenset(
         HistoryReason.CLAIMS_EXHAUSTED,
     }
 )
-_NO_ANSWER = frozenset({HistoryReason.RETRIED, HistoryReason.GATEWAY_TIMED_OUT})
+# What comes after a call that got no answer, and is tried again.
+NO_ANSWER = frozenset({HistoryReason.RETRIED, HistoryReason.GATEWAY_TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _claims(rows: Sequence[HistoryRow], simulated: Sequence[Mapping[str, Any]], 
     earlier = tries = 0
     for row, ended in zip(rows, [*rows[1:], None], strict=True):
         reason = row.reason
-        if reason in _NO_ANSWER:
+        if reason in NO_ANSWER:
             tries += 1
         elif reason == HistoryReason.GATEWAY_PENDING:
             # A refund counts the call as a try; a payment counts its tries anew.

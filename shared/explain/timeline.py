@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from shared.explain.facts import HistoryRow
-from shared.explain.operations import CLAIMS, Claim, Operation
-from shared.explain.words import duration
+from shared.explain.operations import CLAIMS, NO_ANSWER, Claim, Operation
+from shared.explain.words import OPERATIONS, duration
 from shared.lifecycle import HistoryReason
 from shared.refund_lifecycle import RefundHistoryReason
 from shared.webhooks.delivery_log import Delivery
@@ -67,22 +67,22 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the time. `number` is that of the call or the attempt."""
+    """A part of the time. `number` is that of the attempt or, of this operation, that of the call."""
 
     name: PartName
     ms: int
     number: int | None = None
+    operation: str | None = None
 
     @property
     def words(self) -> str:
         """The part as a sentence."""
-        numbered = {PartName.GATEWAY: " for call {}", PartName.ATTEMPT: " {}"}.get(self.name, "")
-        numbered = "" if self.number is None else numbered.format(self.number)
-        return f"{duration(self.ms)}: {WORDS[self.name].replace('an attempt', 'attempt')}{numbered}."
+        of_call = "" if self.number is None else f" for call {self.number} of the {OPERATIONS[str(self.operation)]}"
+        return f"{duration(self.ms)}: {WORDS[self.name]}{of_call}."
 
     def to_json(self) -> dict[str, Any]:
         """Return the part as clients see it."""
-        return {"name": self.name.value, "ms": self.ms, "number": self.number}
+        return {"name": self.name.value, "ms": self.ms, "operation": self.operation, "number": self.number}
 
 
 @dataclass(slots=True)
@@ -101,13 +101,21 @@ class Timeline:
         """The whole time."""
         return sum(part.ms for part in self.parts)
 
-    def add(self, name: PartName, until: datetime, *, ms_max: int | None = None, number: int | None = None) -> None:
+    def add(
+        self,
+        name: PartName,
+        until: datetime,
+        *,
+        ms_max: int | None = None,
+        number: int | None = None,
+        operation: str | None = None,
+    ) -> None:
         """Add the part that ends at `until`, and after `ms_max` at the latest. Moments of the past add nothing."""
         ms = max(0, (until - self._until) // MILLISECOND)
         ms = ms if ms_max is None else min(ms, ms_max)
         if ms:
             self._until += ms * MILLISECOND
-            self.parts.append(Part(name, ms, number))
+            self.parts.append(Part(name, ms, number, operation))
 
     def to_json(self) -> dict[str, Any]:
         """Return the time as clients see it."""
@@ -127,7 +135,7 @@ def timeline_of(operations: list[Operation], delay_of: DelayOf, *, backoff_s: fl
         if claim is None:
             _add_wait(timeline, operation, row, after)
         else:
-            _add_claim(timeline, claim, after, delay_of(operation, claim), backoff_s)
+            _add_claim(timeline, operation, claim, delay_of(operation, claim), backoff_s)
     last, operation = rows[-1]
     if operation.end is None or last.reason in _HELD:
         timeline.add(PartName.AT_WORK if last.reason in CLAIMS else _wait_after(last), now)
@@ -138,22 +146,25 @@ def timeline_of(operations: list[Operation], delay_of: DelayOf, *, backoff_s: fl
 _HELD = frozenset({HistoryReason.AUTHORIZED, HistoryReason.CAPTURE_FAILED})
 
 
-def _add_claim(timeline: Timeline, claim: Claim, after: HistoryRow, delay_ms: int, backoff_s: float) -> None:
+def _add_claim(timeline: Timeline, operation: Operation, claim: Claim, delay_ms: int, backoff_s: float) -> None:
+    after, call = claim.ended, claim.call
+    if after is None:
+        return
     match after.reason:
-        case HistoryReason.RETRIED | HistoryReason.GATEWAY_TIMED_OUT:
-            call = claim.call
-            timeline.add(PartName.GATEWAY, after.at, ms_max=delay_ms, number=call.number if call else None)
-            pause_ms = round(backoff_s * 1000 * 2 ** min(call.gateway_try if call else 0, _DOUBLINGS_MAX))
-            timeline.add(PartName.RETRY_PAUSE, after.at, ms_max=pause_ms)
-            timeline.add(PartName.QUEUE_AND_CLAIM, after.at)
         case HistoryReason.LEASE_EXPIRED | HistoryReason.RELEASED:
             timeline.add(PartName.LOST_CLAIM, after.at)
         case HistoryReason.ORDER_UNREACHABLE | HistoryReason.ORDER_REFUSED | HistoryReason.ORDER_CHECK_TIMED_OUT:
             timeline.add(PartName.ORDER_CHECK, after.at)
         case _:
-            number = claim.call.number if claim.call else None
-            timeline.add(PartName.GATEWAY, after.at, ms_max=delay_ms, number=number)
-            timeline.add(PartName.RECORD, after.at)
+            if call is not None:
+                name, number = operation.name, call.number
+                timeline.add(PartName.GATEWAY, after.at, ms_max=delay_ms, number=number, operation=name)
+            if call is None or after.reason not in NO_ANSWER:
+                timeline.add(PartName.RECORD, after.at)
+                return
+            pause_ms = round(backoff_s * 1000 * 2 ** min(call.gateway_try, _DOUBLINGS_MAX))
+            timeline.add(PartName.RETRY_PAUSE, after.at, ms_max=pause_ms)
+            timeline.add(PartName.QUEUE_AND_CLAIM, after.at)
 
 
 # More would overflow, and no payment is tried so often.

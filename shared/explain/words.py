@@ -69,13 +69,25 @@ REASONS: dict[str, str] = {
     HistoryReason.REFUND_CANCELLED: "A refund was cancelled.",
     RefundHistoryReason.REQUESTED: "The refund was accepted.",
 }
+# The same reasons, where an operation has a better word.
+_REASONS_OF: dict[tuple[str, str], str] = {
+    ("charge", HistoryReason.GATEWAY_APPROVED): "The gateway charged the payment.",
+    ("refund", HistoryReason.GATEWAY_APPROVED): "The gateway paid the money back.",
+}
 # What a call came to, by the reason of the row after its claim; else as in REASONS.
 CALL_RESULTS: dict[str, str] = {
     HistoryReason.RETRIED: "The gateway could not be reached, and nothing happened.",
     HistoryReason.GATEWAY_TIMED_OUT: "The answer of the gateway was lost.",
-    HistoryReason.LEASE_EXPIRED: "Whether the gateway was asked is not recorded.",
+    HistoryReason.LEASE_EXPIRED: "Whether it did is not recorded.",
     HistoryReason.RELEASED: "The worker was stopped before the gateway had answered.",
     HistoryReason.GATEWAY_UNREACHABLE: "The gateway gave no answer again, and it was the last try.",
+}
+OPERATIONS = {
+    "charge": "charge",
+    "authorize": "authorization",
+    "capture": "capture",
+    "void": "void",
+    "refund": "refund",
 }
 LEDGER = {
     EntryKind.PENDING: "was to be settled later",
@@ -135,6 +147,11 @@ _FAILURES[FailureCode.AUTHENTICATION_REQUIRED] = "The issuer wants 3-D Secure, a
 _MS_PER_UNIT = ((86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"))
 
 
+def reason_words(operation: str, reason: str) -> str:
+    """Return what a row in the history of an operation says."""
+    return _REASONS_OF.get((operation, reason)) or REASONS.get(reason, "It moved on.")
+
+
 def explained(code: str) -> str:
     """Return an outcome or a failure code with its meaning in brackets."""
     meaning = OUTCOMES.get(code) or _begun_small(_FAILURES.get(code, "an older version knew it"))
@@ -150,12 +167,12 @@ def steered_to(remark: Mapping[str, Any]) -> str:
     """Return what a call was made to do and how long it was made to take, as the end of a sentence."""
     parts = []
     if remark["outcome"]:
-        parts.append(f"to end as {explained(remark['outcome'])}")
+        parts.append(f"end as {explained(remark['outcome'])}")
     if remark["delay_ms"] is not None:
-        parts.append(f"to take {duration(remark['delay_ms'])}")
+        parts.append(f"take {duration(remark['delay_ms'])}")
     elif remark["pace"]:
-        parts.append(f"to work {PACES[Pace(remark['pace'])]}")
-    return " and ".join(parts) or "to go on as usual"
+        parts.append(f"work {PACES[Pace(remark['pace'])]}")
+    return " and ".join(parts) or "go on as usual"
 
 
 def duration(ms: int) -> str:
