@@ -30,6 +30,7 @@ from api.routes import (
     api_keys,
     callback_secret,
     docs,
+    explain,
     health,
     notifications,
     operations,
@@ -112,6 +113,7 @@ def create_app(api: Api) -> FastAPI:
         ready_made,
         payment_intents,
         payments,
+        explain,
         payment_requests,
         webhook_endpoints,
         webhook_deliveries,
@@ -129,7 +131,13 @@ def create_app(api: Api) -> FastAPI:
     app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     app.include_router(refunds.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}{REFUNDS}", include_in_schema=False)
-    for router in (payment_intents.router, payments.router, payment_requests.router, refunds.of_payments):
+    for router in (
+        payment_intents.router,
+        payments.router,
+        explain.router,
+        payment_requests.router,
+        refunds.of_payments,
+    ):
         app.include_router(router, prefix=PLATFORM_PREFIX, include_in_schema=False)
     problem_handlers.install(app)
     # What is added last is called first.

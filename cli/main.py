@@ -293,6 +293,23 @@ def verify(
 
 
 @app.command(cls=PlainCommand)
+def explain(
+    payment_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the payment.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")] = False,
+) -> None:
+    """Explain a payment: what decided its outcome, where its time went, and how to get the same outcome again.
+
+    The command reads the database of DATABASE_URL and changes nothing. It shows what an admin sees. Give it the
+    settings of the workers: SIMULATOR_SEED, PAYMENT_SUCCESS_RATE and the delays. See docs/simulator.md.
+    """
+    from cli.explain import run_explain  # noqa: PLC0415 - it imports the database
+
+    with report_errors():
+        raise typer.Exit(run_explain(payment_id, as_json=json, messages=errors))
+
+
+@app.command(cls=PlainCommand)
 def version() -> None:
     """Print the version."""
     print(VERSION)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from shared.config.values import reason_of
 
@@ -16,8 +16,8 @@ class PlainCommand(TyperCommand):
     """A command whose help shows a word for the value of an option, and nothing for a flag, which takes none."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters of the command, with no type beside a flag."""
-        return _without_types_of_flags(super().get_params(ctx))
+        """Return the parameters of the command, with no type beside a flag or an argument."""
+        return _without_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the options. The text of an error is a sentence without the name of its Python class."""
@@ -33,7 +33,7 @@ class PlainGroup(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters of the program, with no type beside a flag."""
-        return _without_types_of_flags(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class Shape(StrEnum):
@@ -106,11 +106,18 @@ def moment(text: str) -> datetime:
     return value
 
 
-def _without_types_of_flags(params: list[Any]) -> list[Any]:
+def _without_types(params: list[Any]) -> list[Any]:
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        elif isinstance(param, TyperArgument):
+            # There is no other way: its word stands in front of the type, and not in its place.
+            param.display_type_rich = _no_type  # type: ignore[method-assign]
     return params
+
+
+def _no_type(ctx: Any) -> None:
+    """Show no type."""
 
 
 def _bounds(least: float, most: float | None) -> str:

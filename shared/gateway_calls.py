@@ -85,7 +85,7 @@ async def payment_call(payment: Payment, keys: SeedKeys) -> Call:
         may_be_repeated=payment.lease_version > (payment.operation_version or 0) + 1 or bool(payment.earlier_calls),
         steering=read_steering(payment.steering),
         operation_number=payment.operation_number if is_capture else None,
-        **_facts(payment),
+        **facts_of(payment),
     )
 
 
@@ -101,7 +101,7 @@ async def refund_call(payment: Payment, refund: Refund, keys: SeedKeys) -> Call:
         steering=read_steering(refund.steering),
         refund_id=refund.id,
         operation_number=refund.number,
-        **_facts(payment),
+        **facts_of(payment),
     )
 
 
@@ -114,7 +114,7 @@ _OPERATIONS = {
 }
 
 
-def _facts(payment: Payment) -> dict[str, Any]:
+def facts_of(payment: Payment) -> dict[str, Any]:
     """Return what all calls of a payment have in common."""
     details = payment.method["details"]
     return {

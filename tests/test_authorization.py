@@ -57,6 +57,8 @@ GET    /payments/{payment_id}/history        payment           401  200  404   2
 GET    /payments/{payment_id}/history        ordered           401  200  404   200     200/404 200
 GET    /payments/{payment_id}/deliveries     payment           401  200  404   200/404 200/404 200
 GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     200/404 200
+GET    /payments/{payment_id}/explain        payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/explain        ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         payment           401  200  404   200/404 200/404 200
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         held              401  202  404   202/404 202/404 202

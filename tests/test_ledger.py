@@ -17,10 +17,11 @@ from shared.errors import CommitUnknown
 from shared.ids import new_id
 from shared.lifecycle import MethodType
 from shared.payments.outcomes import Approved
+from shared.simulation.ledger_entries import EntryKind
 from tests.support.gateways import all_entries, gateway_over, payment_with, running_ledger
 from tests.support.rows import ledger_entries
 from tests.support.waiting import eventually
-from worker.gateway.ledger import Entry, EntryKind, Ledger, write
+from worker.gateway.ledger import Entry, Ledger, write
 from worker.gateway.protocol import OutcomeUnknown
 
 pytest_plugins = ["tests.support.gateway_fixtures"]

@@ -37,10 +37,10 @@ from shared.lifecycle import (
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 from shared.simulation.calls import CallOperation
 from shared.simulation.gateways import GatewayName
+from shared.simulation.ledger_entries import EntryKind
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
-from worker.gateway.ledger import EntryKind
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -10,6 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from api.paths import PREFIX
 from api.problems import PROBLEM_TYPE
 from api.schemas import api_keys as key_models
+from api.schemas import explain as explain_models
 from api.schemas import operations as operation_models
 from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
@@ -48,6 +49,7 @@ OPERATIONS = {
     "get /payments/{payment_id}/status": ("200 304", "not_found"),
     "get /payments/{payment_id}/history": ("200", "not_found"),
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
+    "get /payments/{payment_id}/explain": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200 202", f"{KEYED} not_found payment_not_cancellable"),
     "post /payments/{payment_id}/capture": (
         "200 202",
@@ -303,6 +305,7 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
                     rule_models,
                     rule_test_models,
                     operation_models,
+                    explain_models,
                 )
                 if (found := getattr(module, shown["schema"]["$ref"].rpartition("/")[2], None))
             )

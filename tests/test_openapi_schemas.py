@@ -34,7 +34,7 @@ KEYWORDS = {
     "type",
 }
 # The ids that locate a breach, of every kind of breach.
-UNTYPED = ["Breaches.shown"]
+UNTYPED = ["AgainRequest.body", "Breaches.shown"]
 # Whole numbers that may outgrow 32 bits.
 LARGE = {
     "Amounts.max",
@@ -43,6 +43,10 @@ LARGE = {
     "Bounds.min",
     "Breaches.total",
     "CaptureRequest.amount",
+    "ExplainedLedgerEntry.amount",
+    "ExplainedOperation.amount",
+    "ExplainedRefund.amount",
+    "ExplainedTime.total_ms",
     "Fee.amount",
     "Figures.queue_depth",
     "Figures.refund_backlog",
@@ -63,6 +67,7 @@ LARGE = {
     "RefundRequest.amount",
     "RuleMatch.amount",
     "RuleTestRequest.amount",
+    "TimePart.ms",
     "UserId",
     "VerifyReport.breaches_total",
     "VerifyReport.idempotency_keys_checked",

@@ -55,7 +55,7 @@ async def test_the_figures_count_what_waits_and_what_was_accepted(
 async def test_a_payment_that_is_to_stay_pending_does_not_count_as_the_oldest(
     runtime: Runtime, user: httpx.AsyncClient, admin: httpx.AsyncClient
 ) -> None:
-    waits = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
+    waits: dict[str, Any] = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
     await write(runtime.database, accepted(datetime.now(UTC) - timedelta(hours=1), steering=waits))
     (await user.post("/payments", json=order(await added(user)))).raise_for_status()
     figures = Figures.model_validate((await admin.get("/stats")).json())

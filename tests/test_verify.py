@@ -135,7 +135,7 @@ async def test_what_is_due_within_the_limit_is_no_breach_and_its_age_is_reported
 
 async def test_what_its_request_wants_to_stay_pending_is_no_breach(database: Database, world: World) -> None:
     asked = update(payments).where(payments.c.id == world.pending)
-    waits = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
+    waits: dict[str, Any] = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     async with database.transaction() as connection:
         await connection.execute(asked.values(created_at=LONG_AGO, due_at=tomorrow, steering=waits))

@@ -97,7 +97,7 @@ CANCELLED = PENDING | {"status": "CANCELLED", "sequence": 2, "updated_at": ENDED
 
 PAYMENTS = {"payments": [COMPLETED], "limit": 20, "next_cursor": None}
 STATUS = {"payment_id": EXAMPLE_ID, "status": "COMPLETED", "updated_at": ENDED_AT}
-HISTORY = {
+HISTORY: dict[str, Any] = {
     "payment_id": EXAMPLE_ID,
     "history": [
         {

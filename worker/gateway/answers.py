@@ -8,8 +8,9 @@ from shared.payments.outcomes import Approved, Declined, GatewayAnswer
 from shared.simulation.calls import Call
 from shared.simulation.decisions import Decision
 from shared.simulation.gateways import GatewayName, gateway_of
+from shared.simulation.ledger_entries import EntryKind
 from shared.simulation.seeded_random import base62, fraction, upper_alphanumeric
-from worker.gateway.ledger import Entry, EntryKind
+from worker.gateway.ledger import Entry
 
 # PayPal's list price: 3.49 % and 49 minor units.
 PAYPAL_FEE_BASIS_POINTS, PAYPAL_FEE_FIXED = 349, 49

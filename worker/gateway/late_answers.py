@@ -10,13 +10,10 @@ from uuid import UUID
 from shared.payments.outcomes import Pending
 from shared.simulation.calls import Call
 from shared.simulation.decisions import Decision
+from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S
+from shared.simulation.ledger_entries import EntryKind
 from shared.simulation.seeded_random import fraction
-from worker.gateway.ledger import Entry, EntryKind, Ledger
-
-# Seconds until a charge or an authorization is settled, drawn between the two.
-CHARGE_SETTLES_MIN_S, CHARGE_SETTLES_MAX_S = 5.0, 15.0
-# Seconds until a slow refund is settled.
-REFUND_SETTLES_S = 10.0
+from worker.gateway.ledger import Entry, Ledger
 
 
 @dataclass(frozen=True, slots=True)

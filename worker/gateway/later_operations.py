@@ -16,10 +16,11 @@ from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
 from shared.simulation.calls import Call
 from shared.simulation.decisions import Decision
+from shared.simulation.delays import Delays
+from shared.simulation.ledger_entries import EntryKind
 from worker.gateway.answers import refund_id
 from worker.gateway.deciding import Decider
-from worker.gateway.delays import Delays
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.ledger import Entry, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
 from worker.gateway.protocol import GatewayTimedOut, GatewayUnavailable
 from worker.gateway.steps import EntryOf, Steps

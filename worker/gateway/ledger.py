@@ -11,7 +11,6 @@ Only the gateway reads and writes the ledger, never the processor.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -27,34 +26,11 @@ from shared.database.tables import gateway_ledger
 from shared.lifecycle import CaptureFailureCode, FailureCode
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
 from shared.refund_lifecycle import RefundFailureCode
+from shared.simulation.ledger_entries import EntryKind
 
 # See GroupCommit: how long to linger after a commit, as a multiple of the time it took. Large, for few large commits:
 # the wait is short beside the delay of a gateway.
 LINGER_FACTOR = 8.0
-
-
-class EntryKind(StrEnum):
-    """What happened to the money, by the word of an entry."""
-
-    PENDING = "pending"
-    """The operation was accepted, and is settled later: no money has moved yet."""
-
-    AUTHORIZE = "authorize"
-    """Funds are held, and no money has moved yet."""
-    SALE = "sale"
-    """The money moved at once."""
-    DECLINE = "decline"
-    """The charge was declined: no money moves."""
-    CAPTURE = "capture"
-    """Held funds have moved."""
-    VOID = "void"
-    """Held funds were released: no money moves."""
-    CAPTURE_DECLINE = "capture_decline"
-    """A capture was refused: the funds are still held."""
-    REFUND = "refund"
-    """Money was paid back."""
-    REFUND_DECLINE = "refund_decline"
-    """A refund was refused: no money moves."""
 
 
 PENDING_STEP, FIRST_STEP, SECOND_STEP = 0, 1, 2

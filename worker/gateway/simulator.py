@@ -18,13 +18,14 @@ from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
 from shared.simulation.calls import Call
 from shared.simulation.decisions import Decision, OutcomeSettings, decide
+from shared.simulation.delays import Delays
 from shared.simulation.gateways import gateway_of
+from shared.simulation.ledger_entries import EntryKind
 from worker.gateway.answers import first_answer, first_entry
 from worker.gateway.deciding import Decider, NoRules, Rules
-from worker.gateway.delays import Delays
 from worker.gateway.late_answers import LateAnswers, NotifyLater, not_notified
 from worker.gateway.later_operations import LaterOperations
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.ledger import Entry, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
 from worker.gateway.protocol import ChargeAnswer, GatewayTimedOut, GatewayUnavailable
 from worker.gateway.steps import Steps

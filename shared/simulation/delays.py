@@ -7,6 +7,10 @@ from shared.simulation.seeded_random import fraction
 
 # How much longer a call takes whose pace is slow.
 SLOW_FACTOR = 5
+# Seconds until a charge or an authorization is settled that is settled late, drawn between the two.
+CHARGE_SETTLES_MIN_S, CHARGE_SETTLES_MAX_S = 5.0, 15.0
+# Seconds until a slow refund is settled.
+REFUND_SETTLES_S = 10.0
 
 
 class Delays:
