@@ -39,6 +39,7 @@ from api.routes import (
     payments,
     ready_made,
     refunds,
+    simulation_clock,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -78,6 +79,7 @@ TAGS = [
     {"name": "gateway notifications", "description": "For the gateways: report what was settled late."},
     {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
+    {"name": "simulation", "description": "Steer the simulation: for tests of what takes days."},
     {"name": "operation", "description": "For those who run the service."},
 ]
 
@@ -115,6 +117,7 @@ def create_app(api: Api) -> FastAPI:
         callback_secret,
         notifications,
         api_keys,
+        simulation_clock,
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)

@@ -13,6 +13,7 @@ from cli.errors import EXIT_WRONG_SETTINGS, errors, report_errors
 from cli.greeting import greet
 from cli.keys import command as keys
 from cli.options import PlainCommand, PlainGroup, Shape, moment, number, whole_number
+from cli.simulate import command as simulate
 from cli.tokens import TokenRole, mint
 from shared.config.settings import load_settings
 from shared.version import VERSION
@@ -67,6 +68,7 @@ class _ReportingGroup(PlainGroup):
 
 
 app.add_typer(keys.app, name="keys", cls=_ReportingGroup)
+app.add_typer(simulate.app, name="simulate", cls=_ReportingGroup)
 
 
 @app.command(cls=PlainCommand)

@@ -112,6 +112,9 @@ GET    /callback-secret                      -                 401  200  200   2
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
 
+GET    /simulation/clock                     -                 401  200  200   200     200     200
+POST   /simulation/clock/advance             -                 401  403  403   403     403     200
+
 POST   /api-keys                             -                 401  403  403   403     403     201
 GET    /api-keys                             api_key           401  403  403   403     403     sees
 DELETE /api-keys/{key_id}                    api_key           401  403  403   403     403     204
@@ -327,6 +330,7 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         for part, body in (
             ("/action", {"result": "approve"}),
+            ("/advance", {"seconds": 0}),
             ("endpoint", self.endpoint_body()),
             ("api-keys", self.key_body()),
         ):

@@ -84,6 +84,8 @@ OPERATIONS = {
     "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
     "get /api-keys": ("200", "forbidden"),
     "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
+    "get /simulation/clock": ("200", "simulation_disabled"),
+    "post /simulation/clock/advance": ("200", f"{BODY} {KEYED} forbidden simulation_disabled"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
 }
@@ -197,7 +199,8 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             if "{payment_id}" in path:
                 make: Make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
-            merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
+            merchant = {"/webhook-endpoints": service, "/payments": service}
+            merchant |= dict.fromkeys(("/api-keys", "/simulation/clock/advance"), running_api.admin())
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
             if key in SIGNED:
                 answer = await notify(running_api, example, path=path.format(gateway=GATEWAY))
