@@ -41,6 +41,7 @@ from api.routes import (
     ready_made,
     refunds,
     rule_tests,
+    simulation_clock,
     simulation_rules,
     webhook_deliveries,
     webhook_endpoints,
@@ -80,8 +81,8 @@ TAGS = [
     {"name": "webhooks", "description": "Receive what happens to payments, and see what was sent."},
     {"name": "gateway notifications", "description": "For the gateways: report what was settled late."},
     {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
-    {"name": "simulation", "description": "For admins: decide what the simulated gateway does."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
+    {"name": "simulation", "description": "Decide what the simulated gateway does, and what time it is."},
     {"name": "operation", "description": "For those who run the service."},
 ]
 
@@ -122,6 +123,7 @@ def create_app(api: Api) -> FastAPI:
         api_keys,
         simulation_rules,
         rule_tests,
+        simulation_clock,
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)

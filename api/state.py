@@ -10,6 +10,7 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.advance import Advancer
 from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import open_authenticator
 from api.auth.permissions import Permissions
@@ -74,6 +75,7 @@ class Api:
         self.stats = Stats(runtime.database, runtime.broker)
         self.long_polls = LongPolls(runtime.database, runtime.broker, capacity=settings.waiters_max)
         self.worker_versions = WorkerVersions(runtime.broker)
+        self.advancer = Advancer(runtime.database, runtime.broker)
         rules = MethodRules(scenarios=known_scenarios(runtime.keyring), has_workers_of_0_1=self.worker_versions.has_0_1)
         self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
             runtime.database,
@@ -114,6 +116,8 @@ class Api:
             intents = tasks.create_task(self.intents.run())
             hints = tasks.create_task(self.hints.run())
             key_uses = tasks.create_task(self.api_keys.run())
+            is_steerable = self.runtime.settings.is_clock_steerable
+            advance = tasks.create_task(self.advancer.run()) if is_steerable else None
             counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
                 yield
@@ -127,8 +131,9 @@ class Api:
                 long_polls.cancel()
                 worker_versions.cancel()
                 key_uses.cancel()
-                if counts is not None:
-                    counts.cancel()
+                for task in (counts, advance):
+                    if task is not None:
+                        task.cancel()
 
     async def in_transaction[T](self, work: Step[T]) -> T:
         """Return the result of `work`, which is done in one transaction, at the time of the database's clock.

@@ -114,6 +114,9 @@ GET    /callback-secret                      -                 401  200  200   2
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
 
+GET    /simulation/clock                     -                 401  200  200   200     200     200
+POST   /simulation/clock/advance             -                 401  403  403   403     403     200
+
 POST   /api-keys                             -                 401  403  403   403     403     201
 GET    /api-keys                             api_key           401  403  403   403     403     sees
 DELETE /api-keys/{key_id}                    api_key           401  403  403   403     403     204
@@ -342,6 +345,7 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         for part, body in (
             ("/action", {"result": "approve"}),
+            ("/advance", {"seconds": 0}),
             ("endpoint", self.endpoint_body()),
             ("api-keys", self.key_body()),
             ("rules/test", order(**ids) if "method_id" in ids else None),

@@ -103,6 +103,8 @@ OPERATIONS = {
         "forbidden simulation_disabled not_found outcome_unknown overloaded",
     ),
     "post /simulation/rules/test": ("200", f"{BODY} forbidden simulation_disabled payment_method_unusable"),
+    "get /simulation/clock": ("200", "simulation_disabled"),
+    "post /simulation/clock/advance": ("200", f"{BODY} {KEYED} forbidden simulation_disabled"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
 }
@@ -219,6 +221,8 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             admin = running_api.admin()
             merchant = {"/webhook-endpoints": service, "/api-keys": admin, "/payments": service}
             merchant |= {"/simulation/rules": admin, "/simulation/rules/test": admin}
+            merchant = {"/webhook-endpoints": service, "/payments": service}
+            merchant |= dict.fromkeys(("/api-keys", "/simulation/clock/advance"), running_api.admin())
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
             if key in SIGNED:
                 answer = await notify(running_api, example, path=path.format(gateway=GATEWAY))

@@ -62,11 +62,11 @@ class WorkerProcess:
         self._runtime = runtime
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
-        self._timer = timer = ServiceTimer(database)
+        self._timer = timer = ServiceTimer(database, runtime.broker)
         self.notifier = open_notifier(
             settings, runtime.keyring, clock=timer.now_s, real_s=timer.real_s, shown_now=timer.now
         )
-        timer.when_changed(self.notifier.look_again)
+        timer.when_changed(self.notifier.look_again, lambda: self.notifier.next_due_s)
         self._order_client, orders = _open_order_service(settings)
         self._rule_book = _open_rule_book(settings, database)
         gateway, rules = self._open_gateway(), _charge_rules(settings)

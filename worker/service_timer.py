@@ -10,25 +10,36 @@ from typing import Never
 
 import structlog
 
+from shared.broker.client import Broker
+from shared.broker.sleepers import Sleepers, say_sleepers
 from shared.database.engine import Database
-from shared.errors import DatabaseUnavailable
+from shared.errors import BrokerUnavailable, DatabaseUnavailable
+from shared.ids import new_id
 
 log = structlog.get_logger(__name__)
 
 # Seconds between two looks at the clock: a change of its speed counts two seconds after it was written. While the clock
 # is advanced, it waits for what waits here.
-LOOK_EVERY_S, LOOK_EVERY_S_ADVANCING = 0.5, 0.01
+LOOK_EVERY_S, LOOK_EVERY_S_ADVANCING = 0.5, 0.02
+# Sleepers that wake within so much time are woken together.
+TOGETHER_S = 0.1
 
 
 class ServiceTimer:
-    """Wakes what waits for a moment of service time. Without `run` it does not notice that the clock has changed."""
+    """Wakes what waits for a moment of service time. Without `run` it does not notice that the clock has changed.
 
-    def __init__(self, database: Database) -> None:
+    While the clock is advanced, it says in `broker` what sleeps here.
+    """
+
+    def __init__(self, database: Database, broker: Broker) -> None:
         self._database = database
+        self._broker = broker
+        self._name = str(new_id())
         self._known = database.clock.time
         # The sleepers, each with the moment until which it sleeps.
         self._sleepers: dict[asyncio.Future[None], datetime] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._moments: list[Callable[[], float | None]] = []
 
     def now(self) -> datetime:
         """Return the service time by what was read last."""
@@ -43,9 +54,13 @@ class ServiceTimer:
         """Return in how many seconds of real time so many seconds of service time have passed."""
         return self._real_s_until(self.now() + timedelta(seconds=seconds))
 
-    def when_changed(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the clock has changed, so that it looks again at what it waits for."""
+    def when_changed(self, listener: Callable[[], None], next_moment_s: Callable[[], float | None]) -> None:
+        """Call `listener` whenever the clock has changed, so that it looks again at what it waits for.
+
+        `next_moment_s` returns the moment for which it waits, as `now_s` does, or None.
+        """
         self._listeners.append(listener)
+        self._moments.append(next_moment_s)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until so many seconds of service time have passed."""
@@ -66,6 +81,8 @@ class ServiceTimer:
         while True:
             await self.look()
             is_advancing = self._database.clock.time.is_advancing
+            if is_advancing:
+                await self._say_sleepers()
             await asyncio.sleep(LOOK_EVERY_S_ADVANCING if is_advancing else LOOK_EVERY_S)
 
     async def look(self) -> None:
@@ -83,6 +100,21 @@ class ServiceTimer:
             _wake(woken)
         for listener in self._listeners:
             listener()
+
+    async def _say_sleepers(self) -> None:
+        seen_at = self._database.clock.real_now()
+        moments_s = [until.timestamp() for until in self._sleepers.values()]
+        moments_s += [moment_s for each in self._moments if (moment_s := each()) is not None]
+        first_s = min(moments_s, default=None)
+        last_s = max((each for each in moments_s if first_s and each <= first_s + TOGETHER_S), default=None)
+        sleepers = Sleepers(
+            count=len(self._sleepers), seen_at_s=seen_at.timestamp(), wakes_at_s=first_s, wakes_until_s=last_s
+        )
+        try:
+            await say_sleepers(self._broker, self._name, sleepers)
+        except BrokerUnavailable as error:
+            # Safe: the clock is not advanced meanwhile.
+            log.warning("clock.sleepers_not_said", error=str(error))
 
     def _real_s_until(self, moment: datetime) -> float:
         clock = self._database.clock

@@ -226,3 +226,17 @@ FIGURES = {
         }
     ],
 }
+CLOCK = {
+    "now": "2026-12-01T18:49:02.440Z",
+    "real_now": "2026-11-27T18:49:01.940Z",
+    "offset_s": 345600.5,
+    "speed": 1.0,
+    "advances_to": None,
+}
+ADVANCED = {
+    "now": "2026-12-01T18:49:02.440Z",
+    "offset_s": 345600.5,
+    "became_due": 900,
+    "ended": 100,
+    "is_idle": True,
+}

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.options import PlainGroup
-from cli.simulate import presets, rules
+from cli.simulate import clock, presets, rules
 from cli.simulate.client import Service
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -27,7 +27,7 @@ def simulate(
         ),
     ] = None,
 ) -> None:
-    """Decide what the simulated gateway does: by rules, or by ready-made ones such as an outage.
+    """Decide what the simulated gateway does: by rules, by ready-made ones such as an outage, or by its clock.
 
     For example: `payments simulate outage --for 5m`. The service must have SIMULATION=on.
     """
@@ -35,4 +35,5 @@ def simulate(
 
 
 app.add_typer(rules.app, name="rules", cls=PlainGroup)
+app.add_typer(clock.app, name="clock", cls=PlainGroup)
 presets.add_to(app)

@@ -57,10 +57,14 @@ def is_held(table: Table) -> ColumnElement[bool]:
     return table.c.held_until == table.c.due_at
 
 
+def is_free(table: Table) -> ColumnElement[bool]:
+    """Return whether nobody holds the row, so that its `due_at` is service time."""
+    return or_(table.c.held_until.is_(None), table.c.held_until != table.c.due_at)
+
+
 def is_due(table: Table, *, now: datetime, real_now: datetime) -> ColumnElement[bool]:
     """Return whether a row is due: if it is held, by real time, else by service time, which is never behind."""
-    is_free = or_(table.c.held_until.is_(None), table.c.held_until != table.c.due_at)
-    return and_(table.c.due_at <= now, or_(is_free, table.c.due_at <= real_now))
+    return and_(table.c.due_at <= now, or_(is_free(table), table.c.due_at <= real_now))
 
 
 def hold(now: datetime, seconds: float, real_now: datetime | None = None) -> dict[str, datetime]:

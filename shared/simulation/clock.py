@@ -50,9 +50,10 @@ async def lock_clock(connection: AsyncConnection) -> tuple[ServiceTime, datetime
 
     The row is made if there is none: it then says that service time is real time.
     """
-    await connection.execute(_INSERT, _columns_of(REAL) | {"id": CLOCK_ID, "became_due": 0, "ended": 0})
-    locked = select(simulation_clock).where(simulation_clock.c.id == CLOCK_ID).with_for_update()
-    row = (await connection.execute(locked)).one()
+    row = (await connection.execute(_LOCKED)).one_or_none()
+    if row is None:
+        await connection.execute(_INSERT, _columns_of(REAL) | {"id": CLOCK_ID, "became_due": 0, "ended": 0})
+        row = (await connection.execute(_LOCKED)).one()
     return service_time_of(row), await real_time(connection)
 
 
@@ -64,12 +65,25 @@ async def real_time(connection: AsyncConnection) -> datetime:
     return moment
 
 
+def moved_to(time: ServiceTime, moment: datetime, real_now: datetime) -> ServiceTime:
+    """Return the time of a clock that is moved forward to a moment of service time now."""
+    before = time.at(real_now)
+    return replace(
+        time,
+        anchored_at=real_now,
+        service_at=max(before, moment),
+        before_at=before,
+        speed_before=time.speed_at(real_now),
+    )
+
+
 async def write_clock(connection: AsyncConnection, time: ServiceTime, **others: object) -> None:
     """Write what the locked row says about service time, and other columns of it."""
     columns = _columns_of(time) | others
     await connection.execute(update(simulation_clock).where(simulation_clock.c.id == CLOCK_ID).values(columns))
 
 
+_LOCKED = select(simulation_clock).where(simulation_clock.c.id == CLOCK_ID).with_for_update()
 _INSERT = insert(simulation_clock).on_conflict_do_nothing()
 
 
