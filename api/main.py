@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from api import problem_handlers
 from api.approval import routes as approval
 from api.approval.problem_pages import ProblemPagesMiddleware
+from api.dashboard import routes as dashboard
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
@@ -141,6 +142,9 @@ def create_app(api: Api) -> FastAPI:
         refunds.of_payments,
     ):
         app.include_router(router, prefix=PLATFORM_PREFIX, include_in_schema=False)
+    if settings.is_dashboard_on:
+        app.state.dashboard = dashboard.open_dashboard(api)
+        app.include_router(dashboard.router)
     problem_handlers.install(app)
     # What is added last is called first.
     app.add_middleware(RefusalMiddleware)
@@ -196,9 +200,10 @@ async def serve(
     limits = ConnectionLimits(
         request_timeout_s=runtime.settings.request_timeout_s, write_timeout_s=write_timeout_s, memory=ArrivalMemory()
     )
+    app = create_app(api)
     server = _Server(
         uvicorn.Config(
-            create_app(api),
+            app,
             http=Front(limits),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
@@ -213,7 +218,7 @@ async def serve(
     )
     async with api.running(), asyncio.TaskGroup() as tasks:
         server_task = tasks.create_task(server.serve(sockets=duplicate_listener(listener)))
-        stop_task = tasks.create_task(_stop(api, server, stop))
+        stop_task = tasks.create_task(_stop(app, server, stop))
         log.info("api.listening", address="{}:{}".format(*listener.getsockname()[:2]))
         await server_task
         stop_task.cancel()
@@ -231,13 +236,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _stop(api: Api, server: uvicorn.Server, stop: asyncio.Event) -> None:
+async def _stop(app: FastAPI, server: uvicorn.Server, stop: asyncio.Event) -> None:
     await stop.wait()
+    api: Api = app.state.api
     api.is_stopping = True
     # Responses say from now on that their connection closes; then the ones that were held back are sent.
     for connection in list(server.server_state.connections):
         connection.shutdown()
     api.long_polls.cancel_all()
+    if api.runtime.settings.is_dashboard_on:
+        await app.state.dashboard.overview.close()
     server.should_exit = True
 
 

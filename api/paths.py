@@ -11,6 +11,8 @@ REFUNDS = "/refunds"
 # The pages at which customers approve payments.
 APPROVE = "/approve"
 APPROVAL_PATHS = (f"{APPROVE}/", f"{PLATFORM_PREFIX}{PAYMENTS}{APPROVE}/")
+# The pages for those who watch and steer the service.
+DASHBOARD = "/dashboard"
 # Where gateways report what they settled late; the name of one may follow.
 NOTIFICATIONS = "/webhooks/payment"
 # The paths that accept payment intents.

@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import case, func, select
 
 from api.single_flight import CachedCall
 from shared.broker.client import Broker
-from shared.broker.heartbeats import alive_workers
+from shared.broker.heartbeats import WorkerStatus, alive_workers
 from shared.database.clock import rfc3339
 from shared.database.columns import UtcDateTime
 from shared.database.engine import Database
@@ -23,6 +23,17 @@ FRESH_FOR_S = 1.0
 _WAITS_SINCE = case((payments.c.steering["pending_ms"].as_integer().is_(None), payments.c.created_at))
 # Seconds over which the rate of accepted payments is averaged.
 RATE_OVER_S = 5
+
+
+# Members of a heartbeat that are in no answer: the dashboard makes figures of them.
+_INTERNAL = ("outcomes", "settle_counts")
+
+
+class Snapshot(NamedTuple):
+    """Figures as clients see them, and the heartbeats of the workers; None if these are not known."""
+
+    figures: dict[str, Any]
+    workers: list[WorkerStatus] | None
 
 
 class Stats:
@@ -39,9 +50,13 @@ class Stats:
 
     async def current(self) -> dict[str, Any]:
         """Return the figures, at most a second old. Raises DatabaseUnavailable."""
+        return (await self._figures.get()).figures
+
+    async def snapshot(self) -> Snapshot:
+        """Return the figures with the heartbeats, at most a second old. Raises DatabaseUnavailable."""
         return await self._figures.get()
 
-    async def _count(self) -> dict[str, Any]:
+    async def _count(self) -> Snapshot:
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
             real_now = self._database.clock.real_now()
@@ -68,7 +83,7 @@ class Stats:
             accepted_lately = accepted.scalar_one()
         workers = await alive_workers(self._broker)
         queue_depth, oldest = by_status.get(PaymentStatus.PENDING, (0, None))
-        return {
+        figures = {
             "computed_at": rfc3339(now),
             "queue_depth": queue_depth,
             "in_flight": by_status.get(PaymentStatus.PROCESSING, (0, None))[0],
@@ -77,8 +92,13 @@ class Stats:
             "webhook_backlog": webhook_backlog,
             "accepted_per_s": round(accepted_lately / RATE_OVER_S, 1),
             "settled_per_s": round(sum(worker.settled_per_s for worker in workers), 1) if workers is not None else None,
-            "workers": [asdict(worker) for worker in workers] if workers is not None else None,
+            "workers": [_shown(worker) for worker in workers] if workers is not None else None,
         }
+        return Snapshot(figures, workers)
+
+
+def _shown(worker: WorkerStatus) -> dict[str, Any]:
+    return {name: value for name, value in asdict(worker).items() if name not in _INTERNAL}
 
 
 def _first_id_of(moment: datetime) -> UUID:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from bench import against, compare, figures, hostile, later, response, scaling, shares, volume
+from bench import against, compare, figures, hostile, later, response, scaling, shares, volume, watched
 from bench.figures import Found
 from bench.progress import console, print_step
 
@@ -31,6 +31,7 @@ MEASURES: dict[str, Callable[[int], Found]] = {
     "hanging-server": shares.hanging_server,
     "slow-path": shares.slow_path,
     "hostile": hostile.hostile,
+    "dashboard": watched.dashboard,
 }
 
 

@@ -16,8 +16,10 @@ WIDTH = 100
 ASSIGNMENT = "TOKEN="
 
 
-def greet(settings: Settings) -> None:
-    """Print the service's URL, a token and a request to paste. This is for people, so it goes to standard error.
+def greet(settings: Settings, sign_in_link: str | None = None) -> None:
+    """Print the service's URL, a link that signs in to the dashboard, a token and a request to paste.
+
+    This is for people, so it goes to standard error.
 
     The standard error of a container is its log. So a token is shown only if it is signed with the public development
     secret, with which every reader of the log could make one.
@@ -30,7 +32,12 @@ def greet(settings: Settings) -> None:
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     out = Console(file=stream, force_terminal=is_terminal, highlight=False, soft_wrap=True)
     out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={url}]{url}[/link]")
-    out.print(f"docs: {url}/docs\n")
+    out.print(f"docs: {url}/docs")
+    if sign_in_link is not None:
+        out.print(f"dashboard: {sign_in_link}", markup=False)
+    elif settings.is_dashboard_on:
+        out.print(f"dashboard: {url}/dashboard")
+    out.print()
     if settings.environment == "development":
         out.print(continued(ASSIGNMENT + bearer), markup=False)
         out.print(

@@ -13,8 +13,9 @@ from typing import Any
 import structlog
 import uvloop
 
+from api.dashboard.sessions import LINK_S, issue_link
 from api.main import listen, serve
-from api.paths import NOTIFICATIONS, PREFIX
+from api.paths import DASHBOARD, NOTIFICATIONS, PREFIX
 from cli.errors import refusal_names_the_setting, require_database_file
 from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared import metrics
@@ -22,7 +23,7 @@ from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import open_database
 from shared.database.migrations import known_revisions, migrate, require_current
-from shared.errors import ConfigurationError, DatabaseUnavailable, StatementFailed
+from shared.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable, StatementFailed
 from shared.log_limits import report_left_out
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
@@ -41,6 +42,8 @@ GARBAGE_THRESHOLDS = (20_000, 20, 100)
 # Threads that resolve the host names of receivers. A few name servers that hang do not delay other deliveries.
 NAME_LOOKUPS_MAX = 32
 
+type Announce = Callable[[Settings, str | None], None]
+"""Says to people that the service is there. The text is a link that signs in to the dashboard, if there is one."""
 type Part = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 
 
@@ -66,7 +69,7 @@ def run_migrate() -> tuple[str, bool]:
     return revision, revision in known_revisions()
 
 
-def run_up(announce: Callable[[Settings], None]) -> None:
+def run_up(announce: Announce) -> None:
     """Run `payments up`: the API and a worker in one process, and a Valkey beside it unless REDIS_URL is set.
 
     `announce` is called when the database is ready.
@@ -81,12 +84,10 @@ def run_up(announce: Callable[[Settings], None]) -> None:
         _run(_up(settings, listener, announce, valkey))
 
 
-async def _up(
-    settings: Settings, listener: Any, announce: Callable[[Settings], None], valkey: EmbeddedValkey | None
-) -> None:
+async def _up(settings: Settings, listener: Any, announce: Announce, valkey: EmbeddedValkey | None) -> None:
     async def run_both(runtime: Runtime, stop: asyncio.Event) -> None:
         """Run both. The worker stops after the API, so that payments accepted last can still be processed."""
-        announce(settings)
+        announce(settings, await _sign_in_link(runtime))
         api_stopped = asyncio.Event()
         async with asyncio.TaskGroup() as parts:
             supervision = parts.create_task(valkey.supervise()) if valkey else None
@@ -117,6 +118,23 @@ async def _require_current(runtime: Runtime) -> None:
     """Check that the database has the current schema, and service time the speed of this process."""
     await require_current(runtime.database)
     await require_speed(runtime.database, runtime.settings.simulation_speed)
+
+
+async def _sign_in_link(runtime: Runtime) -> str | None:
+    """Return a link that signs in to the dashboard; None unless a person on this machine reads it.
+
+    It is a secret, and both streams of a process that runs in the background are its log.
+    """
+    settings = runtime.settings
+    is_read_by_a_person = sys.stdout.isatty() and sys.stderr.isatty()
+    if not (settings.takes_sign_in_links and is_read_by_a_person):
+        return None
+    try:
+        link = await issue_link(runtime.broker)
+    except BrokerUnavailable:
+        # Safe: a token signs in as well.
+        return None
+    return f"{settings.link_base}{DASHBOARD}/sign-in?link={link} (works once, within {LINK_S // 60} minutes)"
 
 
 async def _with_runtime(

@@ -13,6 +13,9 @@ http_request_seconds = Histogram(
     "payments_http_request_seconds", "From request to answer.", ["method", "route"], buckets=LATENCY_BUCKETS_S
 )
 accepted = Counter("payments_accepted_total", "Payment intents written down.")
+accept_seconds = Histogram(
+    "payments_accept_seconds", "From an intent that is checked to its commit.", buckets=LATENCY_BUCKETS_S
+)
 accept_queued = Gauge("payments_accept_queue_members", "Intents waiting for their transaction.")
 shed = Counter("payments_shed_total", "Requests refused with 503 because too many were in progress.")
 waiters = Gauge("payments_waiters", "Requests held by Prefer: wait.")
@@ -86,6 +89,30 @@ log_lines_lost = Counter("payments_log_lines_lost_total", "Log lines that could 
 log_lines_left_out = Counter(
     "payments_log_lines_left_out_total", "Warnings that were not logged because they repeat.", ["event"]
 )
+
+
+def outcomes() -> dict[str, int]:
+    """Return how many payments this process has settled, by failure code, or by status for those without one."""
+    counts: dict[str, int] = {}
+    for metric in settled.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_total"):
+                outcome = sample.labels["failure_code"] or sample.labels["status"]
+                counts[outcome] = counts.get(outcome, 0) + int(sample.value)
+    return counts
+
+
+def bucket_counts(histogram: Histogram) -> list[int]:
+    """Return how many values fell into each bucket of a histogram without labels, the last one without a bound."""
+    counts: list[int] = []
+    below = 0
+    for metric in histogram.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_bucket"):
+                counts.append(int(sample.value) - below)
+                below = int(sample.value)
+    return counts
+
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from api.dashboard.pages import STATIC_DIGEST
 from api.main import create_app
 from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX
 from api.state import Api
@@ -27,7 +28,8 @@ pytest_plugins = ["tests.support.api_fixtures"]
 # 200 with and without the object in the list. 404 is the answer to whatever is not theirs: not even that it exists is
 # shown. (An admin's 404 for the last verification says that there was none.) 409+ names the payment of the order and
 # 409 does not. The same card again is 200. A form without the value of its page is 400. Where two answers stand, the
-# second is that of SERVICE_SCOPE=created. `other_s` has an API key, the other clients have tokens.
+# second is that of SERVICE_SCOPE=created. The dashboard takes no token but at its sign-in, so everybody is led there.
+# `other_s` has an API key, the other clients have tokens.
 TABLE = """
 operation                                    object           none user other service other_s admin
 
@@ -40,6 +42,32 @@ GET    /docs                                 -                 200  200  200   2
 GET    /docs/{name}                          file              200  200  200   200     200     200
 GET    /approve/{token}                      link              200  200  200   200     200     200
 POST   /approve/{token}                      link              400  400  400   400     400     400
+
+GET    /dashboard/sign-in                   -                 200  200  200   200     200     200
+POST   /dashboard/sign-in                   -                 415  415  415   415     415     415
+GET    /dashboard/static/{digest}/{name}    static            200  200  200   200     200     200
+GET    /dashboard                                                   -          303  303  303   303     303     303
+GET    /dashboard/                                                  -          303  303  303   303     303     303
+GET    /dashboard/stream                                            -          303  303  303   303     303     303
+POST   /dashboard/sign-out                                          -          303  303  303   303     303     303
+GET    /dashboard/find                                              -          303  303  303   303     303     303
+GET    /dashboard/payments                                          -          303  303  303   303     303     303
+GET    /dashboard/payments/{payment_id}                             payment    303  303  303   303     303     303
+POST   /dashboard/payments/{payment_id}/cancel                      payment    303  303  303   303     303     303
+POST   /dashboard/payments/{payment_id}/capture                     held       303  303  303   303     303     303
+POST   /dashboard/payments/{payment_id}/refund                      charged    303  303  303   303     303     303
+POST   /dashboard/payments/{payment_id}/answer                      waiting    303  303  303   303     303     303
+POST   /dashboard/payments/{payment_id}/refunds/{refund_id}/cancel  refunded   303  303  303   303     303     303
+GET    /dashboard/webhooks                                          -          303  303  303   303     303     303
+GET    /dashboard/webhooks/{endpoint_id}                            endpoint   303  303  303   303     303     303
+POST   /dashboard/webhooks/{endpoint_id}/enable                     endpoint   303  303  303   303     303     303
+POST   /dashboard/webhooks/{endpoint_id}/disable                    endpoint   303  303  303   303     303     303
+GET    /dashboard/deliveries/{delivery_id}                          delivery   303  303  303   303     303     303
+POST   /dashboard/deliveries/{delivery_id}/resend                   delivery   303  303  303   303     303     303
+GET    /dashboard/simulator                                         -          303  303  303   303     303     303
+POST   /dashboard/simulator                                         -          303  303  303   303     303     303
+GET    /dashboard/system                                            -          303  303  303   303     303     303
+GET    /dashboard/{name}                                            file       303  303  303   303     303     303
 
 POST   /payments                             own_method        401  202  422   422     422     422
 POST   /payments                             named_user        401  403  403   202     202     202
@@ -130,7 +158,7 @@ POST   /simulation/rules/test                own_method        401  403  403   4
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 SCOPES = ("all", "created")
-ROOT = ("/health", "/metrics", "/openapi.json", "/docs")
+ROOT = ("/health", "/metrics", "/openapi.json", "/docs", "/dashboard")
 # Whoever has the link of an approval page may open it.
 LINKS = "/approve"
 ON_THE_PLATFORM = {
@@ -306,6 +334,9 @@ class Things:
     async def unsigned(self) -> dict[str, str]:
         return {"gateway": GATEWAY}
 
+    async def static(self) -> dict[str, str]:
+        return {"digest": STATIC_DIGEST, "name": "tokens.css"}
+
     async def file(self) -> dict[str, str]:
         return {"name": "viewer.css"}
 
@@ -353,6 +384,8 @@ class Things:
         ):
             if part in row.path:
                 return body
+        if row.path.startswith("/dashboard"):
+            return {}
         if row.thing == "unsigned":
             return notification(str(new_id()))
         named = {"user_id": NAMED_IN_BODY[row.thing]} if row.thing in NAMED_IN_BODY else {}

@@ -119,7 +119,7 @@ def test_everything_stands_under_one_name(installation: Installation) -> None:
         path.relative_to(ROOT).as_posix().replace("alembic/", "migrations/")
         for room in ("api", "worker", "shared", "cli", "alembic")
         for path in (ROOT / room).rglob("*")
-        if path.suffix in {".py", ".mako"}
+        if path.suffix in {".py", ".mako", ".html", ".css", ".js", ".svg"}
     }
     assert {name.removeprefix("payment_service/") for name in names if name.count("/") > 1} >= source
     assert any(name.endswith("licenses/LICENSE") for name in names)

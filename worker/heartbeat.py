@@ -9,6 +9,7 @@ import socket
 from collections import deque
 from time import monotonic
 
+from shared import metrics
 from shared.broker.client import Broker
 from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S, WorkerStatus, remove_heartbeat, send_heartbeat
 from shared.ids import new_id
@@ -58,5 +59,7 @@ class Heartbeat:
                 settled_per_s=round((settled - before) / (now - since), 1) if now > since else 0.0,
                 uptime_s=round(now - self._started, 1),
                 version=VERSION,
+                outcomes=metrics.outcomes(),
+                settle_counts=metrics.bucket_counts(metrics.settle_seconds),
             ),
         )

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi.responses import HTMLResponse
-from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from api.approval.links import return_link
+from api.html import open_templates
 from api.problems import KINDS, Code
 from shared.database.clock import rfc3339
 from shared.lifecycle import ActionResult, CaptureMethod, MethodType, PaymentStatus
@@ -40,16 +40,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_TEMPLATES = Environment(
-    loader=DictLoader(
-        {file.name: file.read_text(encoding="utf-8") for file in _FOLDER.joinpath("templates").iterdir()}
-    ),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
+_TEMPLATES = open_templates("approval", "templates")
 # Seconds for which a result is shown before the browser leaves for the shop.
 RETURN_AFTER_S = 1
 BRANDS = {

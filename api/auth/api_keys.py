@@ -70,7 +70,10 @@ class ApiKeys:
         """
         if not KEY_FORM.fullmatch(key):
             raise invalid_token(UNKNOWN)
-        key_hash = self._keyring.api_key_hash(key)
+        return await self.principal_of_hash(self._keyring.api_key_hash(key))
+
+    async def principal_of_hash(self, key_hash: str) -> Principal:
+        """Return the principal of the key with this hash. Raises as `principal` does."""
         found = self._found.get(key_hash)
         if found is None or self._clock() >= found.until:
             found = await self._flight.do(key_hash, lambda: self._look_up(key_hash))

@@ -77,10 +77,10 @@ async def create_payment(
     wait = parse_prefer_wait(prefer, request)
     intent = _intent(body, principal, api, key)
     if wait is None:
-        accepted = await api.intents.submit(intent)
+        accepted = await api.accept(intent)
         return _accepted(request, principal, accepted.payment, is_replay=accepted.is_replay)
     async with api.long_polls.subscribe(intent.id, PAYMENT.find_many) as waiter:
-        accepted = await api.intents.submit(intent)
+        accepted = await api.accept(intent)
         api.admission.leave(request.scope)
         payment = accepted.payment if accepted.is_replay else await await_accepted(api, waiter, accepted.payment, wait)
     if accepted.is_replay:

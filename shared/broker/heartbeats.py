@@ -5,7 +5,7 @@ Redis no worker is known to be alive.
 """
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 import orjson
@@ -35,7 +35,9 @@ class WorkerStatus:
     `worker` is its host, process and a few random letters. `slots` is the number of payments that it processes at
     once. `in_gateway` counts the payments that the gateway is working on, `checking_orders` those that wait for the
     order service, and `sending` the deliveries that it is sending. `settled` counts payments since the worker started,
-    which was `uptime_s` seconds ago; `settled_per_s` is over the last seconds.
+    which was `uptime_s` seconds ago; `settled_per_s` is over the last seconds. Also since the start, `outcomes` counts
+    payments by failure code, or by status without one, and `settle_counts` those that took as long as each bucket of
+    `payments_settle_seconds` says.
     """
 
     worker: str
@@ -49,6 +51,8 @@ class WorkerStatus:
     checking_orders: int = 0
     # None is a worker of 0.1.
     version: str | None = None
+    outcomes: dict[str, int] = field(default_factory=dict)
+    settle_counts: list[int] = field(default_factory=list)
 
     def payloads(self) -> tuple[bytes, bytes]:
         """Return two payloads: the members that 0.1 knows, and the newer ones."""
@@ -64,7 +68,7 @@ class WorkerStatus:
 
 
 # Members that a heartbeat of 0.1 does not have.
-_LATER_MEMBERS = ("checking_orders", "version")
+_LATER_MEMBERS = ("checking_orders", "version", "outcomes", "settle_counts")
 
 
 async def send_heartbeat(broker: Broker, status: WorkerStatus) -> bool:

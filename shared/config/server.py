@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from shared.config.values import COMMA_SEPARATED, LOWER_CASE, UPPER_CASE, DatabaseUrl, Network, Rate, RedisUrl
+from shared.config.values import (
+    COMMA_SEPARATED,
+    EMPTY_IS_UNSET,
+    LOWER_CASE,
+    UPPER_CASE,
+    DatabaseUrl,
+    Network,
+    Rate,
+    RedisUrl,
+)
 from shared.config.web_addresses import BaseUrl, Origin, RootPath
 
 
@@ -48,6 +57,11 @@ class ServerSettings(BaseSettings):
         default="development",
         description="`production` refuses the built-in secrets and keys under 16 bytes, and lets no delivery reach "
         "loopback.",
+    )
+    dashboard: Annotated[Literal["on", "off"] | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
+        default=None,
+        description="`on` serves the [dashboard](dashboard.md) at `/dashboard`; `off` does not. Unset = `on` in "
+        "development and `off` in production.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = Field(
         default="INFO", description="The least severe level that is logged."

@@ -134,6 +134,16 @@ class Settings(
         return self.is_simulation_on and self.environment == "development"
 
     @property
+    def is_dashboard_on(self) -> bool:
+        """DASHBOARD as set; if it is not, on in development only."""
+        return self.dashboard == "on" if self.dashboard else self.environment == "development"
+
+    @property
+    def takes_sign_in_links(self) -> bool:
+        """Links that sign in without a token are for the developer's own machine only."""
+        return self.is_dashboard_on and self.environment == "development" and is_loopback(self.host)
+
+    @property
     def effective_auth_mode(self) -> AuthMode:
         """AUTH_MODE as set; if it is not, `local_then_remote` with an auth service and `local` without one."""
         return self.auth_mode or ("local_then_remote" if self.auth_service_url else "local")

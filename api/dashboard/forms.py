@@ -1,0 +1,44 @@
+"""Forms of the dashboard: what they send, and that they are the page's own."""
+
+from hmac import compare_digest
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+
+from api.problems import Code, Problem
+
+MEDIA_TYPE = "application/x-www-form-urlencoded"
+FORM_BYTES_MAX = 16 * 1024
+FIELDS_MAX = 40
+# The field with the value that only our own pages know.
+FORM = "form"
+# What browsers say of a request that no other site has caused. Older ones say nothing.
+OWN_SITES = frozenset({"same-origin", "none"})
+
+NOT_OWN = "This form did not come from this page, or the page is too old. Nothing has changed. Please try again."
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of the form in the body. Raises Problem (400, 413, 415)."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != MEDIA_TYPE or "content-encoding" in request.headers:
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+    body = await request.body()
+    if len(body) > FORM_BYTES_MAX:
+        raise Problem(Code.BODY_TOO_LARGE)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise Problem(Code.MALFORMED_REQUEST, "The form cannot be read.") from error
+    if len(dict(pairs)) != len(pairs):
+        raise Problem(Code.MALFORMED_REQUEST, "The form has a field twice.")
+    return dict(pairs)
+
+
+async def read_own_form(request: Request, value: str) -> dict[str, str]:
+    """Return the fields of a form that has `value`. Raises Problem (403) for a form of another page or site."""
+    form = await read_form(request)
+    is_from_here = request.headers.get("sec-fetch-site", "none") in OWN_SITES
+    if not is_from_here or not compare_digest(form.pop(FORM, "").encode(), value.encode()):
+        raise Problem(Code.FORBIDDEN, NOT_OWN)
+    return form

@@ -1,0 +1,32 @@
+"""The overview, which is live, and its stream."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from fastapi.sse import EventSourceResponse
+
+from api.dashboard.overview import OUTCOMES_OVER_S, TIMES_OVER_S
+from api.dashboard.pages import HEADERS
+from api.dashboard.visitors import PageRoute, SignedIn, dashboard_of
+from api.paths import DASHBOARD
+
+router = APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("")
+@router.get("/")
+async def get_overview(visitor: SignedIn) -> Response:
+    """Show the live figures of the installation to admins; lead all others to their payments."""
+    if not visitor.is_admin:
+        return visitor.lead_to("/payments")
+    shown = {"outcomes_over_s": round(OUTCOMES_OVER_S), "times_over_s": round(TIMES_OVER_S)}
+    return visitor.page("overview.html", shown)
+
+
+@router.get("/stream")
+async def get_stream(visitor: SignedIn) -> Response:
+    """Send the live figures as server-sent events, until the page is closed or hidden."""
+    visitor.require_admin()
+    overview = dashboard_of(visitor.request).overview
+    overview.require_room()
+    # A proxy must not collect the events before it passes them on.
+    return EventSourceResponse(overview.events(), headers={**HEADERS, "X-Accel-Buffering": "no"})

@@ -1,0 +1,158 @@
+"""Sessions of the dashboard: who is signed in, kept in Redis, which may forget it. No token is kept anywhere.
+
+A session is found by the hash of what its cookie says, so whoever reads Redis cannot take one over.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import time
+from uuid import UUID
+
+import orjson
+from redis.asyncio.client import Pipeline
+
+from api.auth.api_keys import ApiKeys
+from api.auth.authenticator import Authenticator
+from api.auth.principal import Principal, Role
+from api.auth.tokens import expiry_of
+from api.problems import Problem
+from shared.api_keys import API_KEY_PREFIX
+from shared.broker.client import Broker
+from shared.keyring import Keyring
+
+SESSION_S = 12 * 3600
+LINK_S = 10 * 60
+# Seconds that Redis may take for a session.
+TIMEOUT_S = 1.0
+SESSION_KEY, LINK_KEY = "payments:dashboard:session:", "payments:dashboard:link:"
+# The principal of whoever has the link that `payments up` printed.
+DEVELOPER = Principal("developer", Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Somebody who is signed in until `expires_at` (Unix seconds).
+
+    `form` is the value that every form of theirs sends back. `key_hash` is the hash by which the API key is found that
+    they signed in with.
+    """
+
+    principal: Principal
+    expires_at: float
+    form: str = field(repr=False)
+    key_hash: str | None = field(default=None, repr=False)
+
+    def payload(self) -> bytes:
+        """Return what Redis keeps."""
+        principal = self.principal
+        return orjson.dumps(
+            {
+                "user_id": principal.user_id,
+                "role": principal.role,
+                "api_key_id": str(principal.api_key_id) if principal.api_key_id else None,
+                "expires_at": self.expires_at,
+                "form": self.form,
+                "key_hash": self.key_hash,
+            }
+        )
+
+    @classmethod
+    def of(cls, payload: bytes) -> "Session":
+        """Return the session that `payload` made."""
+        content = orjson.loads(payload)
+        api_key_id = content.pop("api_key_id")
+        principal = Principal(
+            content.pop("user_id"), Role(content.pop("role")), api_key_id=UUID(api_key_id) if api_key_id else None
+        )
+        return cls(principal=principal, **content)
+
+
+class Sessions:
+    """The sessions of all API processes. Every method raises BrokerUnavailable if Redis does not answer in a second."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        keyring: Keyring,
+        authenticator: Authenticator,
+        api_keys: ApiKeys,
+        *,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._broker = broker
+        self._keyring = keyring
+        self._authenticator = authenticator
+        self._api_keys = api_keys
+        self._clock = clock
+
+    async def sign_in(self, token: str) -> str:
+        """Return the cookie of a new session for the principal of a token or an API key.
+
+        The session ends with the token. Raises Problem as the JSON API does.
+        """
+        principal = await self._authenticator.principal(token)
+        now, key_hash = self._clock(), None
+        expires_at = now + SESSION_S
+        if token.startswith(API_KEY_PREFIX):
+            key_hash = self._keyring.api_key_hash(token)
+        else:
+            expires_at = min(expires_at, expiry_of(token))
+        return await self._open(principal, expires_at, key_hash)
+
+    async def redeem(self, link: str) -> str | None:
+        """Return the cookie of a new session of an admin for a link of `issue_link`; None if it was used or is old."""
+
+        def add_commands(pipe: Pipeline) -> None:
+            pipe.get(LINK_KEY + _hash(link))
+            pipe.delete(LINK_KEY + _hash(link))
+
+        # Both or none, so that of two requests with one link only one finds it.
+        [found, _] = await self._broker.round_trip(add_commands, timeout_s=TIMEOUT_S, is_transaction=True)
+        return await self._open(DEVELOPER, self._clock() + SESSION_S, None) if found else None
+
+    async def find(self, cookie: str) -> Session | None:
+        """Return the session of a cookie; None if it has ended, or if its API key was revoked or has expired."""
+        key = SESSION_KEY + _hash(cookie)
+        [payload] = await self._broker.round_trip(lambda pipe: pipe.get(key), timeout_s=TIMEOUT_S)
+        if payload is None:
+            return None
+        session = Session.of(payload)
+        if session.expires_at <= self._clock():
+            return None
+        if session.key_hash is not None:
+            try:
+                await self._api_keys.principal_of_hash(session.key_hash)
+            except Problem:
+                return None
+        return session
+
+    async def sign_out(self, cookie: str) -> None:
+        """End the session of a cookie."""
+        key = SESSION_KEY + _hash(cookie)
+        await self._broker.round_trip(lambda pipe: pipe.delete(key), timeout_s=TIMEOUT_S)
+
+    async def _open(self, principal: Principal, expires_at: float, key_hash: str | None) -> str:
+        cookie = new_secret()
+        session = Session(principal=principal, expires_at=expires_at, form=new_secret(), key_hash=key_hash)
+        lasts_s = max(1, int(expires_at - self._clock()))
+        key, payload = SESSION_KEY + _hash(cookie), session.payload()
+        await self._broker.round_trip(lambda pipe: pipe.set(key, payload, ex=lasts_s), timeout_s=TIMEOUT_S)
+        return cookie
+
+
+async def issue_link(broker: Broker) -> str:
+    """Return the secret of a link that signs in an admin, once, within ten minutes. Raises BrokerUnavailable."""
+    link = new_secret()
+    await broker.round_trip(lambda pipe: pipe.set(LINK_KEY + _hash(link), b"1", ex=LINK_S), timeout_s=TIMEOUT_S)
+    return link
+
+
+def new_secret() -> str:
+    """Return a new secret of 32 random bytes, as it stands in cookies, forms and links."""
+    return secrets.token_urlsafe(32)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,89 @@
+"""The simulator: the test values, and a form that makes payments for those who have no client yet."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from api.dashboard.json_api import Answer, Refused
+from api.dashboard.payment_actions import minor_units
+from api.dashboard.sessions import new_secret
+from api.dashboard.visitors import PageRoute, SignedIn, Visitor
+from api.paths import DASHBOARD
+from api.problems import Code
+from shared.lifecycle import CaptureMethod
+from shared.money import EXPONENTS
+
+router = APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
+
+COUNT_MAX = 100
+# Requests at once: enough to share a commit, and few enough to leave room for others.
+AT_ONCE = 25
+DEFAULTS = {"method": "pm_test_visa", "amount": "15.85", "currency": "USD", "count": "1", "capture": "automatic"}
+# The methods that may have any outcome come first, then those that always succeed, then the rest.
+ORDER = ("random", "succeeds", "fails")
+WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
+
+
+@router.get("/simulator")
+async def get_simulator(visitor: SignedIn) -> Response:
+    """Show what can be simulated, and the form that makes payments."""
+    given = {name: visitor.request.query_params.get(name, default) for name, default in DEFAULTS.items()}
+    return await _page(visitor, given)
+
+
+@router.post("/simulator")
+async def make_payments(visitor: SignedIn) -> Response:
+    """Make payments as the form says: all alike, each for an order of its own."""
+    form = await visitor.form()
+    given = {name: form.get(name, "") for name in DEFAULTS}
+    try:
+        return await _make(visitor, given, form.get("key", ""))
+    except Refused as refused:
+        return await _page(visitor, given, fault=refused.sentence, status=refused.answer.status)
+
+
+async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
+    count = int(given["count"]) if given["count"].isascii() and given["count"].isdigit() else 0
+    if not 1 <= count <= COUNT_MAX:
+        raise Refused(Answer(422, {"code": Code.VALIDATION_ERROR, "detail": WRONG_COUNT}))
+    body: dict[str, Any] = {
+        "amount": minor_units(given["amount"], given["currency"]),
+        "currency": given["currency"],
+        "payment_method_id": given["method"],
+        "capture_method": given["capture"],
+        "description": "Made in the dashboard",
+    }
+    base = visitor.api.runtime.settings.link_base
+    if base is not None:
+        # A customer who has approved comes back to the list.
+        body["return_url"] = f"{base}{DASHBOARD}/payments"
+    start = f"sim-{key[:10]}" if key.isascii() and len(key) >= len(new_secret()) else f"sim-{new_secret()[:10]}"
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def make(number: int) -> dict[str, Any]:
+        async with turns:
+            order_id = f"{start}-{number}"
+            return await visitor.json.post("/payments", {**body, "order_id": order_id}, key=f"{start}-{number}")
+
+    made = await asyncio.gather(*(make(number) for number in range(1, count + 1)), return_exceptions=True)
+    refusals = [one for one in made if isinstance(one, BaseException)]
+    if refusals:
+        raise refusals[0]
+    [first, *others] = [one for one in made if not isinstance(one, BaseException)]
+    return visitor.lead_to(f"/payments?made={count}" if others else f"/payments/{first['id']}?done=made")
+
+
+async def _page(visitor: Visitor, given: dict[str, str], *, fault: str | None = None, status: int = 200) -> Response:
+    methods = await visitor.json.find("/test-methods")
+    shown = {
+        "methods": sorted(methods["test_methods"], key=lambda one: ORDER.index(one["outcome"])) if methods else None,
+        "currencies": sorted(EXPONENTS),
+        "captures": list(CaptureMethod),
+        "given": given,
+        "count_max": COUNT_MAX,
+        "key": new_secret(),
+        "fault": fault,
+    }
+    return visitor.page("simulator.html", shown, status=status)

@@ -1,0 +1,258 @@
+"""The way into the dashboard and out of it: sessions, their cookies and forms, links, and what nobody may do."""
+
+import asyncio
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from time import time
+from typing import Any
+
+import httpx
+import pytest
+
+from api.dashboard.entry import LINK_IS_OLD
+from api.dashboard.forms import NOT_OWN
+from api.dashboard.pages import CONTENT_SECURITY_POLICY
+from api.dashboard.sessions import LINK_S, SESSION_S, issue_link
+from api.dashboard.visitors import COOKIE
+from shared.config.settings import Settings
+from shared.runtime import Runtime
+from tests.support.api_client import RunningApi, created_key, opened_with
+from tests.support.dashboards import bearer, form_of, pressed, sent, signed_in, visitor
+
+pytest_plugins = ["tests.support.api_fixtures"]
+
+
+def cookie_of(answer: httpx.Response, name: str = COOKIE) -> Any:
+    """The cookie that an answer sets, with its attributes."""
+    found: SimpleCookie = SimpleCookie()
+    for line in answer.headers.get_list("set-cookie"):
+        found.load(line)
+    return found[name]
+
+
+# -- signing in and out
+
+
+@pytest.mark.parametrize(("role", "place"), [("admin", ""), ("service", "/payments"), (None, "/payments")])
+async def test_a_token_signs_in_and_its_role_decides_what_is_seen(
+    running_api: RunningApi, role: str | None, place: str
+) -> None:
+    browser = await signed_in(running_api, bearer(running_api, role))
+    answer = await browser.get("")
+    assert (answer.status_code == 200) == (role == "admin")
+    if role != "admin":
+        assert answer.headers["location"] == f"/dashboard{place}"
+        assert (await browser.get("/stream")).status_code == 403
+
+
+async def test_the_cookie_is_for_the_dashboard_only_and_no_script_and_no_other_site_sends_it(
+    running_api: RunningApi,
+) -> None:
+    answer = await sent(visitor(running_api), bearer(running_api))
+    cookie = cookie_of(answer)
+    assert cookie["httponly"]
+    assert (cookie["samesite"].lower(), cookie["path"], cookie["secure"]) == ("strict", "/dashboard", "")
+    assert int(cookie["max-age"]) == SESSION_S
+    # The API takes no cookie, whatever its path.
+    client = running_api.client(headers={"Cookie": f"{COOKIE}={cookie.value}"})
+    assert (await client.get("/payments")).status_code == 401
+
+
+async def test_behind_tls_the_cookie_is_secure(running_api: RunningApi) -> None:
+    browser = visitor(running_api)
+    browser.headers["X-Forwarded-Proto"] = "https"
+    form = (await browser.get("/sign-in")).text
+    assert form
+    answer = await browser.get("/sign-in")
+    assert cookie_of(answer, "payments_dashboard_form")["secure"]
+
+
+async def test_redis_keeps_the_principal_and_neither_token_nor_cookie(
+    running_api: RunningApi, runtime: Runtime
+) -> None:
+    secret = bearer(running_api)
+    browser = await signed_in(running_api, secret)
+    redis = runtime.broker.arq_connection
+    keys = [key async for key in redis.scan_iter("payments:dashboard:*")]
+    [key] = keys
+    stored = key + (await redis.get(key) or b"")
+    assert b"root" in stored
+    for hidden in (secret, browser.cookies[COOKIE]):
+        assert hidden.encode() not in stored
+    assert 0 < await redis.ttl(key) <= SESSION_S
+
+
+async def test_a_session_ends_with_its_token(running_api: RunningApi, runtime: Runtime) -> None:
+    await signed_in(running_api, bearer(running_api, exp=time() + 90))
+    [key] = [key async for key in runtime.broker.arq_connection.scan_iter("payments:dashboard:session:*")]
+    assert await runtime.broker.arq_connection.ttl(key) <= 90
+
+
+async def test_a_session_ends_when_its_api_key_is_revoked(running_api: RunningApi, admin: httpx.AsyncClient) -> None:
+    key = await created_key(admin, name="ops", role="admin")
+    browser = await signed_in(running_api, key)
+    assert "admin:ops" in (await browser.get("")).text
+    [found] = [one for one in (await admin.get("/api-keys")).json()["api_keys"] if one["name"] == "ops"]
+    (await admin.delete(f"/api-keys/{found['id']}")).raise_for_status()
+    assert (await browser.get("")).headers["location"] == "/dashboard/sign-in"
+
+
+async def test_after_the_sign_out_the_cookie_is_worth_nothing(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    stolen = browser.cookies[COOKIE]
+    answer = await pressed(browser, "", "/sign-out")
+    assert answer.headers["location"] == "/dashboard/sign-in"
+    assert COOKIE not in browser.cookies
+    again = running_api.client(base="/dashboard", headers={"Cookie": f"{COOKIE}={stolen}"})
+    assert (await again.get("")).status_code == 303
+
+
+async def test_a_redis_that_has_forgotten_the_session_means_sign_in_again(
+    running_api: RunningApi, runtime: Runtime
+) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    await runtime.broker.arq_connection.flushdb()
+    answer = await browser.get("/payments", params={"status": "FAILED"})
+    assert answer.headers["location"] == "/dashboard/sign-in?next=%2Fpayments%3Fstatus%3DFAILED"
+    # A script is told, and is not led away.
+    answer = await browser.get("", headers={"Sec-Fetch-Dest": "empty"})
+    assert answer.status_code == 401
+
+
+async def test_after_the_sign_in_the_wanted_page_is_shown_and_never_another_host(running_api: RunningApi) -> None:
+    wanted = {
+        "/payments?status=FAILED": "/dashboard/payments?status=FAILED",
+        "//evil.test/x": "/dashboard//evil.test/x",
+    }
+    wanted |= {"https://evil.test": "/dashboard", "\\\\evil.test": "/dashboard"}
+    for then, place in wanted.items():
+        answer = await sent(visitor(running_api), bearer(running_api), next=then)
+        assert answer.headers["location"] == place
+
+
+# -- what is refused
+
+
+async def test_what_is_no_valid_token_signs_nobody_in(running_api: RunningApi) -> None:
+    browser = visitor(running_api)
+    made_up = f"sk_sim_{'A' * 43}"
+    for wrong in ("nonsense", bearer(running_api, exp=time() - 1), made_up, "é" * 9, "x" * 9000):
+        answer = await sent(browser, wrong)
+        assert answer.status_code in {401, 422}
+        assert wrong not in answer.text
+        assert COOKIE not in browser.cookies
+
+
+async def test_a_form_that_is_not_the_pages_own_does_nothing(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    value = form_of(await browser.get(""))
+    other = await signed_in(running_api, bearer(running_api))
+    foreign = form_of(await other.get(""))
+    for fields, headers in (
+        ({}, {}),
+        ({"form": "x"}, {}),
+        ({"form": foreign}, {}),
+        ({"form": value}, {"Sec-Fetch-Site": "cross-site"}),
+        ({"form": value}, {"Sec-Fetch-Site": "same-site"}),
+    ):
+        answer = await browser.post("/sign-out", data={"x": "1", **fields}, headers=headers)
+        assert answer.status_code == 403
+        assert NOT_OWN in answer.text
+    assert (await browser.get("")).status_code == 200
+    # Nobody is signed in as somebody else by another site, either.
+    stranger = visitor(running_api)
+    answer = await stranger.post("/sign-in", data={"form": "x", "next": "", "token": bearer(running_api)})
+    assert answer.status_code == 403
+    answer = await sent(stranger, bearer(running_api), form="x")
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status"),
+    [
+        (b"form=a&form=b", "application/x-www-form-urlencoded", 400),
+        (b"form=%ff", "application/x-www-form-urlencoded", 400),
+        (b"form=" + b"a" * 20_000, "application/x-www-form-urlencoded", 413),
+        (b"{}", "application/json", 415),
+    ],
+)
+async def test_a_body_that_is_no_form_is_refused_with_a_page(
+    running_api: RunningApi, body: bytes, media_type: str, status: int
+) -> None:
+    answer = await visitor(running_api).post("/sign-in", content=body, headers={"Content-Type": media_type})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+# -- the link of `payments up`
+
+
+async def test_a_link_signs_in_an_admin_once(running_api: RunningApi, runtime: Runtime) -> None:
+    link = await issue_link(runtime.broker)
+    redis = runtime.broker.arq_connection
+    [key] = [key async for key in redis.scan_iter("payments:dashboard:link:*")]
+    assert 0 < await redis.ttl(key) <= LINK_S
+    assert link.encode() not in key
+    browsers = [visitor(running_api) for _ in range(5)]
+    answers = await asyncio.gather(*(browser.get("/sign-in", params={"link": link}) for browser in browsers))
+    assert sorted(answer.status_code for answer in answers) == [303, 403, 403, 403, 403]
+    [browser] = [browser for browser in browsers if COOKIE in browser.cookies]
+    assert "admin:developer" in (await browser.get("")).text
+    assert all(LINK_IS_OLD.split("`")[0] in answer.text for answer in answers if answer.status_code == 403)
+
+
+@pytest.mark.parametrize("changes", [{"environment": "production"}, {"host": "::"}])
+async def test_elsewhere_than_on_the_developers_machine_no_link_works(
+    make_settings: Callable[..., Settings], changes: dict[str, str]
+) -> None:
+    async with opened_with(make_settings(dashboard="on", **changes)) as elsewhere:
+        link = await issue_link(elsewhere.runtime.broker)
+        assert (await visitor(elsewhere).get("/sign-in", params={"link": link})).status_code == 404
+
+
+# -- where it is
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({}, 303), ({"environment": "production"}, 404), ({"dashboard": "off"}, 404),
+     ({"environment": "production", "dashboard": "on"}, 303)],
+)  # fmt: skip
+async def test_it_is_there_in_development_and_where_it_is_wanted(
+    make_settings: Callable[..., Settings], changes: dict[str, str], status: int
+) -> None:
+    async with opened_with(make_settings(**changes)) as running_api:
+        assert (await visitor(running_api).get("")).status_code == status
+
+
+async def test_below_a_prefix_every_link_and_the_cookie_have_the_prefix(make_settings: Callable[..., Settings]) -> None:
+    async with opened_with(make_settings(root_path="/shop")) as running_api:
+        browser = visitor(running_api)
+        page = await browser.get("/sign-in")
+        assert cookie_of(page, "payments_dashboard_form")["path"] == "/shop/dashboard"
+        assert 'action="/shop/dashboard/sign-in"' in page.text
+        assert '="/dashboard' not in page.text
+
+
+async def test_every_page_and_file_has_the_policy(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    for path in ("", "/sign-in", "/stream/x", "/payments"):
+        headers = (await browser.get(path)).headers
+        if headers["content-type"].startswith("text/html"):
+            assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+            assert headers["cache-control"] == "no-store"
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    page = (await browser.get("")).text
+    assert " style=" not in page
+    assert "<script>" not in page
+    assert " onclick" not in page
+
+
+async def test_a_user_over_the_limit_gets_no_more_pages(make_settings: Callable[..., Settings]) -> None:
+    async with opened_with(make_settings(rate_limit_user="3/minute")) as running_api:
+        browser = await signed_in(running_api, bearer(running_api, None, "7"))
+        answers = [(await browser.get("/payments")).status_code for _ in range(5)]
+        assert answers == [200, 200, 200, 429, 429]
+        # An admin acts for many.
+        admin = await signed_in(running_api, bearer(running_api))
+        assert {(await admin.get("/payments")).status_code for _ in range(5)} == {200}

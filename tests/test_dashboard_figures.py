@@ -1,0 +1,246 @@
+"""The live figures of the dashboard: windows of counts, the stream that all viewers share, and the timeline."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import orjson
+import pytest
+
+from api.dashboard.overview import Overview
+from api.dashboard.stream import QUEUE_MAX, VIEWERS_MAX, Broadcast
+from api.dashboard.timeline import BEGINS, Timeline, timeline
+from api.dashboard.windows import Window, quantiles
+from shared import metrics
+from shared.errors import Overloaded
+from shared.lifecycle import HistoryReason
+from tests.support.api_client import RunningApi, accepted, added, order, working
+from tests.support.waiting import eventually
+
+pytest_plugins = ["tests.support.api_fixtures"]
+
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+# -- windows
+
+
+def test_a_window_counts_what_has_grown_within_it() -> None:
+    window = Window(10)
+    window.add(0, {"a": {"x": 100}})
+    assert window.sums() == {}
+    window.add(1, {"a": {"x": 103}, "b": {"x": 50}})
+    window.add(2, {"a": {"x": 104, "y": 1}, "b": {"x": 52}})
+    assert window.sums() == {"x": 6, "y": 1}
+    # A worker that is gone, and one that begins again at 0, count nothing twice.
+    window.add(3, {"b": {"x": 1}})
+    assert window.sums() == {"x": 6, "y": 1}
+    window.add(12.5, {"b": {"x": 4}})
+    assert window.sums() == {"x": 3}
+
+
+def test_quantiles_are_within_their_buckets() -> None:
+    assert quantiles([0, 0, 0], [1.0, 2.0], [0.5]) == [None]
+    assert quantiles([10, 0, 0], [1.0, 2.0], [0.5, 0.99]) == [0.5, 0.99]
+    assert quantiles([5, 5, 0], [1.0, 2.0], [0.5, 0.75]) == [1.0, 1.5]
+    # What is beyond the last bound is only known to be beyond it.
+    assert quantiles([1, 0, 9], [1.0, 2.0], [0.99]) == [2.0]
+
+
+async def test_the_overview_has_times_and_outcomes_of_the_workers(running_api: RunningApi) -> None:
+    assert running_api.api is not None
+    overview = Overview(running_api.api)
+    async with working(running_api.runtime):
+        user = running_api.user()
+        method = await added(user)
+
+        async def figures() -> dict[str, Any]:
+            name, data = await overview.compute()
+            assert name == "figures"
+            found: dict[str, Any] = orjson.loads(data)
+            return found
+
+        async def has_worker() -> bool:
+            return bool((await figures())["workers"])
+
+        await eventually(has_worker, 10)
+        for _ in range(3):
+            payment = await accepted(user, order(method))
+            await user.get(f"/payments/{payment['id']}", headers={"Prefer": "wait=10"})
+
+        async def is_counted() -> bool:
+            shown = await figures()
+            return sum(number for _, number in shown["outcomes"]) == 3 and shown["settle_s"]["p50"] is not None
+
+        await eventually(is_counted, 10)
+        shown = await figures()
+        assert shown["accept_s"]["p99"] is not None
+        assert shown["slots"] == running_api.settings.worker_concurrency
+    assert orjson.loads(overview.before())["past"]
+
+
+def test_buckets_are_counts_of_their_own() -> None:
+    before = metrics.bucket_counts(metrics.accept_seconds)
+    metrics.accept_seconds.observe(0.003)
+    metrics.accept_seconds.observe(9999)
+    after = metrics.bucket_counts(metrics.accept_seconds)
+    grown = [new - old for new, old in zip(after, before, strict=True)]
+    assert len(after) == len(metrics.LATENCY_BUCKETS_S) + 1
+    assert (sum(grown), grown[metrics.LATENCY_BUCKETS_S.index(0.005)], grown[-1]) == (2, 1, 1)
+
+
+# -- the stream
+
+
+def broadcast(calls: list[int], **options: float) -> Broadcast:
+    numbers = count(1)
+
+    async def compute() -> tuple[str, bytes]:
+        calls.append(next(numbers))
+        return "figures", b"%d" % calls[-1]
+
+    return Broadcast(compute, lambda: b"{}", **{"interval_s": 0.01, **options})
+
+
+async def test_one_computation_is_for_all_and_nothing_is_computed_while_nobody_looks() -> None:
+    calls: list[int] = []
+    shared = broadcast(calls)
+    await asyncio.sleep(0.05)
+    assert calls == []
+    streams = [shared.events() for _ in range(20)]
+    firsts = [await anext(stream) for stream in streams]
+    assert all(first.startswith(b"event: before\n") for first in firsts)
+    seconds = [await anext(stream) for stream in streams]
+    assert set(seconds) == {b"event: figures\ndata: 1\n\n"}
+    for stream in streams:
+        await stream.aclose()
+    assert shared.viewers == 0
+    computed = len(calls)
+    await asyncio.sleep(0.05)
+    assert len(calls) == computed < 20
+    # The next viewer starts it again.
+    again = shared.events()
+    await anext(again)
+    await anext(again)
+    await again.aclose()
+
+
+async def test_a_viewer_who_does_not_read_is_dropped_and_delays_nobody() -> None:
+    calls: list[int] = []
+    shared = broadcast(calls)
+    slow, quick = shared.events(), shared.events()
+    await anext(slow)
+    await anext(quick)
+    for _ in range(QUEUE_MAX + 4):
+        await anext(quick)
+    assert shared.viewers == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(slow)
+    await quick.aclose()
+
+
+async def test_streams_end_when_the_process_stops() -> None:
+    shared = broadcast([])
+    stream = shared.events()
+    await anext(stream)
+    await shared.close()
+    assert [event async for event in stream] == []
+
+
+async def test_too_many_viewers_are_overload() -> None:
+    shared = broadcast([])
+    streams = [shared.events() for _ in range(VIEWERS_MAX)]
+    for stream in streams:
+        await anext(stream)
+    with pytest.raises(Overloaded):
+        shared.require_room()
+    for stream in streams:
+        await stream.aclose()
+    shared.require_room()
+
+
+async def test_a_computation_that_fails_ends_no_stream() -> None:
+    calls = count()
+
+    async def compute() -> tuple[str, bytes]:
+        if next(calls) == 0:
+            raise RuntimeError("a defect")
+        return "figures", b"1"
+
+    shared = Broadcast(compute, lambda: b"{}", interval_s=0.01)
+    stream = shared.events()
+    assert [(await anext(stream)).split(b"\n")[0] for _ in range(3)] == [
+        b"event: before",
+        b"event: unknown",
+        b"event: figures",
+    ]
+    await stream.aclose()
+
+
+# -- the timeline
+
+
+def entry(reason: HistoryReason, after_s: float) -> dict[str, Any]:
+    return {"reason": reason.value, "created_at": (BEGAN + timedelta(seconds=after_s)).isoformat()}
+
+
+def drawn(history: list[dict[str, Any]], *, now_s: float = 100, **options: Any) -> Timeline:
+    payment = {"created_at": history[0]["created_at"]}
+    now = BEGAN + timedelta(seconds=now_s)
+    return timeline(
+        payment, history, options.pop("deliveries", []), [], now=now, is_whole=options.pop("is_whole", None)
+    )
+
+
+def test_a_life_is_drawn_to_scale() -> None:
+    found = drawn(
+        [
+            entry(HistoryReason.ACCEPTED, 0),
+            entry(HistoryReason.CLAIMED, 1),
+            entry(HistoryReason.LEASE_EXPIRED, 6),
+            entry(HistoryReason.GATEWAY_APPROVED, 10),
+        ]
+    )
+    [lane] = found.lanes
+    assert [(round(bar.x), round(bar.width)) for bar in found.bars(lane)] == [(0, 10), (10, 50), (60, 40)]
+    assert [span.lasted for span in lane.spans] == ["1.00 s", "5.00 s", "4.00 s"]
+    assert "lease ran out" in lane.spans[1].text
+    assert not found.has_views
+
+
+def test_what_goes_on_lasts_until_now() -> None:
+    [lane] = drawn([entry(HistoryReason.ACCEPTED, 0)], now_s=7).lanes
+    assert lane.spans[0].lasted == "7.00 s"
+
+
+def test_a_long_life_can_be_seen_whole_or_until_the_payment_was_settled() -> None:
+    history = [entry(HistoryReason.ACCEPTED, 0), entry(HistoryReason.GATEWAY_APPROVED, 2)]
+    late = {
+        "id": "d",
+        "event_type": "payment.completed",
+        "endpoint_name": "shop",
+        "kind": "endpoint",
+        "status": "exhausted",
+        "created_at": history[1]["created_at"],
+        "updated_at": (BEGAN + timedelta(hours=8)).isoformat(),
+        "attempts": [],
+    }
+    first = drawn(history, deliveries=[late])
+    assert first.is_cut
+    assert (first.end - first.begin).total_seconds() == pytest.approx(2.2)
+    whole = drawn(history, deliveries=[late], is_whole=True)
+    assert not whole.is_cut
+    assert whole.end == BEGAN + timedelta(hours=8)
+
+
+def test_every_reason_begins_a_span_or_ends_the_payments_wait() -> None:
+    ends = {
+        HistoryReason.GATEWAY_APPROVED, HistoryReason.GATEWAY_DECLINED, HistoryReason.GATEWAY_UNREACHABLE,
+        HistoryReason.CLAIMS_EXHAUSTED, HistoryReason.ORDER_REFUSED, HistoryReason.ORDER_CHECK_TIMED_OUT,
+        HistoryReason.ACTION_DECLINED, HistoryReason.ACTION_EXPIRED, HistoryReason.CANCELLED, HistoryReason.CAPTURED,
+        HistoryReason.VOIDED, HistoryReason.REFUND_REQUESTED, HistoryReason.REFUND_COMPLETED,
+        HistoryReason.REFUND_FAILED, HistoryReason.REFUND_CANCELLED,
+    }  # fmt: skip
+    assert set(BEGINS) | ends == set(HistoryReason)
+    assert not set(BEGINS) & ends
