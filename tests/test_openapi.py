@@ -15,6 +15,7 @@ from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
 from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
+from api.schemas import simulation_clock as clock_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
@@ -284,6 +285,7 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
                     method_models,
                     webhook_models,
                     key_models,
+                    clock_models,
                     operation_models,
                 )
                 if (found := getattr(module, shown["schema"]["$ref"].rpartition("/")[2], None))
@@ -304,7 +306,7 @@ def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
     names = [
         "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
-        "operation",
+        "simulation", "operation",
     ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.
