@@ -17,6 +17,7 @@ from api.schemas import payments as payment_models
 from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
 from api.schemas import rule_tests as rule_test_models
+from api.schemas import simulation_clock as clock_models
 from api.schemas import simulation_rules as rule_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
@@ -308,6 +309,7 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
                     key_models,
                     rule_models,
                     rule_test_models,
+                    clock_models,
                     operation_models,
                     explain_models,
                 )
@@ -328,8 +330,8 @@ def test_nothing_in_the_document_is_left_over(document: dict[str, Any]) -> None:
 def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
     names = [
-        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "simulation",
-        "api keys", "operation",
+        "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
+        "simulation", "operation",
     ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.

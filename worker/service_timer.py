@@ -5,7 +5,9 @@ They follow the clock when its speed changes, and end at once when it is advance
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
 from typing import Never
 
 import structlog
@@ -23,6 +25,25 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S, LOOK_EVERY_S_ADVANCING = 0.5, 0.02
 # Sleepers that wake within so much time are woken together.
 TOGETHER_S = 0.1
+# Seconds by which the clock of the database is corrected at most by better answers: more is a clock that was set.
+SET_BY_S = 0.5
+# Seconds of real time: what is left of a wait because of rounding.
+ROUNDING_S = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Service time as a function of the monotonic clock: cheap enough for every payment in the gateway.
+
+    `real_at_0_s` and `service_at_0_s` are what both times were when the monotonic clock stood at 0, in Unix seconds.
+    """
+
+    real_at_0_s: float
+    service_at_0_s: float
+    speed: float
+
+    def now_s(self) -> float:
+        return self.service_at_0_s + monotonic() * self.speed
 
 
 class ServiceTimer:
@@ -36,23 +57,24 @@ class ServiceTimer:
         self._broker = broker
         self._name = str(new_id())
         self._known = database.clock.time
-        # The sleepers, each with the moment until which it sleeps.
-        self._sleepers: dict[asyncio.Future[None], datetime] = {}
+        self._line = self._read_line()
+        self._has_looked = False
+        # The sleepers, each with the moment of service time until which it sleeps, in Unix seconds.
+        self._sleepers: dict[asyncio.Future[None], float] = {}
         self._listeners: list[Callable[[], None]] = []
         self._moments: list[Callable[[], float | None]] = []
 
     def now(self) -> datetime:
         """Return the service time by what was read last."""
-        clock = self._database.clock
-        return clock.time.at(clock.real_now())
+        return datetime.fromtimestamp(self.now_s(), UTC)
 
     def now_s(self) -> float:
-        """Return the service time as seconds, for what counts in seconds."""
-        return self.now().timestamp()
+        """Return the service time in Unix seconds."""
+        return self._line.now_s()
 
     def real_s(self, seconds: float) -> float:
-        """Return in how many seconds of real time so many seconds of service time have passed."""
-        return self._real_s_until(self.now() + timedelta(seconds=seconds))
+        """Return in how many seconds of real time so many seconds of service time pass."""
+        return seconds / self._line.speed
 
     def when_changed(self, listener: Callable[[], None], next_moment_s: Callable[[], float | None]) -> None:
         """Call `listener` whenever the clock has changed, so that it looks again at what it waits for.
@@ -64,26 +86,32 @@ class ServiceTimer:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until so many seconds of service time have passed."""
-        until = self.now() + timedelta(seconds=seconds)
+        if not self._has_looked:
+            await self.look()
+        until_s, left_s = self._line.now_s() + seconds, seconds / self._line.speed
         loop = asyncio.get_running_loop()
-        while (left_s := self._real_s_until(until)) > 0:
+        while left_s > ROUNDING_S:
             woken: asyncio.Future[None] = loop.create_future()
             alarm = loop.call_later(left_s, _wake, woken)
-            self._sleepers[woken] = until
+            self._sleepers[woken] = until_s
             try:
                 await woken
             finally:
                 alarm.cancel()
-                del self._sleepers[woken]
+                until_s = self._sleepers.pop(woken)
+            left_s = (until_s - self._line.now_s()) / self._line.speed
 
     async def run(self) -> Never:
         """Look at the clock until cancelled. While the database does not answer, what waits goes by what is known."""
         while True:
             await self.look()
-            is_advancing = self._database.clock.time.is_advancing
-            if is_advancing:
+            time = self._database.clock.time
+            if time.is_advancing:
                 await self._say_sleepers()
-            await asyncio.sleep(LOOK_EVERY_S_ADVANCING if is_advancing else LOOK_EVERY_S)
+            to_anchor_s = (time.anchored_at - self._database.clock.real_now()).total_seconds()
+            until_look_s = LOOK_EVERY_S_ADVANCING if time.is_advancing else LOOK_EVERY_S
+            # A new speed counts from its anchor on.
+            await asyncio.sleep(min(until_look_s, to_anchor_s) if to_anchor_s > 0 else until_look_s)
 
     async def look(self) -> None:
         """Look at the clock once, and wake what waits if it has changed."""
@@ -93,7 +121,13 @@ class ServiceTimer:
         except DatabaseUnavailable as error:
             # Safe: the sleepers go by the clock as it was, and the next look corrects that.
             log.warning("clock.not_read", error=str(error))
-        if self._known == self._database.clock.time:
+        before, self._line = self._line, self._read_line()
+        set_by_s = self._line.real_at_0_s - before.real_at_0_s
+        if abs(set_by_s) > SET_BY_S or not self._has_looked:
+            # The clock of the database was set, or is known now. Nothing sleeps for longer because of that.
+            self._sleepers = {each: until_s + set_by_s * before.speed for each, until_s in self._sleepers.items()}
+        self._has_looked = True
+        if self._known == self._database.clock.time and before.speed == self._line.speed:
             return
         self._known = self._database.clock.time
         for woken in self._sleepers:
@@ -101,9 +135,15 @@ class ServiceTimer:
         for listener in self._listeners:
             listener()
 
+    def _read_line(self) -> _Line:
+        clock = self._database.clock
+        real_now, now_s = clock.real_now(), monotonic()
+        speed = clock.time.speed_at(real_now)
+        return _Line(real_now.timestamp() - now_s, clock.time.at(real_now).timestamp() - now_s * speed, speed)
+
     async def _say_sleepers(self) -> None:
         seen_at = self._database.clock.real_now()
-        moments_s = [until.timestamp() for until in self._sleepers.values()]
+        moments_s = list(self._sleepers.values())
         moments_s += [moment_s for each in self._moments if (moment_s := each()) is not None]
         first_s = min(moments_s, default=None)
         last_s = max((each for each in moments_s if first_s and each <= first_s + TOGETHER_S), default=None)
@@ -115,10 +155,6 @@ class ServiceTimer:
         except BrokerUnavailable as error:
             # Safe: the clock is not advanced meanwhile.
             log.warning("clock.sleepers_not_said", error=str(error))
-
-    def _real_s_until(self, moment: datetime) -> float:
-        clock = self._database.clock
-        return clock.time.real_s_until(moment, clock.real_now())
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

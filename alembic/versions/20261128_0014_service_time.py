@@ -8,11 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 
 revision = "20261128_0014"
 down_revision = "20261128_0013"
 
 MOMENT = sa.DateTime(timezone=True)
+# The version before knows real time only, and would find moments that are still to come.
+AHEAD = sa.text(
+    "SELECT count(*) FROM simulation_clock WHERE speed <> 1 OR service_at <> anchored_at OR advances_to IS NOT NULL"
+)
 HELD_TABLES = ("payments", "refunds", "deliveries")
 
 
@@ -36,6 +41,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("LOCK TABLE simulation_clock IN ACCESS EXCLUSIVE MODE")
+    if op.get_bind().execute(AHEAD).scalar_one():
+        raise CommandError(
+            "The schema cannot go back, because the version before knows real time only, and service time is ahead of "
+            "it or has another speed. Begin with an empty database, or restore a backup."
+        )
     for table in reversed(HELD_TABLES):
         op.drop_column(table, "held_until")
     op.drop_table("simulation_clock")

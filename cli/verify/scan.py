@@ -122,8 +122,9 @@ class Scan:
             async with self.database.read() as connection:
                 end = await connection.execute(payment_checks.next_payment(count=self.range_size), {"after": after})
                 upto = end.scalar_one_or_none() or LAST
-                over = await self.database.clock.now(connection) + timedelta(seconds=CLOCK_SKEW_MAX_S)
-                between = {"after": after, "upto": upto, "over": over}
+                now = await self.database.clock.now(connection)
+                over = Times.away(self.database.clock, now, CLOCK_SKEW_MAX_S)
+                between = {"after": after, "upto": upto, "over": over.service}
                 count = (await connection.execute(payment_checks.payments_between(), between)).scalar_one()
                 for query in queries:
                     await self._collect(connection, query, between)
