@@ -132,6 +132,7 @@ def values(settings: Settings) -> dict[str, str]:
         "api_keys.key_start": new_api_key()[:START_CHARS],
         "api_keys.created_by": ACTOR,
         "api_keys.revoked_by": ACTOR,
+        "simulation_clock.advanced_by": str(new_id()),
         "simulation_rules.name": NAME,
         "simulation_rules.created_by": ACTOR,
         "simulation_rule_uses.operation": longest(CallOperation),

@@ -32,8 +32,8 @@ def delivery_sentences(facts: Facts, reader: Reader) -> list[str]:
 def _delivery(one: Delivery, now: datetime, reader: Reader) -> list[str]:
     timeline = timeline_of_delivery(one, now)
     said = (
-        f"{one.event_type} ({EVENTS[one.event_type]}) to {_receiver(one, reader)} {DELIVERY_STATUSES[one.status]}, "
-        f"{duration(timeline.total_ms)} after it was written."
+        f"{one.event_type} ({EVENTS[one.event_type]}) to {_receiver(one, reader)} {DELIVERY_STATUSES[one.status]}. "
+        f"That took {duration(timeline.total_ms)}."
     )
     shown = one.attempts
     first = shown[0].number if shown else 1
@@ -54,13 +54,10 @@ def _receiver(one: Delivery, reader: Reader) -> str:
 
 def _attempt(attempt: LoggedAttempt, one: Delivery, reader: Reader) -> str:
     error = attempt.to_json(with_url=reader.is_admin, with_body=False)["error"]
-    came = []
-    if attempt.status_code is not None:
-        came.append(f"was answered with {attempt.status_code}")
-    if error:
-        came.append(f"failed ({error.rstrip('.')})")
     to = f" to {attempt.url}" if reader.is_admin and attempt.url and attempt.url != one.url else ""
-    return (
-        f"Attempt {attempt.number}{to}, at {moment(attempt.started_at)}, {' and '.join(came) or 'was made'} after "
-        f"{duration(attempt.duration_ms)}."
-    )
+    made = f"Attempt {attempt.number}{to}, at {moment(attempt.started_at)},"
+    took = f"after {duration(attempt.duration_ms)}"
+    if not error:
+        return f"{made} was answered with {attempt.status_code} {took}."
+    seen = f", with the status {attempt.status_code}" if attempt.status_code is not None else ""
+    return f"{made} failed {took}{seen}: {error.rstrip('.')}."

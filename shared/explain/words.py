@@ -118,7 +118,8 @@ DELIVERY_STATUSES = {
     DeliveryStatus.PENDING: "waits for its next attempt",
     DeliveryStatus.SENDING: "is being sent",
     DeliveryStatus.DELIVERED: "was delivered",
-    DeliveryStatus.EXHAUSTED: "was given up: no attempt of its schedule succeeded, or the receiver wanted no more",
+    DeliveryStatus.EXHAUSTED: "was given up, because no attempt of its schedule succeeded or its receiver wanted no "
+    "more",
     DeliveryStatus.CANCELLED: "was cancelled, because its receiver is gone or wants it no more",
 }
 EVENTS = {

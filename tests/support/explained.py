@@ -5,6 +5,7 @@ The payment is written as the API accepts it. No time passes but what the gatewa
 
 from collections.abc import Sequence
 from datetime import timedelta
+from textwrap import wrap
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -180,10 +181,12 @@ class Life:
 
 
 def text_of(explanation: Explanation) -> str:
-    """Return the words of an explanation as one text, as they are printed."""
+    """Return the words of an explanation as one text of short lines, without the commands to paste."""
     lines: list[str] = []
     for section in explanation.sections():
-        lines += ["", section.heading, *(f"  {each}" for each in section.sentences), *section.commands]
+        lines += ["", section.heading]
+        for sentence in section.sentences:
+            lines += wrap(sentence, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(lines[1:])
 
 
