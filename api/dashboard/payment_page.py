@@ -80,9 +80,11 @@ async def payment_page(
     return visitor.page("payment.html", shown, status=status)
 
 
-async def _explanation(visitor: Visitor, path: str) -> dict[str, Any] | None:
-    """Return why the payment ended as it did, in words; None where the JSON API does not say it."""
-    return await visitor.json.find(f"{path}/explain")
+async def _explanation(visitor: Visitor, path: str) -> list[dict[str, Any]]:
+    """Return why the payment is what it is: headings, sentences and commands; none where the JSON API says nothing."""
+    found = await visitor.json.find(f"{path}/explain") or {}
+    sections: list[dict[str, Any]] = found.get("words", [])
+    return sections
 
 
 async def _records(visitor: Visitor, payment_id: UUID) -> dict[str, Any]:

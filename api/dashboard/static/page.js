@@ -48,8 +48,8 @@ async function refresh(note) {
     goesOn ||= replacement.dataset.live !== "no";
     // What the reader has opened stays open, and what they are typing in stays as it is.
     if (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, summary, button, a")) continue;
-    const open = new Set([...part.querySelectorAll("details[open]")].map((details) => details.id));
-    for (const details of replacement.querySelectorAll("details")) details.open = open.has(details.id);
+    const before = new Map([...part.querySelectorAll("details")].map((details) => [details.id, details.open]));
+    for (const details of replacement.querySelectorAll("details")) details.open = before.get(details.id) ?? details.open;
     part.replaceWith(document.adoptNode(replacement));
   }
   reach(document);
