@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from api.cards import CVC
 from api.problems import Code, Problem, fault
-from shared.ids import ORDER_ID, USER_ID
+from shared.ids import ORDER_ID, ORDER_IDS, USER_ID
 from shared.lifecycle import MethodType
 from shared.logs import redact
 
@@ -40,6 +40,8 @@ REASONS = {
     "int_from_float": _INTEGER,
     "int_parsing": _INTEGER,
     "int_parsing_size": _INTEGER,
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "bool_type": _BOOLEAN,
     "bool_parsing": _BOOLEAN,
     "greater_than_equal": "must be at least {ge}",
@@ -56,10 +58,17 @@ REASONS = {
     "union_tag_invalid": f"must be one of {', '.join(MethodType)}",
     "union_tag_not_found": f"must be one of {', '.join(MethodType)}",
 }
+# The last digits of a card number.
+LAST4 = r"^[0-9]{4}$"
+# An idempotency key as a member of a body.
+KEY = r"^[!-~]{1,255}$"
 # What a text must look like, in words, for each pattern that a request has. The names of API keys have the pattern of
 # the ids of orders.
 PATTERNS = {
     ORDER_ID: "must be 1-64 of the characters A-Z, a-z, 0-9, dot, hyphen and underscore",
+    ORDER_IDS: "must be 1-64 of the characters A-Z, a-z, 0-9, dot, hyphen and underscore, and may end in *",
+    LAST4: "must have 4 digits",
+    KEY: "must be 1-255 visible ASCII characters",
     USER_ID: "must be 1-64 visible ASCII characters",
     CVC: "must have 3 or 4 digits",
 }

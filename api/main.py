@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import structlog
@@ -20,8 +19,9 @@ from api.approval.problem_pages import ProblemPagesMiddleware
 from api.dashboard import routes as dashboard
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
-from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits, HttpProtocol
+from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
+from api.edge.new_connection import Front
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.edge.signed_notifications import SignedNotificationMiddleware
@@ -31,6 +31,7 @@ from api.routes import (
     api_keys,
     callback_secret,
     docs,
+    explain,
     health,
     notifications,
     operations,
@@ -40,6 +41,9 @@ from api.routes import (
     payments,
     ready_made,
     refunds,
+    rule_tests,
+    simulation_clock,
+    simulation_rules,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -79,6 +83,7 @@ TAGS = [
     {"name": "gateway notifications", "description": "For the gateways: report what was settled late."},
     {"name": "events", "description": "What is sent to webhook endpoints and callback URLs."},
     {"name": "api keys", "description": "Credentials of services and admins that need no auth service."},
+    {"name": "simulation", "description": "Decide what the simulated gateway does, and what time it is."},
     {"name": "operation", "description": "For those who run the service."},
 ]
 
@@ -110,12 +115,16 @@ def create_app(api: Api) -> FastAPI:
         ready_made,
         payment_intents,
         payments,
+        explain,
         payment_requests,
         webhook_endpoints,
         webhook_deliveries,
         callback_secret,
         notifications,
         api_keys,
+        simulation_rules,
+        rule_tests,
+        simulation_clock,
         operations,
     ):
         app.include_router(module.router, prefix=PREFIX)
@@ -125,7 +134,13 @@ def create_app(api: Api) -> FastAPI:
     app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
     app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
     app.include_router(refunds.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}{REFUNDS}", include_in_schema=False)
-    for router in (payment_intents.router, payments.router, payment_requests.router, refunds.of_payments):
+    for router in (
+        payment_intents.router,
+        payments.router,
+        explain.router,
+        payment_requests.router,
+        refunds.of_payments,
+    ):
         app.include_router(router, prefix=PLATFORM_PREFIX, include_in_schema=False)
     if settings.is_dashboard_on:
         app.state.dashboard = dashboard.open_dashboard(api)
@@ -185,12 +200,11 @@ async def serve(
     limits = ConnectionLimits(
         request_timeout_s=runtime.settings.request_timeout_s, write_timeout_s=write_timeout_s, memory=ArrivalMemory()
     )
-    protocol = partial(HttpProtocol, limits=limits)
     app = create_app(api)
     server = _Server(
         uvicorn.Config(
             app,
-            http=protocol,  # type: ignore[arg-type]
+            http=Front(limits),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

@@ -28,6 +28,7 @@ CODES: dict[type[errors.PaymentsError], Code] = {
     errors.CaptureMethodUnusable: Code.VALIDATION_ERROR,
     errors.OlderWorkers: Code.UNAVAILABLE,
     errors.PaymentMethodLimit: Code.PAYMENT_METHOD_LIMIT,
+    errors.SimulationRuleLimit: Code.SIMULATION_RULE_LIMIT,
     errors.IdempotencyKeyReused: Code.IDEMPOTENCY_KEY_REUSED,
     errors.UrlRefused: Code.CALLBACK_URL_REFUSED,
     errors.PaymentNotCancellable: Code.PAYMENT_NOT_CANCELLABLE,

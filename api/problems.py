@@ -45,6 +45,7 @@ class Code(StrEnum):
     VALIDATION_ERROR = "validation_error"
     PAYMENT_METHOD_UNUSABLE = "payment_method_unusable"
     PAYMENT_METHOD_LIMIT = "payment_method_limit"
+    SIMULATION_RULE_LIMIT = "simulation_rule_limit"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     CALLBACK_URL_REFUSED = "callback_url_refused"
     RATE_LIMITED = "rate_limited"
@@ -85,6 +86,7 @@ KINDS: dict[Code, Kind] = {
     Code.VALIDATION_ERROR: Kind(422, "The request has a value that is not allowed"),
     Code.PAYMENT_METHOD_UNUSABLE: Kind(422, "The payment method cannot be used"),
     Code.PAYMENT_METHOD_LIMIT: Kind(422, "The user already has the largest number of payment methods"),
+    Code.SIMULATION_RULE_LIMIT: Kind(422, "The installation already has the largest number of rules"),
     Code.IDEMPOTENCY_KEY_REUSED: Kind(422, "The idempotency key was used for another request"),
     Code.CALLBACK_URL_REFUSED: Kind(422, "Webhooks cannot be sent to this URL"),
     Code.RATE_LIMITED: Kind(429, "Too many requests"),

@@ -10,6 +10,7 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.advance import Advancer
 from api.auth.api_keys import ApiKeys
 from api.auth.authenticator import open_authenticator
 from api.auth.permissions import Permissions
@@ -35,6 +36,7 @@ from shared.payments.intent import Intent
 from shared.payments.requests import Requested
 from shared.payments.usable_methods import MethodRules
 from shared.runtime import Runtime
+from shared.simulation.calls import read_steering
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Api:
         self.stats = Stats(runtime.database, runtime.broker)
         self.long_polls = LongPolls(runtime.database, runtime.broker, capacity=settings.waiters_max)
         self.worker_versions = WorkerVersions(runtime.broker)
+        self.advancer = Advancer(runtime.database, runtime.broker)
         rules = MethodRules(scenarios=known_scenarios(runtime.keyring), has_workers_of_0_1=self.worker_versions.has_0_1)
         self.intents: GroupCommit[Intent, Accepted] = GroupCommit(
             runtime.database,
@@ -113,6 +116,8 @@ class Api:
             intents = tasks.create_task(self.intents.run())
             hints = tasks.create_task(self.hints.run())
             key_uses = tasks.create_task(self.api_keys.run())
+            is_steerable = self.runtime.settings.is_clock_steerable
+            advance = tasks.create_task(self.advancer.run()) if is_steerable else None
             counts = tasks.create_task(self.rate_limits.counter.run()) if self.rate_limits else None
             try:
                 yield
@@ -126,8 +131,9 @@ class Api:
                 long_polls.cancel()
                 worker_versions.cancel()
                 key_uses.cancel()
-                if counts is not None:
-                    counts.cancel()
+                for task in (counts, advance):
+                    if task is not None:
+                        task.cancel()
 
     async def accept(self, intent: Intent) -> Accepted:
         """Commit an intent together with others, and measure how long that takes. Raises what `accept` refuses."""
@@ -168,7 +174,9 @@ class Api:
         for one in new:
             payment = one.payment
             log.info("payment.accepted", payment_id=str(payment.id), correlation_id=payment.correlation_id)
-        self.publisher.publish(Queue.PROCESS, [one.payment.work_item for one in new])
+        # What is to stay PENDING for a while is due later, and then the relay publishes it.
+        due = [one.payment for one in new if not read_steering(one.payment.steering).pending_ms]
+        self.publisher.publish(Queue.PROCESS, [payment.work_item for payment in due])
         self.publisher.publish(Queue.DELIVER, [item for one in new for item in one.deliveries])
 
     def _publish_hastened(self, answers: Sequence[Hastened | None]) -> None:

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from api.single_flight import CachedCall
 from shared.broker.client import Broker
 from shared.broker.heartbeats import WorkerStatus, alive_workers
 from shared.database.clock import rfc3339
+from shared.database.columns import UtcDateTime
 from shared.database.engine import Database
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
@@ -18,6 +19,8 @@ from shared.lifecycle import PaymentStatus
 
 # Seconds for which figures are reused.
 FRESH_FOR_S = 1.0
+# What its request wants to stay PENDING for a while waits for nobody.
+_WAITS_SINCE = case((payments.c.steering["pending_ms"].as_integer().is_(None), payments.c.created_at))
 # Seconds over which the rate of accepted payments is averaged.
 RATE_OVER_S = 5
 
@@ -56,9 +59,11 @@ class Stats:
     async def _count(self) -> Snapshot:
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
+            real_now = self._database.clock.real_now()
+            speed = self._database.clock.time.speed_at(real_now)
             # Open rows are those with a `due_at`: the partial index holds exactly these rows.
             open_payments = await connection.execute(
-                select(payments.c.status, func.count(), func.min(payments.c.created_at))
+                select(payments.c.status, func.count(), func.min(_WAITS_SINCE, type_=UtcDateTime))
                 .where(payments.c.due_at.is_not(None))
                 .group_by(payments.c.status)
             )
@@ -72,7 +77,7 @@ class Stats:
             accepted = await connection.execute(
                 select(func.count())
                 .select_from(payments)
-                .where(payments.c.id >= _first_id_of(now - timedelta(seconds=RATE_OVER_S)))
+                .where(payments.c.id >= _first_id_of(real_now - timedelta(seconds=RATE_OVER_S)))
             )
             webhook_backlog, refund_backlog = backlog.scalar_one(), open_refunds.scalar_one()
             accepted_lately = accepted.scalar_one()
@@ -82,7 +87,7 @@ class Stats:
             "computed_at": rfc3339(now),
             "queue_depth": queue_depth,
             "in_flight": by_status.get(PaymentStatus.PROCESSING, (0, None))[0],
-            "oldest_pending_s": round((now - oldest).total_seconds(), 3) if oldest else 0.0,
+            "oldest_pending_s": round((now - oldest).total_seconds() / speed, 3) if oldest else 0.0,
             "refund_backlog": refund_backlog,
             "webhook_backlog": webhook_backlog,
             "accepted_per_s": round(accepted_lately / RATE_OVER_S, 1),

@@ -13,6 +13,7 @@ from cli.errors import EXIT_WRONG_SETTINGS, errors, report_errors
 from cli.greeting import greet
 from cli.keys import command as keys
 from cli.options import PlainCommand, PlainGroup, Shape, moment, number, whole_number
+from cli.simulate import command as simulate
 from cli.tokens import TokenRole, mint
 from shared.config.settings import load_settings
 from shared.version import VERSION
@@ -67,6 +68,7 @@ class _ReportingGroup(PlainGroup):
 
 
 app.add_typer(keys.app, name="keys", cls=_ReportingGroup)
+app.add_typer(simulate.app, name="simulate", cls=_ReportingGroup)
 
 
 @app.command(cls=PlainCommand)
@@ -288,6 +290,23 @@ def verify(
     from cli.verify.command import Options, run_verify  # noqa: PLC0415 - it imports the worker's part, too
 
     raise typer.Exit(run_verify(Options(json=json, due_max_s=due_max, orders_since=orders_since, shown_max=show)))
+
+
+@app.command(cls=PlainCommand)
+def explain(
+    payment_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the payment.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")] = False,
+) -> None:
+    """Explain a payment: what decided its outcome, where its time went, and how to get the same outcome again.
+
+    The command reads the database of DATABASE_URL and changes nothing. It shows what an admin sees. Give it the
+    settings of the workers: SIMULATOR_SEED, PAYMENT_SUCCESS_RATE and the delays. See docs/simulator.md.
+    """
+    from cli.explain import run_explain  # noqa: PLC0415 - it imports the database
+
+    with report_errors():
+        raise typer.Exit(run_explain(payment_id, as_json=json, messages=errors))
 
 
 @app.command(cls=PlainCommand)

@@ -1,12 +1,13 @@
 """The options of the command line: what a value may be, in plain English, and a help text without types on flags."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from shared.config.values import reason_of
 
@@ -15,8 +16,8 @@ class PlainCommand(TyperCommand):
     """A command whose help shows a word for the value of an option, and nothing for a flag, which takes none."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters of the command, with no type beside a flag."""
-        return _without_types_of_flags(super().get_params(ctx))
+        """Return the parameters of the command, with no type beside a flag or an argument."""
+        return _without_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the options. The text of an error is a sentence without the name of its Python class."""
@@ -32,7 +33,7 @@ class PlainGroup(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters of the program, with no type beside a flag."""
-        return _without_types_of_flags(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class Shape(StrEnum):
@@ -77,6 +78,23 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str | int], i
     return parse
 
 
+def duration(most_s: int) -> Callable[[str | int], int]:
+    """Return the parser of a time such as `90s`, `5m` or `1h`, in seconds, of `most_s` seconds at most."""
+
+    def parse(given: str | int) -> int:
+        # The default of an option is parsed, too.
+        text = str(given)
+        found = re.fullmatch(r"([0-9]{1,6})([smh]?)", text)
+        seconds = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+        if not 1 <= seconds <= most_s:
+            raise typer.BadParameter(
+                f"{text} is not a time such as 90s, 5m or 1h, of one second to {most_s / 3600:g} hours."
+            )
+        return seconds
+
+    return parse
+
+
 def moment(text: str) -> datetime:
     """Return the time that `text` names. Raises BadParameter if it names none, or has no offset from UTC."""
     try:
@@ -88,11 +106,18 @@ def moment(text: str) -> datetime:
     return value
 
 
-def _without_types_of_flags(params: list[Any]) -> list[Any]:
+def _without_types(params: list[Any]) -> list[Any]:
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        elif isinstance(param, TyperArgument):
+            # There is no other way: its word stands in front of the type, and not in its place.
+            param.display_type_rich = _no_type  # type: ignore[method-assign]
     return params
+
+
+def _no_type(ctx: Any) -> None:
+    """Show no type."""
 
 
 def _bounds(least: float, most: float | None) -> str:

@@ -21,11 +21,13 @@ from cli.local.valkey import VALKEY_FOLDER, EmbeddedValkey
 from shared import metrics
 from shared.config.misspelt import warn_of_misspelt
 from shared.config.settings import Settings, load_settings
+from shared.database.engine import open_database
 from shared.database.migrations import known_revisions, migrate, require_current
 from shared.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable, StatementFailed
 from shared.log_limits import report_left_out
 from shared.logs import configure_logs
 from shared.runtime import Runtime, open_runtime
+from shared.simulation.clock import require_speed, set_speed
 from shared.version import VERSION
 from worker.main import WorkerProcess
 
@@ -63,7 +65,7 @@ def run_worker() -> None:
 def run_migrate() -> tuple[str, bool]:
     """Run `payments migrate`. Return the revision that the schema has now, and whether this code knows it."""
     settings = _prepared(_for_people())
-    revision = asyncio.run(_use_database(settings, migrate(settings)))
+    revision = asyncio.run(_use_database(settings, _migrate(settings)))
     return revision, revision in known_revisions()
 
 
@@ -98,7 +100,24 @@ async def _up(settings: Settings, listener: Any, announce: Announce, valkey: Emb
             if supervision is not None:
                 supervision.cancel()
 
-    await _with_runtime(settings, run_both, prepare=lambda: migrate(settings))
+    await _with_runtime(settings, run_both, prepare=lambda: _migrate(settings))
+
+
+async def _migrate(settings: Settings) -> str:
+    """Bring the database to the schema of this code, and write the speed of service time. Return the revision."""
+    revision = await migrate(settings)
+    database = open_database(settings)
+    try:
+        await set_speed(database, settings.simulation_speed)
+    finally:
+        await database.dispose()
+    return revision
+
+
+async def _require_current(runtime: Runtime) -> None:
+    """Check that the database has the current schema, and service time the speed of this process."""
+    await require_current(runtime.database)
+    await require_speed(runtime.database, runtime.settings.simulation_speed)
 
 
 async def _sign_in_link(runtime: Runtime) -> str | None:
@@ -121,7 +140,7 @@ async def _sign_in_link(runtime: Runtime) -> str | None:
 async def _with_runtime(
     settings: Settings, part: Part, *, prepare: Callable[[], Coroutine[Any, Any, Any]] | None = None
 ) -> None:
-    """Run `prepare`, check that the database has the current schema, and run `part` until SIGINT, SIGTERM or SIGHUP."""
+    """Run `prepare`, check that the database fits this process, and run `part` until SIGINT, SIGTERM or SIGHUP."""
     stop = asyncio.Event()
     for number in _stop_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -131,7 +150,7 @@ async def _with_runtime(
     left_out = asyncio.create_task(report_left_out())
     try:
         await runtime.broker.require_supported()
-        if await _wait_for_database(settings, lambda: require_current(runtime.database), stop):
+        if await _wait_for_database(settings, lambda: _require_current(runtime), stop):
             await part(runtime, stop)
     finally:
         left_out.cancel()

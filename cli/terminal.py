@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -17,3 +18,9 @@ def standard_output(*, width_max: int | None = None) -> Console:
     if width_max is not None:
         console.width = min(console.width, width_max)
     return console
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines whose cells stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

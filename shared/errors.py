@@ -18,6 +18,7 @@ PaymentsError
 │   ├── CaptureMethodUnusable   a payment method that cannot be captured later
 │   ├── OlderWorkers            a worker of an older version would do the request wrong
 │   ├── PaymentMethodLimit      the user has as many as allowed
+│   ├── SimulationRuleLimit     as many rules can fire as allowed
 │   ├── IdempotencyKeyReused    same key, other request
 │   ├── UrlRefused              no delivery may ever go to this URL; the text says why
 │   ├── DeliveryInProgress      the delivery is being sent at this moment
@@ -142,6 +143,10 @@ class OlderWorkers(Refused):
 
 class PaymentMethodLimit(Refused):
     """The user already has as many payment methods as are allowed."""
+
+
+class SimulationRuleLimit(Refused):
+    """As many rules of the simulation can fire as are allowed."""
 
 
 class IdempotencyKeyReused(Refused):

@@ -11,6 +11,8 @@ from uuid_utils.compat import uuid7
 USER_ID = r"^[\x21-\x7e]{1,64}$"
 # The id of an order of any shop. The order service numbers its orders: see `is_order_number`.
 ORDER_ID = r"^[A-Za-z0-9._-]{1,64}$"
+# An order id, or the beginning of some.
+ORDER_IDS = r"^[A-Za-z0-9._-]{1,64}\*?$"
 _ORDER_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _ORDER_NUMBER_MAX = 2**63 - 1
 

@@ -105,6 +105,9 @@ class HistoryReason(StrEnum):
     paused, or could not reach the database. It asks the gateway again under the same key."""
     RETRIED = "retried"
     """A worker claimed the payment for another try, after the gateway had said that nothing happened."""
+    GATEWAY_TIMED_OUT = "gateway_timed_out"
+    """A worker claimed the payment to ask again, after the answer of the gateway was lost. The gateway answers again
+    what it has done."""
     RELEASED = "released"
     """A worker claimed the payment that another one had released because it was stopped."""
     GATEWAY_APPROVED = "gateway_approved"
@@ -219,8 +222,13 @@ REFUNDABLE = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
 
 
 class OutcomeRule(StrEnum):
-    """What decided how a payment ended; the closed set of `outcome_rule`. It is set with the end and never changes."""
+    """What decided how a payment ended. It is set with the end and never changes.
 
+    These are the words of `outcome_rule`; the only other value is `rule:` with the id of a rule of an admin.
+    """
+
+    REQUEST = "request"
+    """The request's own `simulation` named the outcome."""
     CARD = "card"
     """The test number of the card names the outcome, whatever the success rate."""
     ADDRESS = "address"

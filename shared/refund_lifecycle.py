@@ -48,6 +48,8 @@ class RefundHistoryReason(StrEnum):
     """A worker claimed the refund that another one had released because it was stopped."""
     GATEWAY_PENDING = "gateway_pending"
     """The gateway accepted the refund and settles it later. No worker holds it until then."""
+    GATEWAY_TIMED_OUT = "gateway_timed_out"
+    """A worker claimed the refund to ask again, after the answer of the gateway was lost."""
     GATEWAY_SETTLED = "gateway_settled"
     """A worker claimed the refund to ask for the gateway's late answer: the gateway had notified, or its time was
     over."""

@@ -8,7 +8,6 @@ from uuid import UUID
 import httpx
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.schemas.payment_methods import Method as MethodModel
 from shared.config.settings import Settings
@@ -33,6 +32,7 @@ from tests.support.api_client import (
     problem,
     row_counts,
 )
+from tests.support.harness import SetClock
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -380,18 +380,9 @@ async def test_what_is_no_id_of_ours_is_not_found(user: httpx.AsyncClient) -> No
 # -- expiry
 
 
-class FixedClock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self, moment: datetime) -> None:
-        self.moment = moment
-
-    async def now(self, _connection: AsyncConnection) -> datetime:
-        return self.moment
-
-
 async def test_a_card_is_valid_through_the_last_day_of_its_month(settings: Settings, runtime: Runtime) -> None:
-    clock = FixedClock(datetime(2030, 2, 28, 23, 59, 59, 999_000, UTC))
+    clock = SetClock()
+    clock.moment = datetime(2030, 2, 28, 23, 59, 59, 999_000, UTC)
     database = open_database(settings, clock=clock)
     async with opened(Runtime(settings, database, runtime.broker, runtime.keyring)) as running_api:
         user = running_api.user()

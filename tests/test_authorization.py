@@ -85,6 +85,8 @@ GET    /payments/{payment_id}/history        payment           401  200  404   2
 GET    /payments/{payment_id}/history        ordered           401  200  404   200     200/404 200
 GET    /payments/{payment_id}/deliveries     payment           401  200  404   200/404 200/404 200
 GET    /payments/{payment_id}/deliveries     ordered           401  200  404   200     200/404 200
+GET    /payments/{payment_id}/explain        payment           401  200  404   200/404 200/404 200
+GET    /payments/{payment_id}/explain        ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         payment           401  200  404   200/404 200/404 200
 POST   /payments/{payment_id}/cancel         ordered           401  200  404   200     200/404 200
 POST   /payments/{payment_id}/cancel         held              401  202  404   202/404 202/404 202
@@ -140,9 +142,19 @@ GET    /callback-secret                      -                 401  200  200   2
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
 
+GET    /simulation/clock                     -                 401  200  200   200     200     200
+POST   /simulation/clock/advance             -                 401  403  403   403     403     200
+
 POST   /api-keys                             -                 401  403  403   403     403     201
 GET    /api-keys                             api_key           401  403  403   403     403     sees
 DELETE /api-keys/{key_id}                    api_key           401  403  403   403     403     204
+
+POST   /simulation/rules                     -                 401  403  403   403     403     201
+GET    /simulation/rules                     rule              401  403  403   403     403     sees
+DELETE /simulation/rules                     rule              401  403  403   403     403     204
+GET    /simulation/rules/{rule_id}           rule              401  403  403   403     403     200
+DELETE /simulation/rules/{rule_id}           rule              401  403  403   403     403     204
+POST   /simulation/rules/test                own_method        401  403  403   403     403     200
 """
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 SCOPES = ("all", "created")
@@ -312,6 +324,9 @@ class Things:
     async def api_key(self) -> dict[str, str]:
         return {"key_id": (await self.admin.post("/api-keys", json=self.key_body())).json()["id"]}
 
+    async def rule(self) -> dict[str, str]:
+        return {"rule_id": (await self.admin.post("/simulation/rules", json=self.rule_body())).json()["id"]}
+
     filtered = payment
     own_method = named_user = named_method = misnamed_method = method
     named_taken = taken_order
@@ -350,6 +365,9 @@ class Things:
     def key_body(self) -> dict[str, Any]:
         return {"name": "orders", "role": "service"}
 
+    def rule_body(self) -> dict[str, Any]:
+        return {"name": "away", "effect": {"outage": "unavailable"}, "expires_in_s": 60}
+
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
         """What is sent: right in everything but, perhaps, its sender."""
         if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend", "/capture", "/refunds")):
@@ -358,8 +376,11 @@ class Things:
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}
         for part, body in (
             ("/action", {"result": "approve"}),
+            ("/advance", {"seconds": 0}),
             ("endpoint", self.endpoint_body()),
             ("api-keys", self.key_body()),
+            ("rules/test", order(**ids) if "method_id" in ids else None),
+            ("rules", self.rule_body()),
         ):
             if part in row.path:
                 return body

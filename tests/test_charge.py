@@ -63,7 +63,12 @@ async def test_the_gateway_is_asked_for_what_the_payment_says(database: Database
         await settled(database, row)
     [asked] = gateway.asked
     after_claim = replace(
-        row, lease_version=2, sequence=row.sequence + 1, due_at=asked.due_at, updated_at=asked.updated_at
+        row,
+        lease_version=2,
+        sequence=row.sequence + 1,
+        due_at=asked.due_at,
+        held_until=asked.due_at,
+        updated_at=asked.updated_at,
     )
     assert asked == after_claim
 

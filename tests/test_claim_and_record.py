@@ -83,6 +83,7 @@ async def test_the_first_claim_takes_a_payment_out_of_pending(database: Database
         sequence=2,
         lease_version=1,
         due_at=after(3 + LEASE_S),
+        held_until=after(3 + LEASE_S),
         due_reason=HistoryReason.LEASE_EXPIRED,
         updated_at=after(3),
     )
@@ -187,6 +188,7 @@ async def test_an_approval_completes_the_payment(database: Database) -> None:
         status=PaymentStatus.COMPLETED,
         sequence=3,
         due_at=None,
+        held_until=None,
         due_reason=None,
         gateway="stripe_mock",
         gateway_transaction_id="ch_1",
@@ -214,6 +216,7 @@ async def test_a_decline_fails_the_payment(database: Database) -> None:
         status=PaymentStatus.FAILED,
         sequence=3,
         due_at=None,
+        held_until=None,
         due_reason=None,
         gateway="stripe_mock",
         gateway_details={"avs_result": "Y"},

@@ -37,7 +37,8 @@ class FakeDatabase:
         self.answers += 1
         moment = self.time()
         self.host.now += self.answer_s
-        return SimpleNamespace(scalar_one=lambda: moment)
+        row = SimpleNamespace(real_now=moment, anchored_at=None)
+        return SimpleNamespace(one=lambda: row)
 
     @property
     def connection(self) -> AsyncConnection:

@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -25,7 +27,17 @@ from shared.version import VERSION
 from tests.support.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def words_of(commands: dict[str, Any], *before: str) -> Iterator[tuple[str, Any]]:
+    for name, command in commands.items():
+        yield " ".join([*before, name]), command
+        yield from words_of(getattr(command, "commands", {}), *before, name)
+
+
 COMMANDS: dict[str, typer.core.TyperCommand] = get_command(app).commands  # type: ignore[attr-defined]
+# Those of the groups, too, by all their words.
+BELOW = dict(words_of(COMMANDS))
 READING = ("verify", "api", "worker", "token", "health")
 CODE = "import sys; from payment_service.__main__ import main; sys.argv[0] = 'payments'; main()"
 
@@ -63,16 +75,20 @@ def test_the_version_is_printed(argument: str) -> None:
 
 
 def test_no_type_stands_beside_a_flag_and_no_name_of_python_in_any_help() -> None:
-    for arguments in ([], *([name] for name in COMMANDS)):
+    for arguments in ([], *map(str.split, BELOW)):
         shown = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "100"}).output
+        # A required argument has its type beside it.
+        shown = "\n".join(line for line in shown.splitlines() if not line.startswith("│ *"))
         assert re.findall(r"<\w[\w ]*>|\bTEXT\b(?! +The same seed)|x[<>]=|%Y|bool\b", shown) == [], shown
         assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_every_option_but_a_flag_names_its_value_in_a_word() -> None:
-    for command in COMMANDS.values():
+    for command in BELOW.values():
         for option in command.params:
-            assert option.is_flag or re.fullmatch(r"[A-Z]+", option.metavar or ""), option.name  # type: ignore[attr-defined]
+            if option.param_type_name == "argument":
+                continue
+            assert option.is_flag or re.fullmatch(r"[A-Z]+", option.metavar or ""), option.name
 
 
 def test_numbers_and_times_are_refused_in_a_sentence() -> None:
@@ -91,7 +107,12 @@ def test_numbers_and_times_are_refused_in_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("words", "completed"),
-    [("payments ver", {"verify", "version"}), ("payments token --role ", set(TokenRole))],
+    [
+        ("payments ver", {"verify", "version"}),
+        ("payments token --role ", set(TokenRole)),
+        ("payments simulate rules ", {"list", "show", "add", "delete", "clear", "test"}),
+        ("payments simulate outage --kind ", {"unavailable", "timeout"}),
+    ],
 )
 def test_a_shell_completes_commands_and_values(words: str, completed: set[str], tmp_path: Path) -> None:
     done = run(folder=tmp_path, _PAYMENTS_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))

@@ -1,7 +1,8 @@
 """Going back to the schema of before: refused while rows are there that the version before does not know."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from alembic.util import CommandError
@@ -15,6 +16,7 @@ from shared.ids import new_id
 from shared.lifecycle import PaymentOperation, PaymentStatus
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundStatus
+from shared.simulation.clock import lock_clock, moved_to, write_clock
 from tests.support.migrating import downgrade
 from tests.support.rows import accepted, write
 from tests.support.survival import MakeSettings, opened
@@ -62,6 +64,15 @@ async def test_each_new_status_is_counted(migrated: Settings) -> None:
 async def test_a_payment_that_waits_for_its_customer_is_counted(migrated: Settings) -> None:
     await insert_payments(migrated, [accepted(NOW, status=PaymentStatus.REQUIRES_ACTION)])
     await refuses(migrated, "1 payments that are REQUIRES_ACTION")
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+async def test_a_clock_that_is_ahead_or_faster_is_named(migrated: Settings, is_faster: bool) -> None:
+    async with opened(migrated) as database, database.transaction() as connection:
+        time, real_now = await lock_clock(connection)
+        ahead = moved_to(time, real_now + timedelta(days=0 if is_faster else 1), real_now)
+        await write_clock(connection, replace(ahead, speed=2 if is_faster else 1))
+    await refuses(migrated, "service time is ahead of it or has another speed")
 
 
 @pytest.mark.parametrize("status", [PaymentStatus.PENDING, PaymentStatus.PROCESSING])

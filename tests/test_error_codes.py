@@ -22,8 +22,8 @@ CODES_OF_THE_CONTRACT = {
     413: {"body_too_large"},
     415: {"unsupported_media_type"},
     422: {
-        "validation_error", "payment_method_unusable", "payment_method_limit", "idempotency_key_reused",
-        "callback_url_refused",
+        "validation_error", "payment_method_unusable", "payment_method_limit", "simulation_rule_limit",
+        "idempotency_key_reused", "callback_url_refused",
     },
     429: {"rate_limited"},
     431: {"headers_too_large"},

@@ -55,6 +55,14 @@ def changed(body: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[st
     return {**body, name: inner}
 
 
+def has_room(body: Any, place: tuple[str, ...]) -> bool:
+    """Whether the member of the place is there, or its object is the body itself."""
+    *outer, name = place
+    for part in outer:
+        body = body.get(part) if isinstance(body, dict) else None
+    return not outer or (isinstance(body, dict) and name in body)
+
+
 def check_voice(answer: httpx.Response) -> list[str]:
     """Check every text of an answer. Return the places that it names."""
     assert answer.status_code < 500, answer.text
@@ -69,6 +77,9 @@ def check_voice(answer: httpx.Response) -> list[str]:
     return [error["pointer"] for error in document.get("errors", ())]
 
 
+STEERED = {"outcomes": ["approve"], "delay_ms": 0, "pending_ms": 1000}
+
+
 async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """A valid body of each kind for every operation with a body, and the path to send it to."""
     endpoint = {"name": "a", "url": "https://x.example/", "event_types": ["payment.failed"]}
@@ -78,15 +89,32 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
     intent |= {"callback_url": "https://x.example/", "user_id": "root"}
     new_card = card(cardholder_name="c") | {"user_id": "root", "display_name": "d", "is_default": True}
     new_account = paypal(user_id="root", display_name="d", is_default=True)
+    match: dict[str, Any] = {"user_id": "1", "order_id": "1", "method_type": "CREDIT_CARD", "brand": "visa"}
+    match |= {"last4": "4242"}
+    match |= {"currency": "USD", "amount": {"min": 1, "max": 2}, "metadata": {"a": "b"}, "gateway": "stripe_mock"}
+    match |= {"operation": "charge", "percent": 10}
+    delays = {"outcomes": ["approve"], "delay_ms": {"min": 1, "max": 2}}
+    rules: list[dict[str, Any]] = [{"name": "n", "match": match, "effect": delays, "times": 1, "expires_in_s": 1}]
+    rules += [{"name": "n", "effect": {"outage": "slow"}, "expires_in_s": 1}]
+    steered = {"outcomes": ["approve"], "delay_ms": 1, "pending_ms": 1}
+    tested = {"order_id": "1", "amount": 500, "simulation": steered, "call_number": 1}
+    described = {"payment_method": {"type": "CREDIT_CARD", "brand": "visa", "last4": "4242"}}
+    rule_tests = [tested | described | {"operation": "charge", "idempotency_key": "k", "return_url": RETURN_URL}]
     held, done = await authorized(admin, running_api.database), await charged(admin, running_api.database)
     notifications = [notification(done["id"]), notification(done["id"], refund_id=done["id"])]
     return {
-        "post /payments": ("/payments", [intent | {"capture_method": "automatic", "return_url": RETURN_URL}]),
+        "post /payments": (
+            "/payments",
+            [intent | {"capture_method": "automatic", "return_url": RETURN_URL, "simulation": STEERED}],
+        ),
         "post /payments/{payment_id}/action": (f"/payments/{held['id']}/action", [{"result": "approve"}]),
-        "post /payments/{payment_id}/capture": (f"/payments/{held['id']}/capture", [{"amount": 1}]),
+        "post /payments/{payment_id}/capture": (
+            f"/payments/{held['id']}/capture",
+            [{"amount": 1, "simulation": STEERED}],
+        ),
         "post /payments/{payment_id}/refunds": (
             f"/payments/{done['id']}/refunds",
-            [{"amount": 1, "reason": "other", "metadata": {"a": "b"}}],
+            [{"amount": 1, "reason": "other", "metadata": {"a": "b"}, "simulation": STEERED}],
         ),
         "post /payment-methods": ("/payment-methods", [new_card, new_account]),
         "patch /payment-methods/{method_id}": (
@@ -102,6 +130,8 @@ async def bodies(running_api: RunningApi, admin: httpx.AsyncClient) -> dict[str,
             "/api-keys",
             [{"name": "orders", "role": "service", "expires_at": "2099-01-01T00:00:00Z"}],
         ),
+        "post /simulation/rules": ("/simulation/rules", rules),
+        "post /simulation/rules/test": ("/simulation/rules/test", rule_tests),
         "post /webhooks/payment": (PATH, notifications),
         "post /webhooks/payment/{gateway}": (f"{PATH}/{GATEWAY}", notifications),
     }
@@ -131,7 +161,7 @@ async def test_every_wrong_value_of_every_member_is_answered_in_sentences(
         named: set[str] = set()
         for body in valid:
             for place in places:
-                if len(place) > 1 and place[-1] not in body.get(place[0], {}):
+                if not has_room(body, place):
                     continue
                 for value in WRONG:
                     answer = await sent(running_api, admin, key, path, changed(body, place, value))

@@ -103,6 +103,21 @@ FAULTY: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
         {"x": 1, "enabled": None, "event_types": [], "url": "https://u:p@x.example/", "name": ""},
         ["/name", "/url", "/event_types", "/enabled", "/x"],
     ),
+    "a rule": (
+        "POST",
+        "/simulation/rules",
+        {
+            "x": 1,
+            "expires_in_s": 0,
+            "times": 1.5,
+            "effect": {"outcomes": ["x"], "delay_ms": "x", "outage": "x"},
+            "match": {"percent": 0, "amount": {"max": 0}, "brand": "x"},
+        },
+        [
+            *["/name", "/match/brand", "/match/amount/max", "/match/percent", "/effect/outcomes/0", "/effect/delay_ms"],
+            *["/effect/outage", "/times", "/expires_in_s", "/x"],
+        ],
+    ),
     "an API key": (
         "POST",
         "/api-keys",

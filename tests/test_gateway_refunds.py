@@ -14,10 +14,10 @@ from shared.payments.outcomes import Approved, Declined
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode, RefundStatus
 from shared.refunds.refund import Refund
+from shared.simulation.decisions import REFUND_NETWORK_ERRORS
 from shared.simulation.scenarios import REFUND_DECLINED, scenario_members
 from tests.support.gateways import Naps, running_ledger
 from tests.support.rows import accepted, ledger_entries
-from worker.gateway.later_operations import REFUND_NETWORK_ERRORS
 from worker.gateway.ledger import Ledger
 from worker.gateway.protocol import GatewayUnavailable
 from worker.gateway.simulator import SimulatedGateway

@@ -77,7 +77,7 @@ async def test_a_killed_charge_is_found_and_finished_under_the_same_id(database:
     payment = payment_with()
     await authorize_only(ledger, payment)
     assert await ledger_entries(database, payment.id) == ["authorize"]
-    authorized = await ledger.find(payment.id)
+    authorized = (await ledger.on_record(payment.id)).settled
     other = gateway_over(ledger, seed="another seed", success_rate=0.0)
     answer = await other.charge(payment)
     assert isinstance(answer, Approved)

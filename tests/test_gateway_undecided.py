@@ -12,6 +12,7 @@ from shared.database.engine import Database, open_database
 from shared.lifecycle import ActionResult, FailureCode, MethodType, OutcomeRule
 from shared.payments.outcomes import ActionRequired, Approved, Declined, Pending
 from shared.payments.payment import Payment
+from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S
 from shared.simulation.scenarios import (
     CHALLENGED,
     CHALLENGED_THEN_DECLINED,
@@ -26,7 +27,7 @@ from tests.support.gateways import gateway_over, payment_with, running_ledger
 from tests.support.harness import SetClock
 from tests.support.rows import ledger_entries
 from tests.test_gateway_refunds import charged, refund_of
-from worker.gateway.late_answers import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S, LateAnswer
+from worker.gateway.late_answers import LateAnswer
 from worker.gateway.ledger import Ledger
 from worker.gateway.protocol import GatewayUnavailable
 

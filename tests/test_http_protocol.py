@@ -15,6 +15,7 @@ import pytest
 from api.edge.arrival import ARRIVAL_BYTES_MAX
 from api.edge.framing import BODY_BYTES_MAX
 from api.edge.http_protocol import HttpProtocol
+from api.edge.new_connection import NewConnection
 from api.edge.unread import HEAD_BYTES_MAX, HEADER_LINES_MAX
 from shared.config.settings import Settings
 from shared.runtime import open_runtime
@@ -551,7 +552,7 @@ async def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collecti
 
 
 def _has_protocol() -> bool:
-    return any(isinstance(one, HttpProtocol) for one in gc.get_objects())
+    return any(isinstance(one, HttpProtocol | NewConnection) for one in gc.get_objects())
 
 
 # -- the end

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.config.settings import Settings
+from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S
 from tests.support.processes import PaymentsProcess, Shop, processes
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
-from worker.gateway.late_answers import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S
 from worker.rules import POLL_AFTER_S
 
 type MakeSettings = Callable[..., Settings]

@@ -20,6 +20,7 @@ from shared.database.refund_tables import refunds
 from shared.database.tables import events, payments
 from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.payment import Payment
+from shared.simulation.calls import Steering
 from shared.simulation.scenarios import CHALLENGED, PENDING
 from tests.support.api_client import working
 from tests.support.crashing import LEASE_S, later, run_to_end
@@ -40,6 +41,7 @@ BOUNDARIES_MAX = 60
 IN_GATEWAY_MIN = 2
 RECOVERY_S = 30.0
 AMOUNT = 1999
+REFUNDS = (Later.REFUND, Later.LOST_REFUND)
 
 # What each ends with: the status, the ledger of the payment, and the events of all that happened to it.
 ENDS: dict[Later, tuple[PaymentStatus, list[str], list[str]]] = {
@@ -55,6 +57,12 @@ ENDS: dict[Later, tuple[PaymentStatus, list[str], list[str]]] = {
         ["authorize", "capture", "refund"],
         ["payment.completed", "payment.partially_refunded", "refund.completed", "refund.created"],
     ),
+    Later.LOST_REFUND: (
+        PaymentStatus.PARTIALLY_REFUNDED,
+        ["authorize", "capture", "refund"],
+        ["payment.completed", "payment.partially_refunded", "refund.completed", "refund.created"],
+    ),
+    Later.LOST_ANSWER: (PaymentStatus.COMPLETED, ["authorize", "capture"], ["payment.completed"]),
     Later.CHALLENGE: (PaymentStatus.REQUIRES_ACTION, [], ["payment.requires_action"]),
     Later.APPROVAL: (
         PaymentStatus.COMPLETED,
@@ -73,8 +81,13 @@ async def prepared(database: Database, broker: Broker, operation: Later, count: 
         fresh = [new(scenario, return_url=SHOP) for _ in range(count)]
         await write(database, *fresh)
         return fresh
+    if operation is Later.LOST_ANSWER:
+        lost = Steering(outcomes=("timeout_charged", "lost_card"))
+        steered = [new(None, steering=lost.to_json()) for _ in range(count)]
+        await write(database, *steered)
+        return steered
     async with simulated_gateway(database) as gateway, processing(database, gateway, broker) as worker:
-        if operation is Later.REFUND:
+        if operation in REFUNDS:
             return [await charged(database, worker, AMOUNT) for _ in range(count)]
         if operation is Later.APPROVAL:
             return [await asking(database, worker) for _ in range(count)]
@@ -113,6 +126,10 @@ async def journeys_ended(journeys: Sequence[LaterJourney]) -> list[int]:
         ("sqlite", Later.REFUND),
         ("postgresql", Later.APPROVAL),
         ("sqlite", Later.LATE_ANSWER),
+        ("postgresql", Later.LOST_ANSWER),
+        pytest.param("sqlite", Later.LOST_REFUND, marks=pytest.mark.slow),
+        pytest.param("postgresql", Later.LOST_REFUND, marks=pytest.mark.slow),
+        pytest.param("sqlite", Later.LOST_ANSWER, marks=pytest.mark.slow),
         pytest.param("sqlite", Later.CHALLENGE, marks=pytest.mark.slow),
         pytest.param("postgresql", Later.PENDING, marks=pytest.mark.slow),
         pytest.param("sqlite", Later.APPROVAL, marks=pytest.mark.slow),
@@ -148,7 +165,7 @@ async def test_whatever_boundary_a_process_dies_at_the_operation_happens_once(
         assert await ledger_entries(database, one.id) == ledger, boundary
         assert await event_types(database, one) == types, boundary
     await assert_sound(database)
-    if operation is Later.REFUND:
+    if operation in REFUNDS:
         async with database.read() as connection:
             count = await connection.execute(select(refunds.c.status, func.count()).group_by(refunds.c.status))
             assert [tuple(row) for row in count] == [("COMPLETED", len(victims) + 1)]

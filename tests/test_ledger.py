@@ -17,10 +17,11 @@ from shared.errors import CommitUnknown
 from shared.ids import new_id
 from shared.lifecycle import MethodType
 from shared.payments.outcomes import Approved
+from shared.simulation.ledger_entries import EntryKind
 from tests.support.gateways import all_entries, gateway_over, payment_with, running_ledger
 from tests.support.rows import ledger_entries
 from tests.support.waiting import eventually
-from worker.gateway.ledger import Entry, EntryKind, Ledger, write
+from worker.gateway.ledger import Entry, Ledger, write
 from worker.gateway.protocol import OutcomeUnknown
 
 pytest_plugins = ["tests.support.gateway_fixtures"]
@@ -82,7 +83,7 @@ async def test_a_payment_is_either_captured_or_voided(database: Database, ledger
 
 
 async def test_an_unknown_payment_is_not_in_the_ledger(ledger: Ledger) -> None:
-    assert await ledger.find(new_id()) is None
+    assert (await ledger.on_record(new_id())).settled is None
 
 
 async def test_an_entry_keeps_the_amount_and_the_key_of_its_payment(database: Database, ledger: Ledger) -> None:

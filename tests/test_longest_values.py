@@ -21,6 +21,7 @@ from shared.database.schema import metadata
 from shared.database.tables import ERROR_CHARS_MAX, NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.event_types import EventType
+from shared.failure_reasons import FAILURE_REASONS, REFUND_FAILURE_REASONS
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret, open_keyring
 from shared.lifecycle import (
@@ -34,12 +35,12 @@ from shared.lifecycle import (
     PaymentStatus,
 )
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
+from shared.simulation.calls import CallOperation
 from shared.simulation.gateways import GatewayName
+from shared.simulation.ledger_entries import EntryKind
 from shared.webhooks.attempts import GONE
 from shared.webhooks.endpoints import DISABLED_BY_OWNER
 from tests.support.api_client import RunningApi, added, card, order
-from worker.gateway.ledger import EntryKind
-from worker.gateway.outcomes import FAILURE_REASONS, REFUND_FAILURE_REASONS
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -131,6 +132,10 @@ def values(settings: Settings) -> dict[str, str]:
         "api_keys.key_start": new_api_key()[:START_CHARS],
         "api_keys.created_by": ACTOR,
         "api_keys.revoked_by": ACTOR,
+        "simulation_clock.advanced_by": str(new_id()),
+        "simulation_rules.name": NAME,
+        "simulation_rules.created_by": ACTOR,
+        "simulation_rule_uses.operation": longest(CallOperation),
     }
 
 

@@ -10,11 +10,15 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from api.paths import PREFIX
 from api.problems import PROBLEM_TYPE
 from api.schemas import api_keys as key_models
+from api.schemas import explain as explain_models
 from api.schemas import operations as operation_models
 from api.schemas import payment_methods as method_models
 from api.schemas import payments as payment_models
 from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
+from api.schemas import rule_tests as rule_test_models
+from api.schemas import simulation_clock as clock_models
+from api.schemas import simulation_rules as rule_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
 from cli.verify.breaches import PROMISES, BreachKind, Invariant
@@ -46,15 +50,19 @@ OPERATIONS = {
     "get /payments/{payment_id}/status": ("200 304", "not_found"),
     "get /payments/{payment_id}/history": ("200", "not_found"),
     "get /payments/{payment_id}/deliveries": ("200", "not_found"),
+    "get /payments/{payment_id}/explain": ("200", "not_found"),
     "post /payments/{payment_id}/cancel": ("200 202", f"{KEYED} not_found payment_not_cancellable"),
-    "post /payments/{payment_id}/capture": ("200 202", f"{BODY} {KEYED} forbidden not_found payment_not_capturable"),
+    "post /payments/{payment_id}/capture": (
+        "200 202",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found payment_not_capturable",
+    ),
     "post /payments/{payment_id}/action": (
         "200 202",
         f"{BODY} {KEYED} simulation_disabled not_found no_action_required",
     ),
     "post /payments/{payment_id}/refunds": (
         "201 202",
-        f"{BODY} {KEYED} forbidden not_found payment_not_refundable refund_exceeds_balance",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found payment_not_refundable refund_exceeds_balance",
     ),
     "get /payments/{payment_id}/refunds": ("200", "not_found"),
     "get /refunds": ("200", ""),
@@ -84,6 +92,20 @@ OPERATIONS = {
     "post /api-keys": ("201", f"{BODY} {KEYED} forbidden not_found"),
     "get /api-keys": ("200", "forbidden"),
     "delete /api-keys/{key_id}": ("204", "forbidden not_found outcome_unknown"),
+    "post /simulation/rules": (
+        "201",
+        f"{BODY} {KEYED} forbidden simulation_disabled not_found simulation_rule_limit",
+    ),
+    "get /simulation/rules": ("200", "forbidden simulation_disabled"),
+    "delete /simulation/rules": ("204", "forbidden simulation_disabled outcome_unknown overloaded"),
+    "get /simulation/rules/{rule_id}": ("200", "forbidden simulation_disabled not_found"),
+    "delete /simulation/rules/{rule_id}": (
+        "204",
+        "forbidden simulation_disabled not_found outcome_unknown overloaded",
+    ),
+    "post /simulation/rules/test": ("200", f"{BODY} forbidden simulation_disabled payment_method_unusable"),
+    "get /simulation/clock": ("200", "simulation_disabled"),
+    "post /simulation/clock/advance": ("200", f"{BODY} {KEYED} forbidden simulation_disabled"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
 }
@@ -185,6 +207,9 @@ def test_every_body_has_an_example_that_its_own_model_takes(document: dict[str, 
             assert request_examples(document, operation)
 
 
+OF_ADMINS = ("/api-keys", "/simulation/clock/advance", "/simulation/rules", "/simulation/rules/test")
+
+
 async def test_every_request_example_succeeds(running_api: RunningApi, document: dict[str, Any]) -> None:
     """Each one with objects of its own, in the role with the fewest rights that may do it."""
     executed = 0
@@ -197,7 +222,8 @@ async def test_every_request_example_succeeds(running_api: RunningApi, document:
             if "{payment_id}" in path:
                 make: Make = {"capture": authorized, "action": waiting}.get(path.rpartition("/")[2], charged)
                 ids["payment_id"] = (await make(user, running_api.database))["id"]
-            merchant = {"/webhook-endpoints": service, "/api-keys": running_api.admin(), "/payments": service}
+            merchant = {"/webhook-endpoints": service, "/payments": service}
+            merchant |= dict.fromkeys(OF_ADMINS, running_api.admin())
             actor = merchant.get(path.partition("/{")[0], user) if path != "/payments" else user
             if key in SIGNED:
                 answer = await notify(running_api, example, path=path.format(gateway=GATEWAY))
@@ -281,7 +307,11 @@ def test_every_success_has_an_example_that_is_an_answer(document: dict[str, Any]
                     method_models,
                     webhook_models,
                     key_models,
+                    rule_models,
+                    rule_test_models,
+                    clock_models,
                     operation_models,
+                    explain_models,
                 )
                 if (found := getattr(module, shown["schema"]["$ref"].rpartition("/")[2], None))
             )
@@ -301,7 +331,7 @@ def test_every_tag_is_described_and_used(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document).values() for tag in operation["tags"]}
     names = [
         "payments", "refunds", "payment methods", "webhooks", "gateway notifications", "events", "api keys",
-        "operation",
+        "simulation", "operation",
     ]  # fmt: skip
     assert [tag["name"] for tag in document["tags"]] == names
     # The tag of the webhooks has no operations: what openapi-generator makes of the ones would replace the others.

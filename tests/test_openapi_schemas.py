@@ -34,17 +34,27 @@ KEYWORDS = {
     "type",
 }
 # The ids that locate a breach, of every kind of breach.
-UNTYPED = ["Breaches.shown"]
+UNTYPED = ["AgainRequest.body", "Breaches.shown"]
 # Whole numbers that may outgrow 32 bits.
 LARGE = {
+    "Amounts.max",
+    "Amounts.min",
+    "Bounds.max",
+    "Bounds.min",
     "Breaches.total",
     "CaptureRequest.amount",
+    "ExplainedLedgerEntry.amount",
+    "ExplainedOperation.amount",
+    "ExplainedRefund.amount",
+    "ExplainedTime.total_ms",
     "Fee.amount",
     "Figures.queue_depth",
     "Figures.refund_backlog",
     "Figures.webhook_backlog",
     "HistoryMetadata.amount",
     "Invariant.breaches",
+    "MatchRequest.amount",
+    "MatchRequest.order_id",
     "OrderId",
     "Payment.amount",
     "Payment.amount_authorized",
@@ -55,6 +65,9 @@ LARGE = {
     "ProblemDocument.refundable_amount",
     "Refund.amount",
     "RefundRequest.amount",
+    "RuleMatch.amount",
+    "RuleTestRequest.amount",
+    "TimePart.ms",
     "UserId",
     "VerifyReport.breaches_total",
     "VerifyReport.idempotency_keys_checked",

@@ -8,21 +8,20 @@ import pytest
 
 from api.cards import CARD_SCENARIOS
 from api.paypal_addresses import ADDRESS_SCENARIOS
+from shared.failure_reasons import FAILURE_REASONS
 from shared.ids import new_id
 from shared.lifecycle import FailureCode, MethodType, OutcomeRule
-from shared.simulation.gateways import GatewayName
-from shared.simulation.scenarios import Scenario
-from worker.gateway.answers import gateway_of
-from worker.gateway.outcomes import (
+from shared.simulation.calls import Call
+from shared.simulation.decisions import (
     AMOUNT_SCENARIOS,
-    FAILURE_REASONS,
     FAILURE_SHARES,
     OutcomeSettings,
     SimulatedOutcome,
     decide_outcome,
 )
-from worker.gateway.requests import SimulatedRequest
-from worker.gateway.seeded_random import base62, fraction, upper_alphanumeric
+from shared.simulation.gateways import GatewayName, gateway_of
+from shared.simulation.scenarios import Scenario
+from shared.simulation.seeded_random import base62, fraction, upper_alphanumeric
 
 DRAWS = 20_000
 DEFAULTS = OutcomeSettings(seed="a seed", success_rate=0.95, uses_test_amounts=False)
@@ -30,7 +29,7 @@ ALL_APPROVED = replace(DEFAULTS, success_rate=1.0)
 ALL_FAIL = replace(DEFAULTS, success_rate=0.0)
 WITH_AMOUNTS = replace(DEFAULTS, uses_test_amounts=True)
 
-REQUEST = SimulatedRequest(
+REQUEST = Call(
     payment_id=UUID("01890a5d-ac96-774b-bcce-b302099a8057"),
     seed_key="order-1",
     method_type=MethodType.CREDIT_CARD,
@@ -41,7 +40,7 @@ REQUEST = SimulatedRequest(
 )
 
 
-def requests(method_type: MethodType = MethodType.CREDIT_CARD, count: int = DRAWS) -> list[SimulatedRequest]:
+def requests(method_type: MethodType = MethodType.CREDIT_CARD, count: int = DRAWS) -> list[Call]:
     return [replace(REQUEST, seed_key=f"order-{number}", method_type=method_type) for number in range(count)]
 
 

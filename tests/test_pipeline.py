@@ -24,6 +24,7 @@ from shared.lifecycle import FailureCode, MethodType
 from shared.payments.outcomes import Approved, Declined
 from shared.payments.payment import Payment
 from shared.runtime import Runtime, open_runtime
+from shared.simulation.ledger_entries import EntryKind
 from tests.support.messages import items_in
 from tests.support.processes import Shop
 from tests.support.receivers import receiver
@@ -40,7 +41,7 @@ from tests.support.rows import (
 )
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.ledger import Entry, Ledger
 from worker.main import WorkerProcess
 
 type MakeSettings = Callable[..., Settings]

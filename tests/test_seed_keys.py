@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from shared.database.engine import Database
+from shared.gateway_calls import RepeatableKeys, UnseededKeys, payment_call
 from shared.lifecycle import FailureCode, MethodType, PaymentStatus
 from shared.payments.outcomes import Approved
+from shared.simulation.calls import Call
 from shared.simulation.scenarios import Scenario
 from tests.support.processing import NOW, UnreliableDatabase, simulated_gateway
 from tests.support.rows import accepted, claimed, ledger_entries, write
 from worker.gateway.protocol import OutcomeUnknown
-from worker.gateway.requests import RepeatableKeys, SimulatedRequest, UnseededKeys, simulated_request
 
 
 async def test_with_a_seed_a_payment_is_drawn_by_its_key_or_the_number_of_its_order(database: Database) -> None:
@@ -69,18 +70,21 @@ async def test_without_a_seed_a_payment_is_drawn_by_its_id() -> None:
 async def test_the_simulator_sees_what_the_payment_says() -> None:
     method = {"type": "PAYPAL", "details": {}, "scenario": "payer_account_restricted"}
     row = claimed(NOW, amount=4711, currency="EUR", gateway_tries=1, method=method)
-    assert await simulated_request(row, UnseededKeys()) == SimulatedRequest(
+    assert await payment_call(row, UnseededKeys()) == Call(
         payment_id=row.id,
         seed_key=str(row.id),
         method_type=MethodType.PAYPAL,
         scenario=Scenario(FailureCode.PAYER_ACCOUNT_RESTRICTED),
         amount=4711,
         currency="EUR",
+        number=2,
         gateway_try=1,
+        user_id=row.user_id,
+        order_id=row.order_id,
     )
 
 
 async def test_the_simulator_sees_a_payment_whose_method_names_no_failure(database: Database) -> None:
     row = claimed(NOW, idempotency_key="a key")
-    request = await simulated_request(row, RepeatableKeys(database))
+    request = await payment_call(row, RepeatableKeys(database))
     assert (request.seed_key, request.scenario, request.gateway_try) == ("1 key a key", None, 0)

@@ -5,7 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -50,6 +50,17 @@ async def test_the_figures_count_what_waits_and_what_was_accepted(
     assert figures.accepted_per_s == pytest.approx(3 / 5)
     assert figures.oldest_pending_s >= 0
     assert figures.workers == []
+
+
+async def test_a_payment_that_is_to_stay_pending_does_not_count_as_the_oldest(
+    runtime: Runtime, user: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    waits: dict[str, Any] = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
+    await write(runtime.database, accepted(datetime.now(UTC) - timedelta(hours=1), steering=waits))
+    (await user.post("/payments", json=order(await added(user)))).raise_for_status()
+    figures = Figures.model_validate((await admin.get("/stats")).json())
+    assert figures.queue_depth == 2
+    assert figures.oldest_pending_s < 600
 
 
 async def test_a_refund_counts_until_it_has_ended(

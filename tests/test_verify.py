@@ -133,6 +133,19 @@ async def test_what_is_due_within_the_limit_is_no_breach_and_its_age_is_reported
     assert (await look(database, due_max_s=10)).totals == {BreachKind.PAYMENT_OVERDUE: 1}
 
 
+async def test_what_its_request_wants_to_stay_pending_is_no_breach(database: Database, world: World) -> None:
+    asked = update(payments).where(payments.c.id == world.pending)
+    waits: dict[str, Any] = {"outcomes": [], "delay_ms": None, "pending_ms": 86_400_000}
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    async with database.transaction() as connection:
+        await connection.execute(asked.values(created_at=LONG_AGO, due_at=tomorrow, steering=waits))
+    found = await look(database)
+    assert (found.totals, found.oldest_unclaimed_s["payments"]) == ({}, 0)
+    async with database.transaction() as connection:
+        await connection.execute(asked.values(steering={**waits, "pending_ms": None}))
+    assert (await look(database)).totals == {BreachKind.PAYMENT_UNCLAIMED: 1}
+
+
 async def test_a_service_at_work_is_sound_at_every_moment(
     running_api: RunningApi, runtime: Runtime, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:

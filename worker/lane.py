@@ -38,9 +38,16 @@ class Handler[R, O](Protocol):
         ...
 
     async def claim(
-        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> Sequence[Claimed[R] | Ended[R] | None]:
-        """Claim the row of each item, in the order of `items`; None where it cannot be claimed any more."""
+        """Claim the row of each item, in the order of `items`; None where it cannot be claimed now or any more.
+
+        Of rows that users steer, at most `steered_max` are claimed.
+        """
+        ...
+
+    def is_steered(self, row: R) -> bool:
+        """Return whether a user steers the work on the row."""
         ...
 
     def ended(self, ended: Ended[R]) -> None:
@@ -82,7 +89,12 @@ class Lane[R, O]:
         self._slots = slots
         self._lease_s = lease_s
         self._claims: GroupCommit[WorkItem, Claimed[R] | Ended[R] | None] = GroupCommit(
-            database, handler.claim, batch_max=COMMIT_MAX, queue_max=queue_max, linger_factor=LINGER_FACTOR
+            database,
+            self._claim,
+            batch_max=COMMIT_MAX,
+            queue_max=queue_max,
+            linger_factor=LINGER_FACTOR,
+            committed=self._count_steered,
         )
         self._group: asyncio.TaskGroup | None = None
 
@@ -130,6 +142,17 @@ class Lane[R, O]:
         self._claims.close()
         self._handler.close()
 
+    async def _claim(
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+    ) -> Sequence[Claimed[R] | Ended[R] | None]:
+        return await self._handler.claim(connection, now, items, steered_max=max(0, self._slots.free_for_steered))
+
+    def _count_steered(self, answers: Sequence[Claimed[R] | Ended[R] | None]) -> None:
+        # Before the next batch of claims, which must know of these.
+        self._slots.take_steered(
+            sum(isinstance(answer, Claimed) and self._handler.is_steered(answer.row) for answer in answers)
+        )
+
     async def _process(self, row: R, claimed_at: float) -> None:
         """Process a claimed row in a slot, release the slot, and record what the claim ended with."""
         lease_ends = claimed_at + self._lease_s - LEASE_MARGIN_S
@@ -138,6 +161,8 @@ class Lane[R, O]:
                 await self._process_in_slot(row, lease_ends)
         finally:
             self._slots.end()
+            if self._handler.is_steered(row):
+                self._slots.end_steered()
 
     async def _process_in_slot(self, row: R, lease_ends: float) -> None:
         try:

@@ -5,6 +5,7 @@ It handles no signals: the commands in `cli` do.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 
@@ -16,6 +17,7 @@ from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
 from shared.database.probe import is_usable
+from shared.gateway_calls import RepeatableKeys
 from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
@@ -25,8 +27,8 @@ from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
 from worker.gateway.ledger import Ledger
-from worker.gateway.notifier import Notifier, open_notifier
-from worker.gateway.requests import RepeatableKeys
+from worker.gateway.notifier import open_notifier
+from worker.gateway.rule_book import RuleBook
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
 from worker.heartbeat import Heartbeat
@@ -38,6 +40,7 @@ from worker.purge import Purge
 from worker.refunds.repay import Repayer
 from worker.relay import Relay
 from worker.rules import ChargeRules
+from worker.service_timer import ServiceTimer
 
 log = structlog.get_logger(__name__)
 
@@ -59,12 +62,17 @@ class WorkerProcess:
         self._runtime = runtime
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
-        self.notifier = open_notifier(settings, runtime.keyring)
+        self._timer = timer = ServiceTimer(database, runtime.broker)
+        self.notifier = open_notifier(
+            settings, runtime.keyring, clock=timer.now_s, real_s=timer.real_s, shown_now=timer.now
+        )
+        timer.when_changed(self.notifier.look_again, lambda: self.notifier.next_due_s)
         self._order_client, orders = _open_order_service(settings)
-        gateway, rules = _open_gateway(settings, database, self._ledger, self.notifier), _charge_rules(settings)
+        self._rule_book = _open_rule_book(settings, database)
+        gateway, rules = self._open_gateway(), _charge_rules(settings)
         charger = Charger(gateway, rules, orders)
         self._service_addresses = ServiceAddresses(settings.services_closed_to_users)
-        self.pool = open_pool(runtime, orders, self._service_addresses)
+        self.pool = open_pool(runtime, orders, self._service_addresses, hold_clock=timer.now_s)
         self.processor = Processor(
             database,
             charger,
@@ -106,6 +114,7 @@ class WorkerProcess:
         ):
             publishing = [
                 parts.create_task(self._ledger.run()),
+                *([parts.create_task(self._rule_book.run())] if self._rule_book else []),
                 parts.create_task(self._publisher.run()),
             ]
             intake = [
@@ -114,6 +123,7 @@ class WorkerProcess:
                 parts.create_task(self._service_addresses.run()),
                 parts.create_task(self._purge.run()),
                 parts.create_task(self.notifier.run()),
+                parts.create_task(self._timer.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             for buffer in self._prefetch:
@@ -134,6 +144,8 @@ class WorkerProcess:
                 buffer.close()
             await asyncio.gather(self.processor.stop(payments_grace_s), self.pool.stop(deliveries_grace_s))
             self._ledger.close()
+            if self._rule_book:
+                self._rule_book.close()
             self._publisher.close()
             await asyncio.gather(*publishing)
         log.info("worker.stopped")
@@ -167,20 +179,35 @@ class WorkerProcess:
             JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=poll_delay_ms, gate=lambda: JOBS_MAX),
         ]
 
+    def _open_gateway(self) -> SimulatedGateway:
+        settings = self._runtime.settings
+        return SimulatedGateway(
+            self._ledger,
+            seed=settings.simulator_seed,
+            rules=self._rule_book,
+            seed_keys=None if settings.simulator_seed is None else RepeatableKeys(self._runtime.database),
+            success_rate=settings.payment_success_rate,
+            failure_scenarios=settings.payment_failure_scenarios,
+            delay_min_ms=settings.payment_processing_delay_min,
+            delay_max_ms=settings.payment_processing_delay_max,
+            slow_max_ms=settings.steered_delay_max_ms,
+            sleep=self._timer.sleep,
+            notify_later=self.notifier.schedule,
+        )
+
     async def _deliver(self, items: list[WorkItem], _score_ms: int) -> None:
         await self.pool.offer(items)
 
 
-def _open_gateway(settings: Settings, database: Database, ledger: Ledger, notifier: Notifier) -> SimulatedGateway:
-    return SimulatedGateway(
-        ledger,
-        seed=settings.simulator_seed,
-        seed_keys=None if settings.simulator_seed is None else RepeatableKeys(database),
-        success_rate=settings.payment_success_rate,
-        failure_scenarios=settings.payment_failure_scenarios,
-        delay_min_ms=settings.payment_processing_delay_min,
-        delay_max_ms=settings.payment_processing_delay_max,
-        notify_later=notifier.schedule,
+def _open_rule_book(settings: Settings, database: Database) -> RuleBook | None:
+    """Return the rules of admins; None where SIMULATION is off, and none fires."""
+    if not settings.is_simulation_on:
+        return None
+    return RuleBook(
+        database,
+        seed=settings.simulator_seed or "",
+        batch_max=LEDGER_BATCH_MAX,
+        queue_max=2 * settings.worker_concurrency,
     )
 
 
@@ -198,12 +225,16 @@ def _charge_rules(settings: Settings) -> ChargeRules:
 
 
 def open_pool(
-    runtime: Runtime, orders: OrderService | None = None, addresses: ServiceAddresses | None = None
+    runtime: Runtime,
+    orders: OrderService | None = None,
+    addresses: ServiceAddresses | None = None,
+    *,
+    hold_clock: Callable[[], float] = monotonic,
 ) -> DeliveryPool:
     """Return the delivery pool of a runtime. It sends nothing before `run`. Without `orders` no order is updated.
 
     `addresses` are those of our own services. Where an address is not known, its port is closed at every address that
-    is not public.
+    is not public. The pauses that receivers ask for are counted by `hold_clock` (in seconds).
     """
     settings = runtime.settings
     attempts = AttemptMaker(
@@ -232,6 +263,7 @@ def open_pool(
         policy,
         user_policy=user_policy,
         refunds_conflicts=settings.order_conflict == "refund",
+        hold_clock=hold_clock,
     )
 
 

@@ -55,7 +55,7 @@ class Processor:
             sender=sender,
         )
         self._slots = Slots("payments", concurrency, open_max=2 * concurrency)
-        payments = PaymentHandler(charger, self._recorder, lease_s=lease_s)
+        payments = PaymentHandler(charger, self._recorder, database.clock, lease_s=lease_s)
         self._payments = Lane[Payment, ClaimOutcome](
             payments, self._slots, database, lease_s=lease_s, queue_max=concurrency
         )
@@ -67,7 +67,7 @@ class Processor:
                 queue_max=2 * concurrency,
                 cancels_orders=cancels_orders,
             )
-            refunds = RefundHandler(repayer, recorder, lease_s=lease_s)
+            refunds = RefundHandler(repayer, recorder, database.clock, lease_s=lease_s)
             self._refunds = Lane[RefundWork, RefundOutcome](
                 refunds, self._slots, database, lease_s=lease_s, queue_max=concurrency
             )

@@ -1,6 +1,6 @@
 """The relay of the outbox: publishes every row that is due, after a lost message, a dead worker or a backoff.
 
-It never changes anything of a row but `due_at`, so that several relays may run beside each other.
+It never changes anything of a row but when it is due, so that several relays may run beside each other.
 """
 
 import asyncio
@@ -75,8 +75,9 @@ class Relay:
             limit = self._batch_max if self._is_publishing else 1
             async with self._database.transaction() as connection:
                 now = await self._database.clock.now(connection)
-                due = await take_due(connection, table, now=now, limit=limit)
-            sent = await self._publish(table, queue, due, taken_at=now)
+                taken_at = self._database.clock.real_now()
+                due = await take_due(connection, table, now=now, limit=limit, real_now=taken_at)
+            sent = await self._publish(table, queue, due, taken_at=taken_at)
             published += sent
             if due:
                 self._is_publishing = sent == len(due)

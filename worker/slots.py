@@ -46,6 +46,8 @@ class Slots:
         self._open_max = capacity if open_max is None else open_max
         self._taken = 0
         self._open = 0
+        # Of the pieces of work that have not ended: those that users steer.
+        self._steered = 0
         self._is_giving_out = False
         # A slot has become free, or none will be any more.
         self._changed = asyncio.Event()
@@ -64,6 +66,11 @@ class Slots:
         if not self._is_giving_out:
             return 0
         return min(self._capacity - self._taken, self._open_max - self._open)
+
+    @property
+    def free_for_steered(self) -> int:
+        """Slots for further work that users steer: together half of all at most, so that they delay nobody else."""
+        return max(1, self._capacity // 2) - self._steered
 
     @property
     def unfinished(self) -> int:
@@ -91,6 +98,14 @@ class Slots:
         self._open += count
         if self._open:
             self._idle.clear()
+
+    def take_steered(self, count: int) -> None:
+        """Count work that users steer, of that which has taken slots."""
+        self._steered += count
+
+    def end_steered(self) -> None:
+        """End a piece of work that a user steers; its slot is given back like any other."""
+        self._steered -= 1
 
     def release(self) -> None:
         """Give a slot back before its work has ended."""

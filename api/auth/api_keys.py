@@ -103,7 +103,8 @@ class ApiKeys:
             return
         try:
             async with self._database.transaction() as connection:
-                epoch = await self._database.clock.now(connection) - timedelta(seconds=self._clock())
+                await self._database.clock.now(connection)
+                epoch = self._database.clock.real_now() - timedelta(seconds=self._clock())
                 moments = {key_id: epoch + timedelta(seconds=used_at) for key_id, used_at in uses.items()}
                 await record_uses(connection, moments)
         except (DatabaseUnavailable, CommitUnknown) as error:
@@ -127,8 +128,9 @@ class ApiKeys:
                 key = await find_key(connection, key_hash)
                 if key is None:
                     return None
-                now = await self._database.clock.now(connection)
-        found = _judged(key, now, asked_at)
+                await self._database.clock.now(connection)
+        # Keys end by real time, whatever service time is.
+        found = _judged(key, self._database.clock.real_now(), asked_at)
         self._found.remember(key_hash, found)
         return found
 

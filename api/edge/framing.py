@@ -20,14 +20,14 @@ _HOST = re.compile(
 class Framing:
     """Collects the framing of one request. The parser has already refused contradictory lengths."""
 
-    __slots__ = ("_body_left", "_chunked_read", "_codings", "_hosts", "is_1_1")
+    __slots__ = ("_chunked_read", "_codings", "_hosts", "body_left", "is_1_1")
 
     def __init__(self) -> None:
         # Expect must be ignored in HTTP/1.0 (RFC 9110, 10.1.1).
         self.is_1_1 = False
         self._hosts: list[bytes] = []
         # Bytes of the body that are still to come; None if the body is chunked.
-        self._body_left: int | None = 0
+        self.body_left: int | None = 0
         self._chunked_read = 0
         self._codings: list[bytes] = []
 
@@ -36,9 +36,9 @@ class Framing:
         if name not in _READ_HERE:
             return
         if name == b"content-length":
-            self._body_left = int(value)
+            self.body_left = int(value)
         elif name == b"transfer-encoding":
-            self._body_left = None
+            self.body_left = None
             self._codings.append(value.strip().lower())
         else:
             self._hosts.append(value)
@@ -52,15 +52,15 @@ class Framing:
             return Problem(Code.MALFORMED_REQUEST, "HTTP/1.1 needs one valid Host header (RFC 9112, 3.2).")
         if self._codings not in ([], [b"chunked"]):
             return Problem(Code.MALFORMED_REQUEST, "The only transfer coding of a request is chunked.")
-        if self._body_left is not None and self._body_left > BODY_BYTES_MAX:
+        if self.body_left is not None and self.body_left > BODY_BYTES_MAX:
             return Problem(Code.BODY_TOO_LARGE)
         return None
 
     def take(self, unread: bytearray) -> bytes:
         """Take the next bytes from `unread` that belong to the body for sure."""
-        if self._body_left is not None:
-            end = min(self._body_left, len(unread))
-            self._body_left -= end
+        if self.body_left is not None:
+            end = min(self.body_left, len(unread))
+            self.body_left -= end
         else:
             # A chunked body ends with a line feed. With one line at a time nothing behind the body is taken.
             end = unread.find(b"\n") + 1 or len(unread)

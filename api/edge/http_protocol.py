@@ -1,7 +1,8 @@
 """The HTTP/1.1 protocol of the API: uvicorn's, with limits on what a connection may send and how long it may take.
 
 Uvicorn's own protocol gives its parser every byte as it arrives, and starts the application with the head of a request.
-This one reads one request at a time and starts the application when the request is whole:
+This one reads one request at a time and starts the application when the request is whole. It takes a connection over
+from `api.edge.new_connection` when the first request is whole or must be refused:
 
 - What follows a request is read after its response. An error in it changes nothing for the request before it.
 - A body is read to its end and never as a request: nobody switches protocols here, so `Upgrade` is ignored
@@ -24,12 +25,13 @@ from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
 from api.edge.framing import Framing
 from api.edge.lingering import LINGER_S, LingeringTransport
-from api.edge.refusals import REFUSED, response_without_request
+from api.edge.refusals import REFUSED, full, late, response_without_request, stopping
 from api.edge.unread import NOT_HTTP, Unread
 from api.problems import Code, Problem
 
 # Bytes of later requests that are read while one request is in progress.
 PIPELINED_BYTES_MAX = 64 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Seconds that a client may take to read a response that fills the buffers of the connection.
 WRITE_TIMEOUT_S = 30.0
 
@@ -72,6 +74,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._arrival = Arrival(self.loop, request_s, memory, on_late=self._on_late, on_full=self._on_full)
         self._phase = _Phase.HEAD
         self._unread = Unread()
+        # The client was asked to send the body of the first request, before this protocol took over.
+        self._has_continued = False
         self._begin()
 
     def _begin(self) -> None:
@@ -82,10 +86,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock: a connection on which nothing arrives is closed."""
+        """Prepare for the connection."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
         self._reading = Deadline(self.loop, self._limits.write_timeout_s, self.transport.abort)
-        self._arrival.wait()
+
+    def take_over(self, unread: Unread, *, left_s: float, has_continued: bool) -> None:
+        """Read what has arrived so far of a request that has `left_s` more seconds to arrive."""
+        self._unread, self._has_continued = unread, has_continued
+        self._arrival.begin(left_s)
+        self._read()
+
+    def take_over_refused(self, unread: Unread, problem: Problem) -> None:
+        """Refuse a request that has not arrived whole."""
+        self._unread, self._has_continued = unread, True
+        self._parse()
+        if self._phase in {_Phase.HEAD, _Phase.BODY}:
+            self._refuse(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers, also after a reset, and tell the request in progress that its client has gone."""
@@ -111,6 +127,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._read()
 
     def _read(self) -> None:
+        self._parse()
+        if self._phase is _Phase.HEAD:
+            self._arrival.wait(len(self._unread.data))
+        elif self._phase is _Phase.BODY:
+            self._arrival.wait(self._unread.head_bytes + len(self.cycle.body) + len(self._unread.data))
+
+    def _parse(self) -> None:
         try:
             if self._phase is _Phase.HEAD:
                 self._read_head()
@@ -120,10 +143,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(problem)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(Problem(Code.MALFORMED_REQUEST, NOT_HTTP))
-        if self._phase is _Phase.HEAD:
-            self._arrival.wait(len(self._unread.data))
-        elif self._phase is _Phase.BODY:
-            self._arrival.wait(self._unread.head_bytes + len(self.cycle.body) + len(self._unread.data))
 
     def _read_head(self) -> None:
         if (head := self._unread.take_head()) is None:
@@ -134,8 +153,12 @@ class HttpProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError
         if refusal := self._framing.refusal(self.scope["http_version"]):
             self._refuse(refusal)
-        elif self._framing.is_1_1 and self.cycle.waiting_for_100_continue and not (self._is_whole or self._unread.data):
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self._must_continue and not (self._is_whole or self._unread.data):
+            self.transport.write(CONTINUE)
+
+    @property
+    def _must_continue(self) -> bool:
+        return self._framing.is_1_1 and self.cycle.waiting_for_100_continue and not self._has_continued
 
     def on_headers_complete(self) -> None:
         """Note that the head is read."""
@@ -187,6 +210,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._reading.start()
             return
         self._phase = _Phase.HEAD
+        self._has_continued = False
         self._begin()
         self.flow.resume_reading()
         if self._unread.data:
@@ -219,10 +243,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_silent:
             self.timeout_keep_alive_handler()
         else:
-            self._refuse(Problem(Code.REQUEST_TIMEOUT))
+            self._refuse(late())
 
     def _on_full(self) -> None:
-        self._refuse(Problem(Code.OVERLOADED, "Too many requests are arriving slowly. Send the request again."))
+        self._refuse(full())
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
@@ -242,7 +266,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_silent:
             self.transport.close()
         elif self._phase is not _Phase.CLOSING:
-            self._refuse(Problem(Code.UNAVAILABLE, "The service is stopping. Send the request again."))
+            self._refuse(stopping())
         # A client that does not read must not delay the end of the process.
         self.loop.call_later(2 * LINGER_S, self.transport.abort)
 

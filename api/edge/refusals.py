@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from api.paths import shown_path
-from api.problems import KINDS, Problem, render
+from api.problems import KINDS, Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
 
@@ -41,3 +41,18 @@ def response_without_request(problem: Problem) -> bytes:
     answer.headers["X-Correlation-ID"] = correlation_id
     lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in answer.raw_headers)]
     return b"".join((*lines, b"connection: close\r\n\r\n", bytes(answer.body)))
+
+
+def late() -> Problem:
+    """Return why a request is refused that takes too long to arrive."""
+    return Problem(Code.REQUEST_TIMEOUT)
+
+
+def full() -> Problem:
+    """Return why a request is refused whose bytes are needed for others."""
+    return Problem(Code.OVERLOADED, "Too many requests are arriving slowly. Send the request again.")
+
+
+def stopping() -> Problem:
+    """Return why a request is refused that has not arrived when the process ends."""
+    return Problem(Code.UNAVAILABLE, "The service is stopping. Send the request again.")

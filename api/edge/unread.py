@@ -32,8 +32,8 @@ class Unread:
         # The size of the last head that was taken.
         self.head_bytes = 0
 
-    def take_head(self) -> bytes | None:
-        """Take the head of a request; None if it has not arrived whole.
+    def find_head(self) -> int | None:
+        """Return the size of the head of a request, and leave it here; None if it has not arrived whole.
 
         Raises Problem: 431 for a head that is too large, 400 for one that is none, as soon as that can be seen.
         """
@@ -47,26 +47,40 @@ class Unread:
         size = len(data) if found < 0 else found + len(_HEAD_END)
         if size > HEAD_BYTES_MAX:
             raise Problem(Code.HEADERS_TOO_LARGE)
-        if found < 0:
-            self._scanned = size
-            if data and (not _METHOD.match(data) or _BARE_LINE_FEED.search(data, start)):
-                raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+        if found >= 0:
+            return size
+        if data and (not _METHOD.match(data) or _BARE_LINE_FEED.search(data, start)):
+            raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+        self._scanned = size
+        return None
+
+    def take_head(self) -> bytes | None:
+        """Take the head of a request as the parser should see it; None if it has not arrived whole.
+
+        Raises Problem: 431 or 400, as soon as that can be seen.
+        """
+        if (size := self.find_head()) is None:
             return None
         self._scanned = 0
-        head = bytes(data[:size])
-        del data[:size]
+        head = bytes(self.data[:size])
+        del self.data[:size]
         self.head_bytes = size
-        # The request line ends with one, and so does the head.
-        if head.count(b"\r\n") > HEADER_LINES_MAX + 2:
-            raise Problem(Code.HEADERS_TOO_LARGE)
-        request_line = _REQUEST_LINE.match(head)
-        if not request_line:
-            raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
-        origin_end = request_line.end(1)
-        # An absolute target may leave out the path (RFC 9112, 3.2.2 and RFC 3986, 6.2.3).
-        if origin_end > 0 and not request_line[2]:
-            head = head[:origin_end] + b"/" + head[origin_end:]
-        return _without_upgrade(head)
+        return checked_head(head)
+
+
+def checked_head(head: bytes) -> bytes:
+    """Return the whole head of a request as the parser should see it. Raises Problem: 431 or 400."""
+    # The request line ends with one, and so does the head.
+    if head.count(b"\r\n") > HEADER_LINES_MAX + 2:
+        raise Problem(Code.HEADERS_TOO_LARGE)
+    request_line = _REQUEST_LINE.match(head)
+    if not request_line:
+        raise Problem(Code.MALFORMED_REQUEST, NOT_HTTP)
+    origin_end = request_line.end(1)
+    # An absolute target may leave out the path (RFC 9112, 3.2.2 and RFC 3986, 6.2.3).
+    if origin_end > 0 and not request_line[2]:
+        head = head[:origin_end] + b"/" + head[origin_end:]
+    return _without_upgrade(head)
 
 
 def _without_upgrade(head: bytes) -> bytes:

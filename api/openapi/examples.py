@@ -58,6 +58,7 @@ PENDING: dict[str, Any] = {
     "outcome_rule": None,
     "payment_method_details": {"type": "CREDIT_CARD", **CARD},
     "gateway_details": None,
+    "simulation": None,
     "sequence": 1,
     "livemode": False,
     "created_at": ACCEPTED_AT,
@@ -96,7 +97,7 @@ CANCELLED = PENDING | {"status": "CANCELLED", "sequence": 2, "updated_at": ENDED
 
 PAYMENTS = {"payments": [COMPLETED], "limit": 20, "next_cursor": None}
 STATUS = {"payment_id": EXAMPLE_ID, "status": "COMPLETED", "updated_at": ENDED_AT}
-HISTORY = {
+HISTORY: dict[str, Any] = {
     "payment_id": EXAMPLE_ID,
     "history": [
         {
@@ -224,4 +225,18 @@ FIGURES = {
             "version": "0.2.0",
         }
     ],
+}
+CLOCK = {
+    "now": "2026-12-01T18:49:02.440Z",
+    "real_now": "2026-11-27T18:49:01.940Z",
+    "offset_s": 345600.5,
+    "speed": 1.0,
+    "advances_to": None,
+}
+ADVANCED = {
+    "now": "2026-12-01T18:49:02.440Z",
+    "offset_s": 345600.5,
+    "became_due": 900,
+    "ended": 100,
+    "is_idle": True,
 }

@@ -73,6 +73,7 @@ REFUND_PENDING: dict[str, Any] = {
     "gateway_transaction_id": None,
     "sequence": 1,
     "metadata": {"rma": "7"},
+    "simulation": None,
     "created_by": "service:shop",
     "created_at": _ASKED_AT,
     "updated_at": _ASKED_AT,

@@ -42,9 +42,11 @@ async def create_api_key(
     """
     key_id, new_key = new_id(), new_api_key()
 
-    async def add(connection: AsyncConnection, now: datetime, repeated: UUID | None) -> ApiKey:
+    async def add(connection: AsyncConnection, _now: datetime, repeated: UUID | None) -> ApiKey:
         if repeated is not None:
             return found_or_404(await find_unrevoked(connection, repeated))
+        # Keys live in real time, whatever service time is.
+        now = api.runtime.database.clock.real_now()
         if body.expires_at is not None and body.expires_at <= now:
             raise invalid("/expires_at", schemas.IN_FUTURE)
         return await add_key(
@@ -98,7 +100,8 @@ async def revoke_api_key(key_id: str, principal: Administrative, api: ApiState) 
     """Revoke an API key for good. Within 10 seconds no process accepts it any more."""
     wanted = parse_path_id(key_id)
     async with api.runtime.database.transaction() as connection:
-        now = await api.runtime.database.clock.now(connection)
+        await api.runtime.database.clock.now(connection)
+        now = api.runtime.database.clock.real_now()
         revoked = found_or_404(await revoke_key(connection, wanted, by=principal.actor, now=now))
     api.api_keys.forget(wanted)
     _log("api_key.revoked", revoked, by=principal.actor)

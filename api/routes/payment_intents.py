@@ -19,6 +19,7 @@ from api.routes.conditional import version_headers
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of
 from api.routes.parameters import ApiState, Prefer, Wait, location, parse_prefer_wait
 from api.routes.ready_made import require_simulation
+from api.routes.steering import steering_of
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import PAYMENT, await_accepted, await_settled
 from api.schemas import payments as schemas
@@ -92,6 +93,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
     if body.user_id is not None and principal.role == Role.USER:
         raise Problem(Code.FORBIDDEN, "Only services and admins may pay for another user.")
     ready_made = _ready_made(body.payment_method_id, api)
+    steering = steering_of(body.simulation, api)
     intent_id = new_id()
     return Intent(
         id=intent_id,
@@ -109,6 +111,7 @@ def _intent(body: schemas.PaymentRequest, principal: Principal, api: Api, key: s
         callback_url=body.callback_url,
         capture_method=body.capture_method,
         return_url=body.return_url,
+        steering=steering,
         correlation_id=structlog.contextvars.get_contextvars().get("correlation_id"),
         idempotency=key_request_of(
             api.runtime.keyring,
@@ -127,7 +130,11 @@ def _content(body: schemas.PaymentRequest) -> dict[str, Any]:
     A request without the members that came after 0.1 has the content that it had then, so that a repeat is recognised
     after an upgrade.
     """
-    added = {"capture_method": body.capture_method is CaptureMethod.MANUAL, "return_url": body.return_url is not None}
+    added = {
+        "capture_method": body.capture_method is CaptureMethod.MANUAL,
+        "return_url": body.return_url is not None,
+        "simulation": body.simulation is not None,
+    }
     return body.model_dump(exclude={name for name, is_given in added.items() if not is_given})
 
 

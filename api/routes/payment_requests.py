@@ -23,6 +23,7 @@ from api.routes.conditional import version_headers
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, Work, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, Prefer, Wait, parse_prefer_wait
 from api.routes.ready_made import require_simulation
+from api.routes.steering import content_with_steering, steering_of
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import PAYMENT, await_settled, read_payment
 from api.schemas import actions as action_schemas
@@ -48,7 +49,9 @@ type Ask = Callable[[AsyncConnection, datetime], Awaitable[Requested]]
     "/{payment_id}/capture",
     status_code=202,
     response_model=PaymentModel,
-    responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_NOT_CAPTURABLE)
+    responses=problems(
+        *BODY, *KEYED, Code.FORBIDDEN, Code.SIMULATION_DISABLED, Code.NOT_FOUND, Code.PAYMENT_NOT_CAPTURABLE
+    )
     | success(202, "The payment is about to be captured.", example=money_examples.CAPTURING, headers=("ETag",))
     | success(
         200,
@@ -76,11 +79,14 @@ async def capture_payment(
     wait = parse_prefer_wait(prefer, request)
     payment = await read_payment(api, principal, payment_id)
     api.permissions.require_merchant(principal)
+    steering = steering_of(body.simulation, api)
 
     async def ask(connection: AsyncConnection, now: datetime) -> Requested:
         if body.amount is not None and body.amount > payment.amount:
             raise invalid("/amount", f"must be between 1 and {payment.amount} minor units, which are authorized")
-        asked = found_or_404(await capture(connection, payment.id, amount=body.amount, by=principal.actor, now=now))
+        asked = found_or_404(
+            await capture(connection, payment.id, amount=body.amount, steering=steering, by=principal.actor, now=now)
+        )
         if not asked.is_moved:
             raise not_capturable(asked.payment.status, await status_since(connection, asked.payment))
         return asked
@@ -90,7 +96,7 @@ async def capture_payment(
         principal,
         key,
         operation=f"POST /payments/{payment.id}/capture",
-        content=body.model_dump() if key else None,
+        content=content_with_steering(body) if key else None,
         object_id=payment.id,
     )
     asked, is_replay = await run_idempotent(api, key_request, _once(api, payment.id, ask))

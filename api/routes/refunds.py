@@ -20,6 +20,7 @@ from api.routes.conditional import conditional_response, version_headers
 from api.routes.cursors import LIMIT_MAX, Cursor, Limit, open_page
 from api.routes.idempotent import REPLAYED_HEADER, IdempotencyKey, key_request_of, run_idempotent
 from api.routes.parameters import ApiState, IfNoneMatch, Prefer, parse_prefer_wait, refund_location
+from api.routes.steering import content_with_steering, steering_of
 from api.routes.strict_route import StrictRoute
 from api.routes.waits import REFUND, await_settled, read_payment, read_refund
 from api.schemas import refunds as schemas
@@ -53,7 +54,13 @@ router = APIRouter(route_class=StrictRoute, tags=["refunds"])
     status_code=202,
     response_model=schemas.Refund,
     responses=problems(
-        *BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.PAYMENT_NOT_REFUNDABLE, Code.REFUND_EXCEEDS_BALANCE
+        *BODY,
+        *KEYED,
+        Code.FORBIDDEN,
+        Code.SIMULATION_DISABLED,
+        Code.NOT_FOUND,
+        Code.PAYMENT_NOT_REFUNDABLE,
+        Code.REFUND_EXCEEDS_BALANCE,
     )
     | success(202, "The refund is accepted.", example=money_examples.REFUND_PENDING, headers=("Location", "ETag"))
     | success(
@@ -82,6 +89,7 @@ async def create_refund(
     wait = parse_prefer_wait(prefer, request)
     payment = await read_payment(api, principal, payment_id)
     api.permissions.require_merchant(principal)
+    steering = steering_of(body.simulation, api)
     wanted = RefundRequest(
         id=new_id(),
         amount=body.amount,
@@ -89,6 +97,7 @@ async def create_refund(
         metadata=body.metadata,
         created_by=principal.actor,
         correlation_id=structlog.contextvars.get_contextvars().get("correlation_id"),
+        steering=steering,
     )
 
     async def work(
@@ -116,7 +125,7 @@ async def create_refund(
         principal,
         key,
         operation=f"POST /payments/{payment.id}/refunds",
-        content=body.model_dump() if key else None,
+        content=content_with_steering(body) if key else None,
         object_id=wanted.id,
     )
     (refund, moved), is_replay = await run_idempotent(api, key_request, work)

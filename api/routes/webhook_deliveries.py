@@ -75,7 +75,8 @@ async def resend_delivery(
         connection: AsyncConnection, now: datetime, repeated: UUID | None
     ) -> tuple[Delivery, WorkItem | None]:
         await _visible(connection, api, principal, wanted)
-        item = None if repeated else await resend(connection, now, wanted)
+        real_now = api.runtime.database.clock.real_now()
+        item = None if repeated else await resend(connection, now, wanted, real_now=real_now)
         if item is None and not repeated:
             raise Problem(Code.NOT_FOUND)
         return await _visible(connection, api, principal, wanted), item

@@ -87,10 +87,10 @@ type Moment = Annotated[
 # An integer of a response that may outgrow 32 bits: an amount, or a number of rows.
 Int64 = Annotated[int, Field(json_schema_extra=INT64)]
 # An id as a client may send it instead of a text.
-_IntegerId = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX, json_schema_extra=INT64)]
+IntegerId = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX, json_schema_extra=INT64)]
 type OrderId = Annotated[
     str,
-    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | _IntegerId),
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=ORDER_ID)] | IntegerId),
     StringConstraints(pattern=ORDER_ID),
     AfterValidator(known_to_order_service),
     Field(
@@ -132,7 +132,7 @@ type ReturnUrl = Annotated[
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
 type UserId = Annotated[
     str,
-    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=USER_ID)] | _IntegerId),
+    BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=USER_ID)] | IntegerId),
     StringConstraints(pattern=USER_ID),
     Field(description="A user. An integer is taken as its decimal text.", examples=["1"]),
 ]

@@ -22,6 +22,7 @@ from api.schemas.fields import (
 )
 from api.schemas.payment_methods import MaskedDetails
 from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
+from api.schemas.simulation import ChargeSteering, Simulation
 from shared.failure_advice import FailureAdvice
 from shared.lifecycle import (
     CaptureFailureCode,
@@ -29,7 +30,6 @@ from shared.lifecycle import (
     FailureCode,
     HistoryReason,
     MethodType,
-    OutcomeRule,
     PaymentStatus,
 )
 
@@ -59,6 +59,12 @@ class PaymentRequest(RequestModel):
                     "payment_method_id": "pm_test_paypal",
                     "amount": 1585,
                     "return_url": "https://shop.example/paid?basket=7",
+                },
+                {
+                    "order_id": "1045",
+                    "payment_method_id": "pm_test_visa",
+                    "amount": 1585,
+                    "simulation": {"outcomes": ["network_error", "approve"], "delay_ms": 100},
                 },
             ]
         }
@@ -97,6 +103,9 @@ class PaymentRequest(RequestModel):
         default=None,
         description="Where the customer goes from the page of the bank or of PayPal; `payment_id` and `status` are "
         "added to its query. Without it a PayPal account is charged at once, and a card that wants 3-D Secure fails.",
+    )
+    simulation: ChargeSteering | None = Field(
+        default=None, description="What the calls of the charge or the authorization to the gateway do."
     )
     user_id: UserId | None = Field(
         default=None,
@@ -195,15 +204,17 @@ class Payment(BaseModel):
         description="What a customer can do after this failure; null unless FAILED. Show general words for "
         "`do_not_retry`: a customer is not told that a card is lost, stolen or suspected."
     )
-    outcome_rule: OutcomeRule | None = Field(
-        description="What decided the outcome: a test card or a ready-made one (`card`), a test address or such an "
+    outcome_rule: str | None = Field(
+        description="What decided the outcome: the request's `simulation` (`request`), a rule of an admin (`rule:` "
+        "with its id), a test card or a ready-made one (`card`), a test address or such an "
         "account (`address`), the amount (`amount`), the success rate (`rate`), the customer (`customer`), a void at "
-        "the gateway (`closed`) or the order service (`order`). null without an outcome."
+        "the gateway (`closed`) or the order service (`order`). null without an outcome.",
     )
     payment_method_details: MethodDetails
     gateway_details: GatewayDetails | None = Field(
         description="null before the gateway has answered, and if none was asked."
     )
+    simulation: Simulation | None = Field(description="What was steered about it; null if nothing was.")
     sequence: int = Field(description="The number of entries in the payment's history. It is also the ETag.")
     livemode: bool = Field(description="Always false: no money is moved.")
     created_at: datetime

@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.fields import AmountOfPart, Int64, Metadata, RequestModel, without_null
+from api.schemas.simulation import RefundSteering, Simulation
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
 
 
@@ -15,7 +16,11 @@ class RefundRequest(RequestModel):
     """A request to refund a payment. It may have no members, and the body may be left out."""
 
     model_config = ConfigDict(
-        json_schema_extra=without_null({}, {"amount": 500, "reason": "requested_by_customer", "metadata": {"rma": "7"}})
+        json_schema_extra=without_null(
+            {},
+            {"amount": 500, "reason": "requested_by_customer", "metadata": {"rma": "7"}},
+            {"simulation": {"outcomes": ["timeout_charged", "approve"]}},
+        )
     )
 
     amount: AmountOfPart = None
@@ -26,6 +31,9 @@ class RefundRequest(RequestModel):
         description="Why the merchant refunds; `other` by default.",
     )
     metadata: Metadata = Field(default_factory=dict)
+    simulation: RefundSteering | None = Field(
+        default=None, description="What the calls of the refund to the gateway do."
+    )
 
 
 class Refund(BaseModel):
@@ -44,6 +52,7 @@ class Refund(BaseModel):
     gateway_transaction_id: str | None = Field(description="The gateway's id of the refund; null unless COMPLETED.")
     sequence: int = Field(description="The number of entries in the refund's history. It is also its ETag.")
     metadata: Metadata
+    simulation: Simulation | None = Field(description="What was steered about it; null if nothing was.")
     created_by: str = Field(
         description="The principal that asked for it, such as `service:shop`; `service:payments` is this service."
     )

@@ -55,6 +55,15 @@ def within_limits(amount: int) -> int:
     return amount
 
 
+def within_delay(delay_ms: int) -> int:
+    """Return a steered delay, in milliseconds, for which a claim holds. Raises ValueError."""
+    rules = RULES.get()
+    most = rules.runtime.settings.steered_delay_max_ms if rules else INT64_MAX
+    if delay_ms > most:
+        raise ValueError(f"must be between 0 and {most} milliseconds")
+    return delay_ms
+
+
 def known_to_order_service(order_id: str) -> str:
     """Return an order id that the order service can have, if there is one. Raises ValueError."""
     rules = RULES.get()

@@ -38,6 +38,7 @@ async def create_payment(body: PaymentRequest) -> Payment:
         last_capture_error=None,
         gateway=None,
         gateway_transaction_id=None,
+        simulation=None,
         failure_code=None,
         failure_reason=None,
         failure_advice=None,

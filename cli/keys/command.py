@@ -1,7 +1,7 @@
 """The commands of `payments keys`. Errors that prevent a command are raised: `cli.main` reports them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cli.options import PlainCommand, number
+from cli.terminal import aligned
 
 if TYPE_CHECKING:
     from shared.api_keys import ApiKey
@@ -70,7 +71,7 @@ def create(
 @app.command("list", cls=PlainCommand)
 def list_keys() -> None:
     """List the API keys that were not revoked, the newest first."""
-    for line in _aligned([HEADINGS, *map(_cells, _store().all_keys())]):
+    for line in aligned([HEADINGS, *map(_cells, _store().all_keys())]):
         print(line)
 
 
@@ -109,8 +110,3 @@ def _cells(key: "ApiKey") -> tuple[str, ...]:
         shown["expires_at"] or "never",
         shown["last_used_at"] or "never",
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -71,6 +71,8 @@ async def _in_transaction[T](settings: Settings, work: Work[T]) -> T:
         with refusal_names_the_setting(settings):
             await require_current(database)
             async with database.transaction() as connection:
-                return await work(connection, await database.clock.now(connection))
+                await database.clock.now(connection)
+                # Keys live in real time, whatever service time is.
+                return await work(connection, database.clock.real_now())
     finally:
         await database.dispose()

@@ -23,7 +23,8 @@ from shared.database.engine import open_database
 from shared.database.tables import gateway_ledger, payments
 from shared.event_types import REFUND_EVENT_OF_REASON
 from shared.lifecycle import PaymentStatus
-from worker.gateway.ledger import MOVES_MONEY, EntryKind
+from shared.simulation.ledger_entries import EntryKind
+from worker.gateway.ledger import MOVES_MONEY
 
 # Histories that are read, with one request each.
 HISTORIES_MAX = 100

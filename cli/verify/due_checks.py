@@ -6,9 +6,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, literal, or_, select
 
 from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, breach, in_range, is_wrong, kind_of, only_breaches
+from cli.verify.statements import IDS, Query, Times, breach, in_range, is_wrong, kind_of, only_breaches
 from shared import refund_lifecycle
 from shared.database.columns import UtcDateTime
+from shared.database.leases import is_held
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
@@ -46,7 +47,8 @@ def open_payments() -> Query:
     )
     is_due_at_its_end = or_(
         payments.c.due_at == ends_at,
-        and_(payments.c.due_at > ends_at, ends_at <= bindparam("over", type_=UtcDateTime)),
+        # What the relay has published is due by real time, which may be behind.
+        and_(or_(is_held(payments), payments.c.due_at > ends_at), ends_at <= bindparam("over", type_=UtcDateTime)),
     )
     return only_breaches(
         select(
@@ -86,33 +88,50 @@ def _never_due(table: Table, kind: BreachKind, payment_id: ColumnElement[Any], i
     )
 
 
-def oldest_due(table: Table, *, now: datetime) -> Select[Any]:
-    """Select the due time of the row that has been due for the longest; null if none is due."""
-    return select(func.min(table.c.due_at)).where(table.c.due_at <= literal(now, UtcDateTime))
+def oldest_due(table: Table, times: Times) -> Select[Any]:
+    """Select the due times of the rows that have been due for the longest: of those that are held, and of the others.
+
+    Each is null if there is none.
+    """
+    held = case((is_held(table), table.c.due_at))
+    others = case((is_held(table), None), else_=table.c.due_at)
+    return select(func.min(held).label("held"), func.min(others).label("others")).where(_is_due_since(table, times))
 
 
-def overdue_count(table: Table, *, before: datetime) -> Select[Any]:
+def overdue_count(table: Table, before: Times) -> Select[Any]:
     """Select the number of rows that were due before `before`."""
-    return select(func.count()).where(table.c.due_at < literal(before, UtcDateTime))
+    return select(func.count()).where(_is_due_since(table, before))
 
 
-def overdue(table: Table, *, before: datetime, limit: int) -> Query:
+def overdue(table: Table, before: Times, limit: int) -> Query:
     """Find the rows that were due before `before`: at most `limit`, the longest due first."""
     return (
         select(breach(OVERDUE[table]), *IDS[table], table.c.status, table.c.due_at)
-        .where(table.c.due_at < literal(before, UtcDateTime))
+        .where(_is_due_since(table, before))
         .order_by(table.c.due_at)
         .limit(limit)
     )
 
 
-def leased_too_long(table: Table, *, after: datetime, limit: int) -> Query:
+def leased_too_long(table: Table, after: Times, limit: int) -> Query:
     """Find rows that a worker has claimed, and that are due after `after`: at most `limit`, with their `total`."""
     # Counted beside the rows, so that a list that was cut short still has its total.
     total = func.count().over().label("total")
     return (
         select(breach(LEASED_TOO_LONG[table]), *IDS[table], table.c.status, table.c.due_at, total)
-        .where(table.c.due_at > literal(after, UtcDateTime), _IS_CLAIMED[table])
+        .where(table.c.due_at > _by_time_of(table, after), _IS_CLAIMED[table])
         .order_by(table.c.due_at.desc())
         .limit(limit)
     )
+
+
+def _is_due_since(table: Table, before: Times) -> ColumnElement[bool]:
+    # The first condition is for the index.
+    latest = literal(max(before.service, before.real), UtcDateTime)
+    return and_(table.c.due_at <= latest, table.c.due_at <= _by_time_of(table, before))
+
+
+def _by_time_of(table: Table, times: Times) -> ColumnElement[datetime]:
+    """Return that one of the two moments by which the row is due: the real one if it is held."""
+    real, service = literal(times.real, UtcDateTime), literal(times.service, UtcDateTime)
+    return case((is_held(table), real), else_=service)

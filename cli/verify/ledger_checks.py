@@ -11,7 +11,8 @@ from shared.database.refund_tables import payment_balances, refunds
 from shared.database.tables import gateway_ledger, payments
 from shared.lifecycle import HistoryReason, OutcomeRule, PaymentStatus
 from shared.refund_lifecycle import RefundStatus
-from worker.gateway.ledger import CAPTURE_OR_VOID, MOVES_MONEY, PENDING_STEP, EntryKind
+from shared.simulation.ledger_entries import EntryKind
+from worker.gateway.ledger import CAPTURE_OR_VOID, MOVES_MONEY, PENDING_STEP
 
 # Money was taken for these, whatever was paid back afterwards.
 CHARGED = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED)

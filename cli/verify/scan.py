@@ -27,7 +27,7 @@ from cli.verify import (
 )
 from cli.verify.breaches import BreachKind
 from cli.verify.event_checks import SETTLING_S
-from cli.verify.statements import Query
+from cli.verify.statements import Query, Times
 from shared.database.clock import rfc3339
 from shared.database.engine import Database
 from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S
@@ -122,8 +122,9 @@ class Scan:
             async with self.database.read() as connection:
                 end = await connection.execute(payment_checks.next_payment(count=self.range_size), {"after": after})
                 upto = end.scalar_one_or_none() or LAST
-                over = await self.database.clock.now(connection) + timedelta(seconds=CLOCK_SKEW_MAX_S)
-                between = {"after": after, "upto": upto, "over": over}
+                now = await self.database.clock.now(connection)
+                over = Times.away(self.database.clock, now, CLOCK_SKEW_MAX_S)
+                between = {"after": after, "upto": upto, "over": over.service}
                 count = (await connection.execute(payment_checks.payments_between(), between)).scalar_one()
                 for query in queries:
                     await self._collect(connection, query, between)
@@ -176,8 +177,9 @@ class Scan:
         for table, lease_s in ((payments, work_s), (refunds, work_s), (deliveries, delivery_s)):
             longest_s = max(lease_s, REPUBLISHED_AFTER_S) + CLOCK_SKEW_MAX_S
             async with self.database.read() as connection:
-                latest = await self.database.clock.now(connection) + timedelta(seconds=longest_s)
-                found = await connection.execute(due_checks.leased_too_long(table, after=latest, limit=limit))
+                now = await self.database.clock.now(connection)
+                latest = Times.away(self.database.clock, now, longest_s)
+                found = await connection.execute(due_checks.leased_too_long(table, latest, limit))
                 rows = found.mappings().all()
             for row in rows:
                 self.found.note(BreachKind(row["kind"]), _ids(row), 0)
@@ -185,13 +187,17 @@ class Scan:
                 self.found.note(BreachKind(rows[0]["kind"]), None, rows[0]["total"])
 
     async def _of_due(self, connection: AsyncConnection, table: Table, kind: BreachKind, limit_s: float) -> None:
-        now = await self.database.clock.now(connection)
-        before = now - timedelta(seconds=limit_s)
-        oldest = (await connection.execute(due_checks.oldest_due(table, now=now))).scalar_one()
-        self.found.oldest_due_s[str(table.name)] = (now - oldest).total_seconds() if oldest else 0.0
-        count = (await connection.execute(due_checks.overdue_count(table, before=before))).scalar_one()
+        clock = self.database.clock
+        now = await clock.now(connection)
+        at_once, before = Times.away(clock, now, 0), Times.away(clock, now, -limit_s)
+        oldest = (await connection.execute(due_checks.oldest_due(table, at_once))).one()
+        speed = clock.time.speed_at(at_once.real)
+        waited_s = [(now - oldest.others).total_seconds() / speed] if oldest.others else []
+        waited_s += [(at_once.real - oldest.held).total_seconds()] if oldest.held else []
+        self.found.oldest_due_s[str(table.name)] = max(waited_s, default=0.0)
+        count = (await connection.execute(due_checks.overdue_count(table, before))).scalar_one()
         if count:
-            examples = due_checks.overdue(table, before=before, limit=self.found.shown_max)
+            examples = due_checks.overdue(table, before, self.found.shown_max)
             self.found.note(kind, None, count)
             for row in (await connection.execute(examples)).mappings():
                 self.found.note(kind, _ids(row), 0)
@@ -201,9 +207,10 @@ class Scan:
         for table, kind in waiting_checks.UNCLAIMED.items():
             async with self.database.read() as connection:
                 now = await self.database.clock.now(connection)
-                before = now - timedelta(seconds=limit_s)
+                speed = self.database.clock.time.speed_at(self.database.clock.real_now())
+                before = now - timedelta(seconds=limit_s) * speed
                 oldest = (await connection.execute(waiting_checks.oldest_unclaimed(table))).scalar_one()
-                waited_s = (now - oldest).total_seconds() if oldest else 0.0
+                waited_s = (now - oldest).total_seconds() / speed if oldest else 0.0
                 self.found.oldest_unclaimed_s[str(table.name)] = max(0.0, waited_s)
                 count = (await connection.execute(waiting_checks.unclaimed_count(table, before=before))).scalar_one()
                 if count:

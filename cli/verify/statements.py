@@ -1,6 +1,8 @@
 """What the statements of `payments verify` share: their ranges, their kinds and the ids that locate a breach."""
 
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -18,8 +20,25 @@ from sqlalchemy import (
 )
 
 from cli.verify.breaches import BreachKind
+from shared.database.clock import Clock
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The same moment in both times."""
+
+    service: datetime
+    real: datetime
+
+    @classmethod
+    def away(cls, clock: Clock, now: datetime, seconds: float) -> Self:
+        """Return the moment that is so many seconds of real time away from `now`, which `clock` has just told."""
+        real_now = clock.real_now()
+        by = timedelta(seconds=seconds)
+        return cls(now + by * clock.time.speed_at(real_now), real_now + by)
+
 
 # A statement for breaches: each row has a `kind`, and its other columns are the ids that locate the breach.
 type Query = Select[Any]

@@ -40,13 +40,26 @@ _SINCE: dict[Table, ColumnElement[datetime]] = {
     ),
     deliveries: deliveries.c.created_at,
 }
+
+
+def _waits_as_asked(table: Table) -> ColumnElement[bool]:
+    """Return whether the request wants the row to wait before it is claimed: until when is in no column."""
+    pending_ms: ColumnElement[int] = table.c.steering["pending_ms"].as_integer()
+    return pending_ms.is_not(None)
+
+
 _IS_UNCLAIMED: dict[Table, ColumnElement[bool]] = {
     payments: or_(
-        and_(payments.c.status == PaymentStatus.PENDING, payments.c.lease_version == 0),
-        and_(payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.CLAIMED),
+        and_(
+            or_(
+                and_(payments.c.status == PaymentStatus.PENDING, payments.c.lease_version == 0),
+                and_(payments.c.status == PaymentStatus.PROCESSING, payments.c.due_reason == HistoryReason.CLAIMED),
+            ),
+            ~_waits_as_asked(payments),
+        ),
         payments.c.status.in_(WAITING),
     ),
-    refunds: and_(refunds.c.status == RefundStatus.PENDING, refunds.c.lease_version == 0),
+    refunds: and_(refunds.c.status == RefundStatus.PENDING, refunds.c.lease_version == 0, ~_waits_as_asked(refunds)),
     deliveries: and_(deliveries.c.status == DeliveryStatus.PENDING, deliveries.c.lease_version == 0),
 }
 # The gateway has announced an answer. When it is to come is in no column.

@@ -8,6 +8,10 @@ from pydantic_settings import BaseSettings
 from shared.config.values import EMPTY_IS_UNSET, LOWER_CASE
 from shared.config.web_addresses import BaseUrl
 
+# Service time is never behind real time, so that what is due by real time is found among what is due. At 10,000, a week
+# passes in a minute.
+SIMULATION_SPEED_MIN, SIMULATION_SPEED_MAX = 1, 10_000
+
 
 class GatewaySettings(BaseSettings):
     """The simulated gateway."""
@@ -28,6 +32,15 @@ class GatewaySettings(BaseSettings):
         default=None,
         description="`on` allows ready-made payment methods such as `pm_test_visa`; `off` refuses them. Unset = `on` "
         "in development and `off` in production.",
+    )
+    simulation_speed: float = Field(
+        default=1,
+        ge=SIMULATION_SPEED_MIN,
+        le=SIMULATION_SPEED_MAX,
+        allow_inf_nan=False,
+        description="How many times as fast as real time service time passes, in which the service stores, shows and "
+        "waits. `payments up` and `payments migrate` write it into the database; an API or a worker with another value "
+        "does not start. It must be 1 in production.",
     )
     gateway_notification_url: BaseUrl = Field(
         default=None,

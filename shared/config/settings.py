@@ -82,6 +82,8 @@ class Settings(
             )
         if self._is_reachable_from_outside and self.data_key_text == DEVELOPMENT_SECRET:
             problems.append("DATA_KEY: must be set: the built-in one works on loopback in development only")
+        if self.environment == "production" and self.simulation_speed != 1:
+            problems.append("SIMULATION_SPEED: must be 1 in production, where service time is real time")
         if self.environment == "production":
             problems += [
                 f"{name}: must have at least {SECRET_BYTES_REQUIRED} bytes in production; {SECRET_BYTES_MIN} are better"
@@ -117,9 +119,19 @@ class Settings(
         return f"[{host}]" if ":" in host else host
 
     @property
+    def steered_delay_max_ms(self) -> int:
+        """The longest delay of a steered call to the gateway, in milliseconds: a claim must hold for it."""
+        return max(0, min(60_000, int((self.lease_s - 10) * 1000)))
+
+    @property
     def is_simulation_on(self) -> bool:
         """SIMULATION as set; if it is not, on in development only."""
         return self.simulation == "on" if self.simulation else self.environment == "development"
+
+    @property
+    def is_clock_steerable(self) -> bool:
+        """Whether service time may be advanced: where the simulation is on, but never in production."""
+        return self.is_simulation_on and self.environment == "development"
 
     @property
     def is_dashboard_on(self) -> bool:

@@ -2,6 +2,10 @@
 
 `due_at` says when a process must look at a row. `lease_version` counts the claims and is the fencing token of what is
 written afterwards. This module does not know what the work is.
+
+A row that waits is due in service time. While a worker or a queue holds it, it is due in real time, and `held_until` is
+the same moment as `due_at`: so no speed of the clock, and no jump, ends the lease of a worker that lives. A version
+that does not know `held_until` leaves an older moment there, and both times are the same while such a version runs.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Table, Update, bindparam, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, Update, and_, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
@@ -48,15 +52,38 @@ class Ended[R]:
     deliveries: tuple[WorkItem, ...]
 
 
-async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, limit: int) -> dict[WorkItem, datetime]:
-    """Take at most `limit` rows that are due, the longest due first; each is due again 30 s after `now`.
+def is_held(table: Table) -> ColumnElement[bool]:
+    """Return whether a worker or a queue holds the row, so that its `due_at` is real time."""
+    return table.c.held_until == table.c.due_at
+
+
+def is_free(table: Table) -> ColumnElement[bool]:
+    """Return whether nobody holds the row, so that its `due_at` is service time."""
+    return or_(table.c.held_until.is_(None), table.c.held_until != table.c.due_at)
+
+
+def is_due(table: Table, *, now: datetime, real_now: datetime) -> ColumnElement[bool]:
+    """Return whether a row is due: if it is held, by real time, else by service time, which is never behind."""
+    return and_(table.c.due_at <= now, or_(is_free(table), table.c.due_at <= real_now))
+
+
+def hold(now: datetime, seconds: float, real_now: datetime | None = None) -> dict[str, datetime]:
+    """Return the columns of a row that is held for so many seconds of real time, from `real_now` or else `now` on."""
+    until = (real_now or now) + timedelta(seconds=seconds)
+    return {"due_at": until, "held_until": until}
+
+
+async def take_due(
+    connection: AsyncConnection, table: Table, *, now: datetime, limit: int, real_now: datetime | None = None
+) -> dict[WorkItem, datetime]:
+    """Take at most `limit` rows that are due, the longest due first; each is due again in 30 s of real time.
 
     Return the moment since which each was due, for `give_back`. Relays that run at the same time take different rows.
-    A row that a relay takes and never publishes is only late.
+    A row that a relay takes and never publishes is only late. Without `real_now`, `now` is real time too.
     """
     found = await connection.execute(
         select(*columns_of(table, "id", "lease_version"), table.c.due_at)
-        .where(table.c.due_at <= now)
+        .where(is_due(table, now=now, real_now=real_now or now))
         .order_by(table.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -66,7 +93,7 @@ async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, 
         await connection.execute(
             update(table)
             .where(id_in(table.c.id, [item.id for item in due]))
-            .values(due_at=now + timedelta(seconds=REPUBLISHED_AFTER_S))
+            .values(hold(now, REPUBLISHED_AFTER_S, real_now))
         )
     return due
 
@@ -74,7 +101,7 @@ async def take_due(connection: AsyncConnection, table: Table, *, now: datetime, 
 async def give_back(
     connection: AsyncConnection, table: Table, due: Mapping[WorkItem, datetime], *, taken_at: datetime
 ) -> None:
-    """Make due what was taken at `taken_at` but not published, since the same moments as before.
+    """Make due what was taken at `taken_at` (real time) but not published, since the same moments as before.
 
     So a row that nobody can publish shows how long it has been waiting. A row that was claimed meanwhile is left alone,
     and so is one that waits for another moment by now, such as the end of its authorization.
@@ -87,7 +114,7 @@ async def give_back(
                 table.c.lease_version == bindparam("of_version"),
                 table.c.due_at == taken_at + timedelta(seconds=REPUBLISHED_AFTER_S),
             )
-            .values(due_at=bindparam("since")),
+            .values(due_at=bindparam("since"), held_until=None),
             # In the order of the ids, so that two batches never deadlock.
             [{"of_id": item.id, "of_version": item.lease_version, "since": due[item]} for item in sorted(due)],
         )
@@ -111,7 +138,7 @@ async def hasten(
     items = [WorkItem(row.id, row.lease_version) for row in found]
     if items:
         await connection.execute(
-            update(table).where(id_in(table.c.id, [item.id for item in items])).values(due_at=soon)
+            update(table).where(id_in(table.c.id, [item.id for item in items])).values(due_at=soon, held_until=None)
         )
     return items
 

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 
 from shared.database.columns import UtcDateTime
-from shared.database.tables import DUE, Json, metadata, required
+from shared.database.tables import DUE, Json, OptionalJson, metadata, required
 
 # Amounts in minor units. A payment without a row was never authorized to be captured on request and has no refund.
 payment_balances = Table(
@@ -62,6 +62,10 @@ refunds = Table(
     required("created_at", UtcDateTime),
     required("updated_at", UtcDateTime),
     Column("processed_at", UtcDateTime),
+    # As in `payments`.
+    Column("steering", OptionalJson),
+    Column("simulated", OptionalJson),
+    Column("held_until", UtcDateTime),  # see `payments`
     CheckConstraint("amount > 0", name="amount_is_positive"),
     UniqueConstraint("payment_id", "number"),
     Index("uq_refunds_cause", "payment_id", "cause", unique=True,

@@ -29,6 +29,8 @@ URL_CHARS_MAX = 2048
 NAME_CHARS_MAX = 100
 ERROR_CHARS_MAX = 255
 Json = JSON().with_variant(JSONB(), "postgresql")
+# Without a value it is null in the database, and not the JSON null.
+OptionalJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -112,7 +114,8 @@ payments = Table(
     Column("gateway", String(32)),
     Column("gateway_transaction_id", String(64)),
     Column("gateway_details", Json),
-    Column("outcome_rule", String(16)),
+    # SQLite heeds no length, and its tables keep the one that they were made with.
+    Column("outcome_rule", String(64).with_variant(String(16), "sqlite")),
     Column("failure_code", String(40)),
     Column("failure_reason", String(255)),
     required("created_at", UtcDateTime),
@@ -141,6 +144,15 @@ payments = Table(
     # Until when the customer may approve the payment; null = nobody has been asked.
     Column("action_expires_at", UtcDateTime),
     Column("action_result", String(16)),
+    # What the request for the present operation wants of its calls to the gateway; null = nothing.
+    Column("steering", OptionalJson),
+    # Calls of the present operation before the gateway left it open; null = none.
+    Column("earlier_calls", Integer),
+    # What was steered about its calls so far, by requests and by rules; null = nothing.
+    Column("simulated", OptionalJson),
+    # Until when a worker or a queue holds the row, in real time. Where `due_at` is the same moment, that is real time;
+    # everywhere else `due_at` is service time.
+    Column("held_until", UtcDateTime),
     CheckConstraint("amount > 0", name="amount_is_positive"),
     Index("uq_payments_live", "user_id", "order_id", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
     Index("ix_payments_due", "due_at", postgresql_where=DUE, sqlite_where=DUE),
@@ -250,6 +262,7 @@ deliveries = Table(
     required("created_at", UtcDateTime),
     required("updated_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
+    Column("held_until", UtcDateTime),  # see `payments`
     Index("uq_deliveries_endpoint", "event_id", "endpoint_id", unique=True,
           postgresql_where=OF_ENDPOINT, sqlite_where=OF_ENDPOINT),
     Index("uq_deliveries_other", "event_id", "kind", unique=True,

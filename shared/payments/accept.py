@@ -12,7 +12,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.leases import WorkItem
 from shared.database.tables import columns_of, payments
 from shared.errors import (
     IdempotencyKeyReused,
@@ -30,6 +30,7 @@ from shared.payments.intent import Intent
 from shared.payments.payment import Payment
 from shared.payments.refusals import LivePayment, order_taken
 from shared.payments.usable_methods import MethodRules, copy_usable_methods
+from shared.simulation.calls import NOT_STEERED
 from shared.simulation.scenarios import is_named_charge
 from shared.webhooks.fan_out import NO_DELIVERIES
 
@@ -158,7 +159,7 @@ def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any
         "sequence": 1,
         "lease_version": 0,
         "gateway_tries": 0,
-        "due_at": now + timedelta(seconds=FIRST_RELAY_AFTER_S),
+        "due_at": now + timedelta(seconds=intent.steering.first_due_s),
         "due_reason": HistoryReason.CLAIMED,
         "gateway": None,
         "gateway_transaction_id": None,
@@ -170,6 +171,7 @@ def _row(intent: Intent, method: dict[str, Any], now: datetime) -> dict[str, Any
         "updated_at": now,
         "processed_at": None,
         "return_url": intent.return_url,
+        "steering": intent.steering.stored,
         **_capture_columns(intent, method),
     }
 
@@ -178,7 +180,7 @@ def _capture_columns(intent: Intent, method: Mapping[str, Any]) -> dict[str, Any
     if intent.capture_method is CaptureMethod.MANUAL:
         return {"capture_method": CaptureMethod.MANUAL, "operation": PaymentOperation.AUTHORIZE}
     # A charge that a worker of 0.1 does not understand is named: the table refuses its claim by such a worker.
-    is_plain = intent.return_url is None and not is_named_charge(method)
+    is_plain = intent.return_url is None and not is_named_charge(method) and intent.steering == NOT_STEERED
     return {"capture_method": None, "operation": None if is_plain else PaymentOperation.CHARGE}
 
 

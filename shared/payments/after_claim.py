@@ -19,12 +19,17 @@ from shared.payments.outcomes import (
     Settled,
     Unsettled,
     Voided,
+    with_remark,
 )
 from shared.payments.payment import Payment
 
 
 def after_claim(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payment:
     """Return the payment as the outcome of its claim leaves it."""
+    return replace(_moved(payment, outcome, now), simulated=with_remark(payment.simulated, outcome))
+
+
+def _moved(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payment:
     match outcome:
         case Settled(answer):
             return _settled(payment, answer, now)
@@ -38,6 +43,7 @@ def after_claim(payment: Payment, outcome: ClaimOutcome, now: datetime) -> Payme
                 PaymentStatus.PROCESSING,
                 now,
                 gateway=answer.gateway,
+                earlier_calls=(payment.earlier_calls or 0) + payment.gateway_tries + 1,
                 due_at=now + timedelta(seconds=ask_after_s),
                 due_reason=HistoryReason.GATEWAY_SETTLED,
             )
@@ -54,7 +60,8 @@ def _due_again(payment: Payment, outcome: Retry | Postpone | Release, now: datet
                 payment,
                 gateway_tries=payment.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
-                due_reason=HistoryReason.RETRIED,
+                due_reason=HistoryReason.GATEWAY_TIMED_OUT if outcome.is_timeout else HistoryReason.RETRIED,
+                held_until=None,
             )
         case Postpone(wait_s, until):
             return replace(
@@ -63,9 +70,10 @@ def _due_again(payment: Payment, outcome: Retry | Postpone | Release, now: datet
                 order_check_until=until,
                 due_at=max(now, min(now + timedelta(seconds=wait_s), until)),
                 due_reason=HistoryReason.ORDER_UNREACHABLE,
+                held_until=None,
             )
         case Release():
-            return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED)
+            return replace(payment, due_at=now, due_reason=HistoryReason.RELEASED, held_until=None)
         case _:
             assert_never(outcome)
 
@@ -124,6 +132,7 @@ def _waiting(payment: Payment, now: datetime) -> Payment:
         operation=PaymentOperation.VOID,
         operation_amount=None,
         operation_number=payment.sequence + 1,
+        earlier_calls=None,
         due_at=payment.capture_before,
         due_reason=HistoryReason.AUTHORIZATION_EXPIRED,
         balance=Balance(authorized=payment.amount, captured=0),
@@ -137,6 +146,8 @@ def _requiring_action(payment: Payment, gateway: str, until: datetime, now: date
         PaymentStatus.REQUIRES_ACTION,
         now,
         gateway=gateway,
+        # The customer is asked before the call that counts.
+        earlier_calls=(payment.earlier_calls or 0) + payment.gateway_tries,
         action_expires_at=until,
         due_at=until,
         due_reason=HistoryReason.ACTION_EXPIRED,
@@ -144,9 +155,14 @@ def _requiring_action(payment: Payment, gateway: str, until: datetime, now: date
 
 
 def _asked_anew(payment: Payment, status: PaymentStatus, now: datetime, **changes: Any) -> Payment:
-    """Return the payment with an answer that does not end it: claims, tries and checks are counted anew."""
+    """Return the payment with an answer that does not end it: claims, tries and checks are counted anew.
+
+    A plain charge becomes a named one: a version that knows no operations would take it for one that begins.
+    """
+    changes.setdefault("operation", payment.due_for)
     return replace(
         payment,
+        operation_claim=payment.lease_version,
         status=status,
         sequence=payment.sequence + 1,
         operation_version=payment.lease_version,
@@ -154,6 +170,7 @@ def _asked_anew(payment: Payment, status: PaymentStatus, now: datetime, **change
         order_checks=0,
         order_check_until=None,
         updated_at=now,
+        held_until=None,
         **changes,
     )
 
@@ -166,6 +183,7 @@ def _ended(payment: Payment, status: PaymentStatus, now: datetime, **changes: An
         due_at=None,
         due_reason=None,
         updated_at=now,
+        held_until=None,
         **changes,
     )
 

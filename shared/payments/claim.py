@@ -1,28 +1,39 @@
 """Claiming payments: the first claim takes a payment out of PENDING, every claim holds it under a lease."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import Claimed, Ended, WorkItem, claim_locked, lock
+from shared.database.leases import Claimed, Ended, WorkItem, claim_locked, hold, lock
 from shared.database.tables import payments
 from shared.lifecycle import IN_PROGRESS, HistoryReason, PaymentStatus
 from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
 from shared.payments.requests import expire_actions
+from shared.simulation.steered_work import is_steered_by_user, leave_steered
 
 
 async def claim(
-    connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
+    connection: AsyncConnection,
+    now: datetime,
+    items: Sequence[WorkItem],
+    *,
+    lease_s: float,
+    steered_max: int | None = None,
+    real_now: datetime | None = None,
 ) -> list[Claimed[Payment] | Ended[Payment] | None]:
-    """Claim the payment of each item for `lease_s` seconds, in the order of `items`.
+    """Claim the payment of each item for `lease_s` seconds of real time, in the order of `items`.
 
     A payment whose customer did not answer in time ends here. The list has None where another worker was first or the
-    payment has ended before. A later claim says in the history how the one before it ended.
+    payment has ended before. Of the payments that users steer, at most `steered_max` (None = all) are claimed, and the
+    others are due again soon: they have None, too. A later claim says in the history how the one before it ended.
     """
-    held = await lock(connection, payments, items, payments.c.status, payments.c.due_reason)
+    found = await lock(
+        connection, payments, items, payments.c.status, payments.c.due_reason, is_steered_by_user(payments)
+    )
+    held = await leave_steered(connection, payments, found, steered_max=steered_max, now=now)
     waiting = [item.id for item, row in held.items() if row["status"] == PaymentStatus.REQUIRES_ACTION]
     expired = await expire_actions(connection, waiting, now=now) if waiting else {}
     claimed = await claim_locked(
@@ -34,7 +45,7 @@ async def claim(
         .values(
             status=PaymentStatus.PROCESSING,
             sequence=payments.c.sequence + 1,
-            due_at=now + timedelta(seconds=lease_s),
+            **hold(now, lease_s, real_now),
             # What the next claim will say if this one records nothing.
             due_reason=HistoryReason.LEASE_EXPIRED,
             updated_at=now,

@@ -25,13 +25,14 @@ async def emit(
     now: datetime,
     confirms_orders: bool = False,
     lease_for_s: float | None = None,
+    real_now: datetime | None = None,
 ) -> dict[UUID, EmittedDeliveries]:
     """Insert the event that each move calls for, with its deliveries. Return the deliveries by payment.
 
     An event of a type in WRITTEN_IF_WANTED is not even built unless an endpoint wants its type at this moment.
 
     With `confirms_orders` every completed payment also has a delivery to the order service. See `fan_out` for
-    `lease_for_s`. Call this in the transaction of the moves.
+    `lease_for_s` and `real_now`. Call this in the transaction of the moves.
     """
     called_for = [
         (move.payment, event) for move in moves if (event := EVENT_OF_MOVE.get((move.payment.status, move.reason)))
@@ -44,7 +45,7 @@ async def emit(
         for payment, event in called_for
         if event not in WRITTEN_IF_WANTED or subscriptions.want(event)
     ]
-    return await fan_out(connection, happened, subscriptions, lease_for_s=lease_for_s)
+    return await fan_out(connection, happened, subscriptions, lease_for_s=lease_for_s, real_now=real_now)
 
 
 async def emit_steps(

@@ -6,6 +6,7 @@ from uuid import UUID
 from shared.idempotency import KeyRequest
 from shared.lifecycle import CaptureMethod
 from shared.payments.find import Visible
+from shared.simulation.calls import NOT_STEERED, Steering
 from shared.simulation.ready_made import ReadyMade
 
 
@@ -28,5 +29,6 @@ class Intent:
     idempotency: KeyRequest | None
     capture_method: CaptureMethod = CaptureMethod.AUTOMATIC
     return_url: str | None = None
+    steering: Steering = NOT_STEERED
     # The method itself if it is a ready-made one, which no table has.
     ready_made: ReadyMade | None = None

@@ -13,13 +13,14 @@ class Approved:
     """The gateway did what it was asked to: the money moved, or is held.
 
     `details` has what the method has: authorization code, AVS and CVC results, payer id, fee. `outcome_rule` says what
-    decided the outcome.
+    decided the outcome, and `remark` what else the gateway says of how it came to its answer.
     """
 
     gateway: str
     transaction_id: str
     details: dict[str, Any]
     outcome_rule: str
+    remark: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Declined:
     failure_reason: str
     details: dict[str, Any] | None
     outcome_rule: str
+    remark: dict[str, Any] | None = None
 
 
 type GatewayAnswer = Approved | Declined
@@ -44,6 +46,7 @@ class ActionRequired:
     """Nothing is decided: the customer must approve the payment first."""
 
     gateway: str
+    remark: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Pending:
 
     gateway: str
     settles_in_s: float
+    remark: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,11 @@ class Unsettled:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The gateway said that nothing happened: the payment is due again after `wait_s` seconds."""
+    """Nothing happened, or with `is_timeout` the answer was lost: the gateway is asked again after `wait_s` seconds."""
 
     wait_s: float
+    is_timeout: bool = False
+    remark: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,24 @@ class Postpone:
 
     wait_s: float
     until: datetime
+
+
+def remark_of(outcome: object) -> dict[str, Any] | None:
+    """Return the gateway's remark in what a claim ended with; None if there is none."""
+    remark: dict[str, Any] | None = getattr(getattr(outcome, "answer", outcome), "remark", None)
+    return remark
+
+
+# Remarks that a payment or a refund keeps at most: the latest.
+REMARKS_MAX = 50
+
+
+def with_remark(kept: list[dict[str, Any]] | None, outcome: object) -> list[dict[str, Any]] | None:
+    """Return the remarks that are kept, with that of `outcome` unless it is there already."""
+    remark = remark_of(outcome)
+    if remark is None or remark in (kept or ()):
+        return kept
+    return [*(kept or ()), remark][-REMARKS_MAX:]
 
 
 type ClaimOutcome = Settled | Authorized | ActionNeeded | Unsettled | Retry | Postpone | Release

@@ -11,6 +11,8 @@ from shared.database.leases import WorkItem
 from shared.failure_advice import advice_for
 from shared.lifecycle import PAID, CaptureMethod, PaymentOperation, PaymentStatus
 from shared.payments.balance import NOTHING, Balance
+from shared.simulation.calls import simulation_json
+from shared.simulation.steered_work import USER_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +21,15 @@ class Payment:
 
     `created_by` is the principal that asked for the payment, and `user_id` the user that pays. `amount` is in minor
     units of `currency`. `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at`
-    is the moment at which a worker must claim it next, at the end of a lease too; None = never again. `operation` is
-    what it is due for, None a charge; `operation_amount` is that of a capture. `operation_number` and
-    `operation_version` are the sequence and the lease version when it became due for that. `operation_claim` is the
-    lease version of its last claim, if it has an operation. `capture_before` is the end of the authorization; None =
-    nothing can be captured. `balance` is the payment's row of amounts, if it has one.
+    is the moment at which a worker must claim it next, at the end of a lease too; None = never again. It is real time
+    if `held_until` is the same moment, else service time. `operation` is what it is due for, None a charge;
+    `operation_amount` is that of a capture. `operation_number` and `operation_version` are the sequence and the lease
+    version when it became due for that. `operation_claim` is the lease version of its last claim, if it has an
+    operation. `capture_before` is the end of the authorization; None = nothing can be captured. `balance` is the
+    payment's row of amounts, if it has one.
     The customer may approve it until `action_expires_at`, at a page from which `return_url` leads back to the shop.
+    `steering` is what the request for the present operation wants of its calls, `earlier_calls` the number of those
+    that left it open, and `simulated` what was steered so far.
     `order_check_until` is the moment of the last check of an order that the order service does not answer; None = no
     check has gone unanswered.
     """
@@ -70,6 +75,10 @@ class Payment:
     return_url: str | None = None
     action_expires_at: datetime | None = None
     action_result: str | None = None
+    steering: dict[str, Any] | None = None
+    earlier_calls: int | None = None
+    simulated: list[dict[str, Any]] | None = None
+    held_until: datetime | None = None
     balance: Balance | None = None
 
     @classmethod
@@ -87,6 +96,11 @@ class Payment:
     def is_settled(self) -> bool:
         """The payment has ended, or waits for a client."""
         return self.status.is_settled
+
+    @property
+    def is_steered_by_user(self) -> bool:
+        """A user has asked for certain calls to the gateway, which may take longer than others do."""
+        return self.steering is not None and self.created_by.startswith(USER_PREFIX)
 
     @property
     def work_item(self) -> WorkItem:
@@ -139,6 +153,7 @@ class Payment:
             "outcome_rule": self.outcome_rule,
             "payment_method_details": {"type": self.method["type"], **self.method["details"]},
             "gateway_details": self.gateway_details,
+            "simulation": simulation_json(self.steering, self.simulated),
             "sequence": self.sequence,
             "livemode": False,
             "created_at": rfc3339(self.created_at),

@@ -51,6 +51,7 @@ async def record(
     *,
     confirms_orders: bool = False,
     lease_deliveries_for_s: float | None = None,
+    real_now: datetime | None = None,
 ) -> list[Recorded | None]:
     """Write down what each claim ended with, in the order of `records`.
 
@@ -75,7 +76,12 @@ async def record(
     moves = [_move(payment, outcome) for payment, outcome in moved if isinstance(outcome, Moving)]
     await append(connection, moves, now=now)
     emitted = await emit(
-        connection, moves, now=now, confirms_orders=confirms_orders, lease_for_s=lease_deliveries_for_s
+        connection,
+        moves,
+        now=now,
+        confirms_orders=confirms_orders,
+        lease_for_s=lease_deliveries_for_s,
+        real_now=real_now,
     )
     return [
         Recorded(payment, emitted.get(payment.id, NO_DELIVERIES))
@@ -86,11 +92,11 @@ async def record(
 
 
 async def _write(connection: AsyncConnection, recorded: Collection[Payment]) -> None:
-    charges = [payment for payment in recorded if payment.operation is None]
-    others = [payment for payment in recorded if payment.operation is not None]
+    plain = [payment for payment in recorded if payment.operation is None]
     for statement, columns, written in (
-        (_RECORD, _COLUMNS_OF_CHARGE, charges),
-        (_RECORD_OPERATION, _COLUMNS_OF_OPERATION, others),
+        (_RECORD, _COLUMNS_OF_CHARGE, [payment for payment in plain if payment.simulated is None]),
+        (_RECORD_STEERED, _COLUMNS_OF_STEERED_CHARGE, [payment for payment in plain if payment.simulated is not None]),
+        (_RECORD_OPERATION, _COLUMNS_OF_OPERATION, [payment for payment in recorded if payment.operation is not None]),
     ):
         if written:
             await connection.execute(
@@ -158,12 +164,16 @@ _COLUMNS_OF_CHARGE = (
     "order_checks",
     "order_check_until",
 )
+_COLUMNS_OF_STEERED_CHARGE = (*_COLUMNS_OF_CHARGE, "simulated")
 _COLUMNS_OF_OPERATION = (
-    *_COLUMNS_OF_CHARGE,
+    *_COLUMNS_OF_STEERED_CHARGE,
     "operation",
     "operation_amount",
     "operation_number",
     "operation_version",
+    # That of a plain charge which became a named one; else as it is.
+    "operation_claim",
+    "earlier_calls",
     "capture_before",
     "last_capture_error",
     "action_expires_at",
@@ -174,10 +184,11 @@ def _update(columns: Sequence[str]) -> Update:
     return (
         update(payments)
         .where(payments.c.id == bindparam("record_id"))
-        .values({column: bindparam(column) for column in columns})
+        .values({"held_until": None} | {column: bindparam(column) for column in columns})
     )
 
 
 # The plain charge writes no more columns than it needs.
 _RECORD = _update(_COLUMNS_OF_CHARGE)
+_RECORD_STEERED = _update(_COLUMNS_OF_STEERED_CHARGE)
 _RECORD_OPERATION = _update(_COLUMNS_OF_OPERATION)

@@ -12,8 +12,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.leases import WorkItem
 from shared.database.tables import payments
+from shared.failure_reasons import FAILURE_REASONS
 from shared.lifecycle import (
     CANCELLED_AT_ONCE,
     ActionResult,
@@ -27,6 +28,7 @@ from shared.payments.events import emit
 from shared.payments.find import lock_whole, lock_whole_many
 from shared.payments.history import WORKER, Move, append
 from shared.payments.payment import Payment
+from shared.simulation.calls import NOT_STEERED, Steering
 from shared.webhooks.fan_out import NO_DELIVERIES
 
 
@@ -62,12 +64,19 @@ async def cancel(connection: AsyncConnection, payment_id: UUID, *, by: str, now:
 
 
 async def capture(
-    connection: AsyncConnection, payment_id: UUID, *, amount: int | None, by: str, now: datetime
+    connection: AsyncConnection,
+    payment_id: UUID,
+    *,
+    amount: int | None,
+    steering: Steering = NOT_STEERED,
+    by: str,
+    now: datetime,
 ) -> Requested | None:
     """Make the payment due for the capture of `amount` (minor units; None = all) if it is AUTHORIZED.
 
     Until the end of the authorization the capture wins over the expiry; afterwards nothing is captured. Return None if
-    there is no such payment. The caller has checked that the amount is not above the payment's.
+    there is no such payment. The caller has checked that the amount is not above the payment's. `steering` is of the
+    capture's calls to the gateway.
     """
     payment = await lock_whole(connection, payment_id)
     if payment is None:
@@ -76,10 +85,11 @@ async def capture(
     if payment.status is not PaymentStatus.AUTHORIZED or is_over:
         return Requested(payment, is_moved=False)
     due = replace(
-        _due_for(payment, PaymentOperation.CAPTURE, now),
+        _due_for(payment, PaymentOperation.CAPTURE, now, steering),
         operation_amount=payment.amount if amount is None else amount,
     )
-    return await _move(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
+    requested = await _move(connection, payment, due, HistoryReason.CAPTURE_REQUESTED, by, now)
+    return replace(requested, work=()) if steering.pending_ms else requested
 
 
 async def answer_action(
@@ -99,7 +109,11 @@ async def answer_action(
         declined = _failed(payment, FailureCode.AUTHENTICATION_FAILED, now)
         return await _move(connection, payment, declined, HistoryReason.ACTION_DECLINED, by, now)
     approved = replace(
-        _due_for(payment, payment.due_for, now), action_result=result, operation_number=payment.operation_number
+        _due_for(payment, payment.due_for, now),
+        action_result=result,
+        operation_number=payment.operation_number,
+        steering=payment.steering,
+        earlier_calls=payment.earlier_calls,
     )
     return await _move(connection, payment, approved, HistoryReason.ACTION_APPROVED, by, now)
 
@@ -126,14 +140,16 @@ def requires_action(payment: Payment, now: datetime) -> bool:
     return payment.status is PaymentStatus.REQUIRES_ACTION and until is not None and now < until
 
 
-def _due_for(payment: Payment, operation: PaymentOperation, now: datetime) -> Payment:
+def _due_for(payment: Payment, operation: PaymentOperation, now: datetime, steering: Steering = NOT_STEERED) -> Payment:
     """Return the payment as it is due for an operation: its publication has a head start over the relay."""
     return replace(
         _moved(payment, PaymentStatus.PROCESSING, now),
         operation=operation,
         operation_number=payment.sequence + 1,
         operation_version=payment.lease_version,
-        due_at=now + timedelta(seconds=FIRST_RELAY_AFTER_S),
+        steering=steering.stored,
+        earlier_calls=None,
+        due_at=now + timedelta(seconds=steering.first_due_s),
         due_reason=HistoryReason.CLAIMED,
     )
 
@@ -145,20 +161,22 @@ def _failed(payment: Payment, code: FailureCode, now: datetime) -> Payment:
         _moved(payment, PaymentStatus.FAILED, now),
         action_result=ActionResult.DECLINED if is_declined else None,
         failure_code=code,
-        failure_reason=ACTION_FAILURE_REASONS[code],
+        failure_reason=FAILURE_REASONS[code],
         outcome_rule=OutcomeRule.CUSTOMER,
         processed_at=now,
     )
 
 
-ACTION_FAILURE_REASONS = {
-    FailureCode.AUTHENTICATION_FAILED: "The customer did not approve the payment; nothing was charged.",
-    FailureCode.ACTION_EXPIRED: "The customer did not answer in time; nothing was charged.",
-}
-
-
 def _moved(payment: Payment, status: PaymentStatus, now: datetime) -> Payment:
-    return replace(payment, status=status, sequence=payment.sequence + 1, due_at=None, due_reason=None, updated_at=now)
+    return replace(
+        payment,
+        status=status,
+        sequence=payment.sequence + 1,
+        due_at=None,
+        due_reason=None,
+        updated_at=now,
+        held_until=None,
+    )
 
 
 _WRITTEN_COLUMNS = (
@@ -168,6 +186,8 @@ _WRITTEN_COLUMNS = (
     "operation_amount",
     "operation_number",
     "operation_version",
+    "steering",
+    "earlier_calls",
     "due_at",
     "due_reason",
     "updated_at",
@@ -182,7 +202,7 @@ _WRITTEN_COLUMNS = (
 _WRITE = (
     update(payments)
     .where(payments.c.id == bindparam("of_id"))
-    .values({column: bindparam(column) for column in _WRITTEN_COLUMNS})
+    .values({"held_until": None} | {column: bindparam(column) for column in _WRITTEN_COLUMNS})
 )
 
 

@@ -14,6 +14,7 @@ from shared.database.tables import payment_methods
 from shared.errors import CaptureMethodUnusable, OlderWorkers, PaymentMethodUnusable, Refused
 from shared.lifecycle import CaptureMethod, FailureCode, MethodType
 from shared.payments.intent import Intent
+from shared.simulation.calls import NOT_STEERED
 from shared.simulation.scenarios import Scenario, scenario_members
 
 
@@ -66,7 +67,7 @@ def _copy(
     return {
         "type": method["type"],
         "details": method["details"],
-        **scenario_members(_scenario_of(method, scenarios)),
+        **scenario_members(scenario_of(method["fingerprint"], method["scenario"], scenarios)),
     }
 
 
@@ -79,6 +80,8 @@ def _unknown_to_0_1(intent: Intent, copied: Mapping[str, Any]) -> str | None:
         return "manual captures"
     if intent.return_url is not None:
         return "approvals by customers"
+    if intent.steering != NOT_STEERED:
+        return "a steered simulation"
     knows_method = intent.ready_made is None and copied.keys() == _KNOWN_TO_0_1
     return None if knows_method else "this test value"
 
@@ -93,12 +96,10 @@ async def _methods_by_id(connection: AsyncConnection, intents: Sequence[Intent])
     return {row["id"]: row for row in found.mappings()}
 
 
-def _scenario_of(method: RowMapping, scenarios: Mapping[str, Scenario]) -> Scenario | None:
+def scenario_of(fingerprint: str, stored: str | None, scenarios: Mapping[str, Scenario]) -> Scenario | None:
     """Return the scenario by the fingerprint: a method that an older version added behaves like a new one.
 
-    The column is what remains of a method that was added before DATA_KEY was changed.
+    `stored` is what remains of a method that was added before DATA_KEY was changed.
     """
-    known = scenarios.get(method["fingerprint"])
-    if known is None and method["scenario"]:
-        return Scenario(FailureCode(method["scenario"]))
-    return known
+    known = scenarios.get(fingerprint)
+    return Scenario(FailureCode(stored)) if known is None and stored else known

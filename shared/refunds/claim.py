@@ -1,12 +1,12 @@
 """Claiming refunds: the first claim takes a refund out of PENDING, every claim holds it under a lease."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import Claimed, WorkItem, claim_locked, lock
+from shared.database.leases import Claimed, WorkItem, claim_locked, hold, lock
 from shared.database.refund_tables import refunds
 from shared.payments.find import find_many
 from shared.payments.history import WORKER
@@ -14,16 +14,25 @@ from shared.refund_lifecycle import MAY_BE_CLAIMED, RefundHistoryReason, RefundS
 from shared.refunds.history import RefundMove, append
 from shared.refunds.outcomes import RefundWork
 from shared.refunds.refund import Refund
+from shared.simulation.steered_work import is_steered_by_user, leave_steered
 
 
 async def claim_refunds(
-    connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
+    connection: AsyncConnection,
+    now: datetime,
+    items: Sequence[WorkItem],
+    *,
+    lease_s: float,
+    steered_max: int | None = None,
+    real_now: datetime | None = None,
 ) -> list[Claimed[RefundWork] | None]:
-    """Claim the refund of each item for `lease_s` seconds, in the order of `items`.
+    """Claim the refund of each item for `lease_s` seconds of real time, in the order of `items`.
 
-    The list has None where another worker was first or the refund has ended.
+    The list has None where another worker was first or the refund has ended. Of the refunds that users steer, at most
+    `steered_max` are claimed (None = all), and the others are due again soon: they have None, too.
     """
-    held = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason)
+    found = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason, is_steered_by_user(refunds))
+    held = await leave_steered(connection, refunds, found, steered_max=steered_max, now=now)
     claimed = await claim_locked(
         connection,
         refunds,
@@ -33,7 +42,7 @@ async def claim_refunds(
         .values(
             status=RefundStatus.PROCESSING,
             sequence=refunds.c.sequence + 1,
-            due_at=now + timedelta(seconds=lease_s),
+            **hold(now, lease_s, real_now),
             # What the next claim will say if this one records nothing.
             due_reason=RefundHistoryReason.LEASE_EXPIRED,
             updated_at=now,

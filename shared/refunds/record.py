@@ -12,7 +12,7 @@ from shared.database.leases import lock
 from shared.database.refund_tables import refunds
 from shared.payments.find import lock_whole_many
 from shared.payments.history import WORKER
-from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry, Unsettled
+from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Release, Retry, Unsettled, with_remark
 from shared.refund_lifecycle import MAY_BE_SETTLED, RefundHistoryReason, RefundStatus
 from shared.refunds.history import RefundMove, append
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
@@ -130,11 +130,12 @@ _RECORDED_COLUMNS = (
     "failure_reason",
     "updated_at",
     "processed_at",
+    "simulated",
 )
 _RECORD = (
     update(refunds)
     .where(refunds.c.id == bindparam("record_id"))
-    .values({column: bindparam(column) for column in _RECORDED_COLUMNS})
+    .values({"held_until": None} | {column: bindparam(column) for column in _RECORDED_COLUMNS})
 )
 
 
@@ -144,6 +145,10 @@ def _parameters(refund: Refund) -> dict[str, Any]:
 
 def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
     """Return the refund as its outcome leaves it."""
+    return replace(_moved(refund, outcome, now), simulated=with_remark(refund.simulated, outcome))
+
+
+def _moved(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
     match outcome:
         case RefundSettled(answer):
             return _settled(refund, answer, now)
@@ -157,16 +162,20 @@ def _after(refund: Refund, outcome: RefundOutcome, now: datetime) -> Refund:
                 due_at=now + timedelta(seconds=ask_after_s),
                 due_reason=RefundHistoryReason.GATEWAY_SETTLED,
                 updated_at=now,
+                held_until=None,
             )
         case Retry(wait_s):
             return replace(
                 refund,
                 gateway_tries=refund.gateway_tries + 1,
                 due_at=now + timedelta(seconds=wait_s),
-                due_reason=RefundHistoryReason.RETRIED,
+                due_reason=(
+                    RefundHistoryReason.GATEWAY_TIMED_OUT if outcome.is_timeout else RefundHistoryReason.RETRIED
+                ),
+                held_until=None,
             )
         case Release():
-            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED)
+            return replace(refund, due_at=now, due_reason=RefundHistoryReason.RELEASED, held_until=None)
         case _:
             assert_never(outcome)
 
@@ -179,6 +188,7 @@ def _settled(refund: Refund, answer: GatewayAnswer, now: datetime) -> Refund:
         "due_reason": None,
         "updated_at": now,
         "processed_at": now,
+        "held_until": None,
     }
     match answer:
         case Approved():

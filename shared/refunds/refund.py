@@ -9,6 +9,8 @@ from uuid import UUID
 from shared.database.clock import rfc3339
 from shared.database.leases import WorkItem
 from shared.refund_lifecycle import RefundStatus
+from shared.simulation.calls import simulation_json
+from shared.simulation.steered_work import USER_PREFIX
 
 
 class _OfPayment(Protocol):
@@ -28,7 +30,8 @@ class Refund:
     `amount` is in minor units of the payment's currency. `number` is the payment's sequence at the request, which is
     also the refund's number at the gateway. `cause` says what made the service request it; None = a client did.
     `sequence` is the number of its history rows, and `lease_version` that of its claims. `due_at` is the moment at
-    which a worker must claim it next, at the end of a lease too; None = never again.
+    which a worker must claim it next, at the end of a lease too; None = never again. It is real time if `held_until` is
+    the same moment, else service time.
     """
 
     id: UUID
@@ -53,11 +56,19 @@ class Refund:
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None
+    steering: dict[str, Any] | None = None
+    simulated: list[dict[str, Any]] | None = None
+    held_until: datetime | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
         """Return the refund of a row that was selected with `columns_of`."""
         return cls(**{**row, "status": RefundStatus(row["status"])})
+
+    @property
+    def is_steered_by_user(self) -> bool:
+        """A user has asked for certain calls to the gateway, which may take longer than others do."""
+        return self.steering is not None and self.created_by.startswith(USER_PREFIX)
 
     @property
     def work_item(self) -> WorkItem:
@@ -80,6 +91,7 @@ class Refund:
             "gateway_transaction_id": self.gateway_transaction_id,
             "sequence": self.sequence,
             "metadata": self.metadata,
+            "simulation": simulation_json(self.steering, self.simulated),
             "created_by": self.created_by,
             "created_at": rfc3339(self.created_at),
             "updated_at": rfc3339(self.updated_at),

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.leases import WorkItem
 from shared.database.refund_tables import refunds
 from shared.database.tables import columns_of
 from shared.lifecycle import REFUNDABLE
@@ -22,6 +22,7 @@ from shared.refund_lifecycle import (
 )
 from shared.refunds.refund import Refund
 from shared.refunds.steps import Step, with_refund_ended, with_reserved, write_steps
+from shared.simulation.calls import NOT_STEERED, Steering
 from shared.webhooks.fan_out import NO_DELIVERIES
 
 
@@ -36,6 +37,7 @@ class RefundRequest:
     created_by: str
     correlation_id: str | None
     cause: RefundCause | None = None
+    steering: Steering = NOT_STEERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ async def request_refund(
     step = Step(payment, after, refund, None, RefundHistoryReason.REQUESTED, request.created_by)
     emitted = await write_steps(connection, [step], now=now)
     deliveries = emitted.get(payment.id, NO_DELIVERIES).to_publish
-    return RefundMoved(refund, after, is_moved=True, work=(refund.work_item,), deliveries=deliveries)
+    work = () if request.steering.pending_ms else (refund.work_item,)
+    return RefundMoved(refund, after, is_moved=True, work=work, deliveries=deliveries)
 
 
 async def cancel_refund(connection: AsyncConnection, refund: Refund, *, by: str, now: datetime) -> RefundMoved | None:
@@ -137,7 +140,7 @@ def _new(request: RefundRequest, payment: Payment, amount: int, now: datetime) -
         sequence=1,
         lease_version=0,
         gateway_tries=0,
-        due_at=now + timedelta(seconds=FIRST_RELAY_AFTER_S),
+        due_at=now + timedelta(seconds=request.steering.first_due_s),
         due_reason=RefundHistoryReason.CLAIMED,
         gateway=None,
         gateway_transaction_id=None,
@@ -146,6 +149,7 @@ def _new(request: RefundRequest, payment: Payment, amount: int, now: datetime) -
         created_at=now,
         updated_at=now,
         processed_at=None,
+        steering=request.steering.stored,
     )
 
 

@@ -127,6 +127,7 @@ _RECORD = (
             "retries": deliveries.c.retries + 1,
             "attempts_total": deliveries.c.attempts_total + bindparam("requests"),
             "due_at": bindparam("due_at"),
+            "held_until": None,
             "last_error": bindparam("last_error"),
             "updated_at": bindparam("updated_at"),
             "delivered_at": func.coalesce(bindparam("delivered_at", type_=UtcDateTime), deliveries.c.delivered_at),

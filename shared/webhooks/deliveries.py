@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, func, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.id_list import id_in
-from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkItem, claim, lock
+from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S, WorkItem, claim, hold, lock
 from shared.database.tables import ERROR_CHARS_MAX, columns_of, deliveries, events, payments, webhook_endpoints
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryKind, DeliveryStatus
 from shared.webhooks.flows import Flow
@@ -38,9 +38,10 @@ class ClaimedDelivery:
     """Everything that one attempt to send a delivery needs.
 
     `id` is the receiver's deduplication key, the same over all attempts. `retries` counts the attempts of this schedule
-    before this one, the first attempt included. `claimed_at` is the start of this attempt and the timestamp of its
-    signature. `url` is empty for the order service, whose address is a setting. Without `encrypted_secret` the delivery
-    is signed with the secret of its `owner`, the principal that created the payment.
+    before this one, the first attempt included. `claimed_at` is the start of this attempt. `signed_at` is the same
+    moment in real time, the timestamp of the signature; None = service time is real time. `url` is empty for the order
+    service, whose address is a setting. Without `encrypted_secret` the delivery is signed with the secret of its
+    `owner`, the principal that created the payment.
     """
 
     id: UUID
@@ -60,9 +61,17 @@ class ClaimedDelivery:
     # The principal that registered the endpoint; None for what is not sent to an endpoint.
     endpoint_owner: str | None = None
     known_of_order: KnownOfOrder | None = None
+    signed_at: datetime | None = None
 
     @classmethod
-    def of(cls, row: Mapping[Any, Any], *, claimed_at: datetime, known_of_order: KnownOfOrder | None = None) -> Self:
+    def of(
+        cls,
+        row: Mapping[Any, Any],
+        *,
+        claimed_at: datetime,
+        known_of_order: KnownOfOrder | None = None,
+        signed_at: datetime | None = None,
+    ) -> Self:
         """Return the delivery of a row of `deliveries`, joined with what is sent, where to and in whose name."""
         return cls(
             id=row["id"],
@@ -81,7 +90,13 @@ class ClaimedDelivery:
             endpoint_owner=row["endpoint_owner"],
             claimed_at=claimed_at,
             known_of_order=known_of_order,
+            signed_at=signed_at,
         )
+
+    @property
+    def sent_at(self) -> datetime:
+        """The start of this attempt in real time, which the receiver goes by."""
+        return self.signed_at or self.claimed_at
 
     @property
     def work_item(self) -> WorkItem:
@@ -130,9 +145,14 @@ class Postponement:
 
 
 async def claim_deliveries(
-    connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, lease_s: float
+    connection: AsyncConnection,
+    now: datetime,
+    items: Sequence[WorkItem],
+    *,
+    lease_s: float,
+    real_now: datetime | None = None,
 ) -> list[ClaimedDelivery | None]:
-    """Claim the delivery of each item for `lease_s` seconds, in the order of `items`.
+    """Claim the delivery of each item for `lease_s` seconds of real time, in the order of `items`.
 
     The list has None where there is nothing to send: another worker was first, or the delivery has ended, or is due
     only later than 40 s from now. It also has None where the endpoint was disabled or deleted, or the order must not be
@@ -141,10 +161,11 @@ async def claim_deliveries(
     statement = (
         update(deliveries)
         # A work item is published when its row is due, and the relay then puts the row off by 30 s. A later due time
-        # belongs to the next attempt, so this item is outdated. The 10 s allow for clock skew of the relay.
+        # belongs to the next attempt, so this item is outdated. The 10 s allow for clock skew of the relay. Real time,
+        # in which the relay counts, is never ahead.
         .where(deliveries.c.due_at <= now + timedelta(seconds=REPUBLISHED_AFTER_S + CLOCK_SKEW_MAX_S))
         .where(deliveries.c.status.in_(OPEN_DELIVERY))
-        .values(status=DeliveryStatus.SENDING, due_at=now + timedelta(seconds=lease_s), updated_at=now)
+        .values(status=DeliveryStatus.SENDING, **hold(now, lease_s, real_now), updated_at=now)
     )
     ids = [row["id"] for row in await claim(connection, deliveries, items, statement)]
     claimed: dict[WorkItem, ClaimedDelivery] = {}
@@ -157,7 +178,7 @@ async def claim_deliveries(
             unwanted.setdefault(reason, []).append(row["id"])
         else:
             claimed[WorkItem(row["id"], row["lease_version"] - 1)] = ClaimedDelivery.of(
-                row, claimed_at=now, known_of_order=facts.known.get(row["id"])
+                row, claimed_at=now, known_of_order=facts.known.get(row["id"]), signed_at=real_now
             )
     for reason, ended in unwanted.items():
         await connection.execute(_ending(now, reason).where(id_in(deliveries.c.id, ended)))
@@ -174,7 +195,7 @@ async def release(connection: AsyncConnection, now: datetime, items: Sequence[Wo
     await connection.execute(
         update(deliveries)
         .where(id_in(deliveries.c.id, ids))
-        .values(status=DeliveryStatus.PENDING, due_at=now, updated_at=now)
+        .values(status=DeliveryStatus.PENDING, due_at=now, held_until=None, updated_at=now)
     )
     return len(ids)
 
@@ -195,7 +216,12 @@ async def postpone(connection: AsyncConnection, now: datetime, postponements: Se
 _POSTPONE = (
     update(deliveries)
     .where(deliveries.c.id == bindparam("moved_id"))
-    .values(status=DeliveryStatus.PENDING, due_at=bindparam("due_at"), updated_at=bindparam("updated_at"))
+    .values(
+        status=DeliveryStatus.PENDING,
+        due_at=bindparam("due_at"),
+        held_until=None,
+        updated_at=bindparam("updated_at"),
+    )
 )
 
 

@@ -92,7 +92,9 @@ class Delivery:
         `with_url` is for admins, for the creator of the endpoint and, for a callback, for that of the payment. All
         others see only the name of the endpoint. `with_bodies` adds to each attempt what the receiver answered.
         """
-        next_attempt_at = self.due_at if self.status == DeliveryStatus.PENDING else None
+        # One that a relay has published is due by real time, which may be behind the delivery itself.
+        due_at = max(self.due_at, self.updated_at) if self.due_at else None
+        next_attempt_at = due_at if self.status == DeliveryStatus.PENDING else None
         return {
             "id": str(self.id),
             "event_id": str(self.event_id),

@@ -1,6 +1,6 @@
 """The fan-out of an event: one delivery for every endpoint that wants it, the callback URL and the order service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem
+from shared.database.leases import FIRST_RELAY_AFTER_S, WorkItem, hold
 from shared.database.tables import deliveries, webhook_endpoints
 from shared.database.tables import events as events_table
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
@@ -88,27 +88,34 @@ async def read_subscriptions(connection: AsyncConnection) -> Subscriptions:
 
 
 async def fan_out(
-    connection: AsyncConnection, events: Sequence[Event], subscriptions: Subscriptions, *, lease_for_s: float | None
+    connection: AsyncConnection,
+    events: Sequence[Event],
+    subscriptions: Subscriptions,
+    *,
+    lease_for_s: float | None,
+    real_now: datetime | None = None,
 ) -> dict[UUID, EmittedDeliveries]:
     """Insert the events and a delivery for each of their recipients. Return the deliveries by payment.
 
-    With `lease_for_s` the deliveries are inserted already leased for so many seconds by the caller, which sends them
-    at once; if it dies they are due when the lease ends.
+    With `lease_for_s` the deliveries are inserted already leased for so many seconds of real time by the caller, which
+    sends them at once; if it dies they are due when the lease ends. Without `real_now`, the events happened in real
+    time.
     """
     if not events:
         return {}
     rows: list[dict[str, Any]] = []
     emitted: dict[UUID, EmittedDeliveries] = {}
     for event in events:
-        due_at = event.happened_at + timedelta(seconds=FIRST_RELAY_AFTER_S if lease_for_s is None else lease_for_s)
+        is_leased = lease_for_s is not None
+        due = _published(event.happened_at) if lease_for_s is None else hold(event.happened_at, lease_for_s, real_now)
         recipients = _recipients(event, subscriptions)
-        new = [_row(event, one, due_at=due_at, is_leased=lease_for_s is not None) for one in recipients]
+        new = [_row(event, one, due, is_leased=is_leased) for one in recipients]
         rows += new
         if lease_for_s is None:
             of_event = EmittedDeliveries(to_publish=tuple(WorkItem(row["id"], row["lease_version"]) for row in new))
         else:
             leased = zip(new, recipients, strict=True)
-            of_event = EmittedDeliveries(leased=tuple(_leased(event, *each) for each in leased))
+            of_event = EmittedDeliveries(leased=tuple(_leased(event, *each, signed_at=real_now) for each in leased))
         earlier = emitted.get(event.payment_id)
         emitted[event.payment_id] = earlier + of_event if earlier else of_event
     await connection.execute(insert(events_table), [_event_row(event) for event in events])
@@ -127,7 +134,7 @@ async def fan_out_once(connection: AsyncConnection, events: Sequence[Event]) -> 
     inserted = set((await connection.execute(_INSERT_ONCE, [_event_row(event) for event in events])).scalars())
     subscriptions = await read_subscriptions(connection)
     rows = [
-        _row(event, recipient, due_at=event.happened_at, is_leased=False)
+        _row(event, recipient, {"due_at": event.happened_at, "held_until": None}, is_leased=False)
         for event in events
         if event.id in inserted
         for recipient in _recipients(event, subscriptions)
@@ -171,7 +178,12 @@ def _event_row(event: Event) -> dict[str, Any]:
     }
 
 
-def _row(event: Event, recipient: _Recipient, *, due_at: datetime, is_leased: bool) -> dict[str, Any]:
+def _published(now: datetime) -> dict[str, datetime | None]:
+    """Return when a delivery is due that the caller publishes at once."""
+    return {"due_at": now + timedelta(seconds=FIRST_RELAY_AFTER_S), "held_until": None}
+
+
+def _row(event: Event, recipient: _Recipient, due: Mapping[str, datetime | None], *, is_leased: bool) -> dict[str, Any]:
     return {
         "id": new_id(),
         "event_id": event.id,
@@ -185,13 +197,13 @@ def _row(event: Event, recipient: _Recipient, *, due_at: datetime, is_leased: bo
         "lease_version": int(is_leased),
         "retries": 0,
         "attempts_total": 0,
-        "due_at": due_at,
+        **due,
         "created_at": event.happened_at,
         "updated_at": event.happened_at,
     }
 
 
-def _leased(event: Event, row: dict[str, Any], recipient: _Recipient) -> ClaimedDelivery:
+def _leased(event: Event, row: dict[str, Any], recipient: _Recipient, *, signed_at: datetime | None) -> ClaimedDelivery:
     """Return what `claim_deliveries` would return for a row that was inserted already leased."""
     joined = {
         "url": recipient.url,
@@ -202,4 +214,4 @@ def _leased(event: Event, row: dict[str, Any], recipient: _Recipient) -> Claimed
         "encrypted_secret": recipient.encrypted_secret,
         "endpoint_owner": recipient.owner,
     }
-    return ClaimedDelivery.of({**row, **joined}, claimed_at=event.happened_at)
+    return ClaimedDelivery.of({**row, **joined}, claimed_at=event.happened_at, signed_at=signed_at)

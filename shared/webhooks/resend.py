@@ -13,7 +13,9 @@ from shared.errors import DeliveryInProgress, EndpointDeleted, EndpointDisabled
 from shared.wording import refused_in_state
 
 
-async def resend(connection: AsyncConnection, now: datetime, delivery_id: UUID) -> WorkItem | None:
+async def resend(
+    connection: AsyncConnection, now: datetime, delivery_id: UUID, *, real_now: datetime | None = None
+) -> WorkItem | None:
     """Make the delivery due now with a fresh schedule. Return its work item, to be published after the commit.
 
     `delivered_at` stays until it is delivered again. None if there is no such delivery. Raises DeliveryInProgress while
@@ -26,12 +28,13 @@ async def resend(connection: AsyncConnection, now: datetime, delivery_id: UUID) 
     if row is None:
         return None
     await _check_endpoint(connection, row["endpoint_id"])
-    if row["status"] == DeliveryStatus.SENDING and row["due_at"] > now:
+    lease_counts_from = (real_now or now) if row["held_until"] == row["due_at"] else now
+    if row["status"] == DeliveryStatus.SENDING and row["due_at"] > lease_counts_from:
         raise being_sent(row["updated_at"])
     await connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery_id)
-        .values(status=DeliveryStatus.PENDING, retries=0, due_at=now, updated_at=now)
+        .values(status=DeliveryStatus.PENDING, retries=0, due_at=now, held_until=None, updated_at=now)
     )
     return WorkItem(delivery_id, row["lease_version"])
 

@@ -13,6 +13,7 @@ from shared.event_types import EventType
 from shared.ids import new_id
 from tests.chaos.installation import Installation
 from tests.chaos.later import MANUAL, Aim, Later, LaterJournal, drawn_aim
+from tests.chaos.steering import drawn_script
 from tests.chaos.undecided import CHALLENGED, RETURN_URL, CustomerJournal, drawn_method, drawn_reply
 
 CLIENTS = 16
@@ -38,6 +39,7 @@ class Intent:
     aim: Aim = Aim.LEAVE
     later: LaterJournal = field(default_factory=LaterJournal)
     method: str = ""
+    script: tuple[str, ...] = ()
     customer: CustomerJournal = field(default_factory=CustomerJournal)
 
 
@@ -109,6 +111,7 @@ class Clients:
         order = self.installation.orders.place(user_id=int(user), total=f"{amount // 100}.{amount % 100:02}")
         intent = Intent(order.id, user, amount, is_manual=random.random() < MANUAL)
         intent.method = drawn_method(random, method_id)
+        intent.script = drawn_script(random) if intent.method == method_id else ()
         intent.aim = drawn_aim(random, is_manual=intent.is_manual)
         self.journal.append(intent)
         body = {
@@ -120,6 +123,8 @@ class Clients:
         }
         if intent.method == CHALLENGED:
             body["return_url"] = RETURN_URL
+        if intent.script:
+            body["simulation"] = {"outcomes": list(intent.script)}
         intent.payment_id = await self._until_answered(http, random, bearer, intent, body)
         if random.random() < REPEATED:
             again = await self._until_answered(http, random, bearer, intent, body)

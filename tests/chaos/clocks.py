@@ -9,6 +9,7 @@ from cli.processes import _prepared, _run, _with_runtime
 from shared.config.settings import load_settings
 from shared.database.clock import Clock
 from shared.runtime import Runtime
+from shared.service_time import ServiceTime
 from worker.main import WorkerProcess
 
 
@@ -21,6 +22,13 @@ class Apart:
 
     async def now(self, connection: AsyncConnection) -> datetime:
         return await self.clock.now(connection) + self.by
+
+    def real_now(self) -> datetime:
+        return self.clock.real_now() + self.by
+
+    @property
+    def time(self) -> ServiceTime:
+        return self.clock.time
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,11 @@ async def lock_table(installation: Installation, planned: Planned) -> None:
     table = LOCKED[planned.victim % len(LOCKED)]
     async with installation.lock("postgres"), installation.operator() as operator, operator.transaction():
         await operator.execute(f"SET LOCAL search_path = {installation.settings.database_schema}")
-        # A transaction whose connection was swallowed holds its locks until the server ends it.
-        await operator.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE", timeout=LOCKED_WITHIN_S)
-        await asyncio.sleep(planned.lasts_s)
+        # A transaction whose connection was swallowed holds its locks until the server ends it. Then nobody else has
+        # written either, which is what this fault is for; a lock that nobody gives back shows in the judgement.
+        with contextlib.suppress(TimeoutError):
+            await operator.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE", timeout=LOCKED_WITHIN_S)
+            await asyncio.sleep(planned.lasts_s)
 
 
 async def fill_connections(installation: Installation, planned: Planned) -> None:

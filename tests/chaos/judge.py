@@ -27,6 +27,7 @@ from shared.refund_lifecycle import OPEN
 from tests.chaos.clients import HOOK, Clients, Intent, callback_path
 from tests.chaos.installation import Installation
 from tests.chaos.money import MoneyRows, missed_events, read_money, wrong_money
+from tests.chaos.steering import wrong_end
 from tests.support.processes import environment_of
 from tests.support.rows import assert_sound, read_all
 
@@ -161,6 +162,8 @@ def _of_intent(
         expected_moves.append(["CANCELLED"])
     if moves not in expected_moves:
         wrong.append(f"its order was moved: {moves}")
+    if payment.status in {PaymentStatus.COMPLETED, PaymentStatus.FAILED}:
+        wrong += wrong_end(intent.script, payment.failure_code)
     wrong += wrong_money(intent, payment, money)
     wrong += missed_events(intent, payment, money, installation.receiver.taken)
     if (end := _END_EVENTS.get(payment.status)) is not None:

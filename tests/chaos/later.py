@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from shared.ids import new_id
+from tests.chaos.steering import drawn_later
 from tests.chaos.undecided import CustomerJournal, Reply, reply_as_customer
 
 # The part of the payments that are authorized first.
@@ -124,7 +125,7 @@ class Later:
                         self.journal.refunds_cancelled.add(refund_id)
 
     async def _capture(self, amount: int | None) -> None:
-        body = {} if amount is None else {"amount": amount}
+        body: dict[str, Any] = drawn_later(self.random) | ({} if amount is None else {"amount": amount})
         status, _ = await self._answered("POST", f"/payments/{self.payment_id}/capture", body)
         if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
             self.journal.captures.append(amount or self.amount)
@@ -136,7 +137,9 @@ class Later:
     async def _refund(self, amount: int | None) -> str | None:
         """Return the id of the refund, or None if it was refused."""
         self.journal.refunds_sent += 1
-        body = {"reason": "other"} if amount is None else {"reason": "other", "amount": amount}
+        body: dict[str, Any] = drawn_later(self.random) | {"reason": "other"}
+        if amount is not None:
+            body["amount"] = amount
         status, said = await self._answered("POST", f"/payments/{self.payment_id}/refunds", body)
         if status not in {HTTPStatus.ACCEPTED, HTTPStatus.CREATED, HTTPStatus.OK}:
             return None

@@ -26,6 +26,7 @@ from shared.payments.requests import answer_action, cancel, capture
 from shared.refund_lifecycle import RefundReason
 from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
 from shared.runtime import open_runtime
+from shared.simulation.calls import Steering
 from tests.support.crashing import NEVER, Boundaries, Outbox, process
 
 PART = 700
@@ -45,6 +46,9 @@ class Later(StrEnum):
     # The gateway says that it settles later, and notifies that it has.
     PENDING = "pending"
     LATE_ANSWER = "late_answer"
+    # The gateway does what it is asked to, and its answer is lost: the next call would be declined.
+    LOST_ANSWER = "lost_answer"
+    LOST_REFUND = "lost_refund"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ async def ask_for(database: Database, operation: Later, item: WorkItem) -> WorkI
     async with database.transaction() as connection:
         now = await database.clock.now(connection)
         match operation:
-            case Later.EXPIRY | Later.CHALLENGE | Later.PENDING:
+            case Later.EXPIRY | Later.CHALLENGE | Later.PENDING | Later.LOST_ANSWER:
                 return item
             case Later.LATE_ANSWER:
                 found = await connection.execute(select(payments.c.gateway).where(payments.c.id == item.id))
@@ -72,11 +76,11 @@ async def ask_for(database: Database, operation: Later, item: WorkItem) -> WorkI
                 requested = await answer_action(
                     connection, item.id, result=ActionResult.APPROVED, by="customer", now=now
                 )
-            case Later.REFUND:
+            case Later.REFUND | Later.LOST_REFUND:
                 known = await connection.execute(select(refunds.c.id).where(refunds.c.payment_id == item.id))
                 if known.first():
                     return None
-                answer = await request_refund(connection, item.id, _refund(), now=now)
+                answer = await request_refund(connection, item.id, _refund(operation), now=now)
                 assert isinstance(answer, RefundMoved)
                 return answer.work[0]
             case Later.CAPTURE:
@@ -88,9 +92,16 @@ async def ask_for(database: Database, operation: Later, item: WorkItem) -> WorkI
     return requested.work[0] if requested and requested.is_moved else None
 
 
-def _refund() -> RefundRequest:
+def _refund(operation: Later) -> RefundRequest:
+    outcomes = ("timeout_charged", "refund_declined") if operation is Later.LOST_REFUND else ()
     return RefundRequest(
-        id=new_id(), amount=PART, reason=RefundReason.OTHER, metadata={}, created_by=BY, correlation_id=None
+        id=new_id(),
+        amount=PART,
+        reason=RefundReason.OTHER,
+        metadata={},
+        created_by=BY,
+        correlation_id=None,
+        steering=Steering(outcomes=outcomes),
     )
 
 
@@ -112,7 +123,7 @@ async def _run_later_journey(journey: LaterJourney, reports: Connection) -> None
         boundaries.reach("in the gateway")
 
     boundaries.step = "claim, ask, record"
-    queue = Queue.REFUND if journey.operation is Later.REFUND else Queue.PROCESS
+    queue = Queue.REFUND if journey.operation in (Later.REFUND, Later.LOST_REFUND) else Queue.PROCESS
     await process(runtime, work, Outbox(runtime.broker, has_capacity=False), queue=queue, sleep=sleep)
     await runtime.close()
     reports.send(boundaries.passed)

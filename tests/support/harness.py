@@ -18,6 +18,7 @@ from shared.ids import new_id
 from shared.payments.find import Visible
 from shared.payments.intent import Intent
 from shared.payments.usable_methods import MethodRules
+from shared.service_time import REAL, ServiceTime
 from shared.webhooks.attempts import AttemptOutcome, DeliveryAttempt
 from shared.webhooks.deliveries import ClaimedDelivery
 from worker.gateway.ledger import Ledger
@@ -37,6 +38,13 @@ class SetClock:
 
     async def now(self, _connection: AsyncConnection) -> datetime:
         return self.moment
+
+    def real_now(self) -> datetime:
+        return self.moment
+
+    @property
+    def time(self) -> ServiceTime:
+        return REAL
 
 
 class Harness:

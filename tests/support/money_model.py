@@ -63,6 +63,8 @@ class Payment:
     # The customer must approve it first, or the gateway settles it late.
     is_challenged: bool = False
     is_late: bool = False
+    # What its calls do, if it is steered.
+    script: tuple[str, ...] = ()
     action_expires_at: datetime | None = None
     action_result: ActionResult | None = None
     # When the gateway settles what is pending, and whether the payment waits for that.
@@ -72,7 +74,8 @@ class Payment:
 
     @property
     def columns(self) -> tuple[object, ...]:
-        is_plain = self.operation is PaymentOperation.CHARGE and not (self.is_challenged or self.is_late)
+        is_named = self.is_challenged or self.is_late or bool(self.script)
+        is_plain = self.operation is PaymentOperation.CHARGE and not is_named
         return (
             self.status,
             self.sequence,

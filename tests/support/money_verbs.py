@@ -40,6 +40,7 @@ from shared.payments.outcomes import (
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
 from shared.payments.requests import answer_action, cancel, capture
+from shared.simulation.calls import Steering
 from shared.simulation.scenarios import CHALLENGED, PENDING, Scenario, scenario_members
 from tests.support import money_model as model
 from tests.support.harness import APPROVED_AMOUNT, DECLINED_AMOUNT, NOW, Harness
@@ -55,6 +56,10 @@ RULES = ChargeRules(
 )
 REFUSAL = Refusal(FailureCode.ORDER_NOT_PAYABLE, HistoryReason.ORDER_REFUSED)
 BY = "service:shop"
+
+# What steered calls do, in their order: the money moves with the first one, or with the third.
+LOST = ("timeout_charged", "timeout_not_charged", "approve")
+NOT_CHARGED = ("timeout_not_charged", "timeout_not_charged", "timeout_charged")
 
 pick = st.integers(0, 99)
 picks = st.lists(pick, min_size=1, max_size=3)
@@ -99,13 +104,18 @@ class PaymentVerbs(RuleBasedStateMachine):
         is_manual=st.booleans(),
         amount=st.sampled_from([APPROVED_AMOUNT, APPROVED_AMOUNT, DECLINED_AMOUNT]),
         scenario=st.sampled_from([None, CHALLENGED, PENDING]),
+        script=st.sampled_from([(), (), LOST, NOT_CHARGED]),
     )
-    def accept(self, is_manual: bool, amount: int, scenario: Scenario | None) -> None:
-        """Of late ones every amount is approved."""
-        operation = PaymentOperation.AUTHORIZE if is_manual else PaymentOperation.CHARGE if scenario else None
+    def accept(self, is_manual: bool, amount: int, scenario: Scenario | None, script: tuple[str, ...] = ()) -> None:
+        """Of late and of steered ones every amount is approved."""
+        if script:
+            scenario = None
+        is_named = scenario is not None or bool(script)
+        operation = PaymentOperation.AUTHORIZE if is_manual else PaymentOperation.CHARGE if is_named else None
         payment = accepted(self.now, amount=amount, operation=operation)
         payment = replace(
             payment,
+            steering=Steering(outcomes=script).stored,
             method={**payment.method, **scenario_members(scenario)},
             return_url="https://shop.example/paid" if scenario is CHALLENGED else None,
         )
@@ -116,6 +126,7 @@ class PaymentVerbs(RuleBasedStateMachine):
             payment.due_for,
             is_challenged=scenario is CHALLENGED,
             is_late=scenario is PENDING,
+            script=script,
         )
 
     @precondition(lambda self: any(payment.is_asking for payment in self.payments.values()))
@@ -218,11 +229,13 @@ class PaymentVerbs(RuleBasedStateMachine):
             self._undecided(payment, outcome)
             self.answers.append(Record(claimed, outcome))
             return
+        if begins and not closes and self._loses_answer(payment, claimed, outcome):
+            return
         is_approved = payment.ask(
             claimed.due_for,
             claimed.operation_number,
             claimed.operation_amount,
-            approves=payment.is_late or claimed.amount != DECLINED_AMOUNT,
+            approves=payment.is_late or bool(payment.script) or claimed.amount != DECLINED_AMOUNT,
             closes=closes,
         )
         assert isinstance(outcome, Settled | Authorized)
@@ -231,6 +244,26 @@ class PaymentVerbs(RuleBasedStateMachine):
             assert isinstance(outcome.answer, Approved) == is_approved
             assert isinstance(outcome.answer, Voided) == (claimed.due_for is PaymentOperation.VOID)
         self.answers.append(Record(claimed, outcome))
+
+    def _loses_answer(self, payment: model.Payment, claimed: Payment, outcome: ClaimOutcome | None) -> bool:
+        """Whether the answer to a steered call is lost. What it does at the gateway is done; the last one is followed
+        by an inquiry."""
+        number = min(claimed.gateway_tries + 1, len(payment.script))
+        if not payment.script or not payment.script[number - 1].startswith("timeout"):
+            return False
+        is_last = claimed.gateway_tries + 1 >= RULES.gateway_tries_max
+        is_charged = payment.script[number - 1] == "timeout_charged"
+        is_approved = False
+        if is_charged or is_last:
+            is_approved = payment.ask(claimed.due_for, None, None, approves=True, closes=not is_charged)
+        if is_last:
+            assert isinstance(outcome, Settled | Authorized)
+            assert isinstance(outcome.answer, Approved) == is_approved
+        else:
+            assert isinstance(outcome, Retry)
+            assert outcome.is_timeout
+        self.answers.append(Record(claimed, outcome))
+        return True
 
     def _undecided(self, payment: model.Payment, outcome: ClaimOutcome | None) -> None:
         if payment.is_challenged:

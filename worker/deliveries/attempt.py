@@ -91,7 +91,7 @@ class AttemptMaker:
 
     def _judge_answer(self, delivery: ClaimedDelivery, answer: WebhookAnswer) -> DeliveryAttempt:
         status = answer.status if answer.is_whole else None
-        retry_after_s = longest_retry_after(answer.retry_after, delivery.claimed_at)
+        retry_after_s = longest_retry_after(answer.retry_after, delivery.sent_at)
         outcome = decide(
             status,
             retry_after_s=retry_after_s,

@@ -4,13 +4,14 @@ This module sends nothing.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
 from time import monotonic
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
@@ -44,9 +45,10 @@ class DeliveryClaims:
 
     def __init__(self, database: Database, *, lease_s: float, queue_max: int) -> None:
         self._database = database
+        self._lease_s = lease_s
         self._claims: GroupCommit[WorkItem, ClaimedDelivery | None] = GroupCommit(
             database,
-            partial(claim_deliveries, lease_s=lease_s),
+            self._claim_batch,
             batch_max=COMMIT_MAX,
             queue_max=queue_max,
             linger_factor=LINGER_FACTOR,
@@ -126,3 +128,9 @@ class DeliveryClaims:
             log.debug("delivery.item_dropped", delivery_id=str(item.id), error=repr(error))
             return None
         return LeasedDelivery(delivery, leased_at) if delivery else None
+
+    async def _claim_batch(
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+    ) -> list[ClaimedDelivery | None]:
+        real_now = self._database.clock.real_now()
+        return await claim_deliveries(connection, now, items, lease_s=self._lease_s, real_now=real_now)

@@ -62,7 +62,8 @@ class _Queue:
 class FairQueues:
     """At most `items_max` items that wait, by flow.
 
-    An attempt that lasts longer than `slow_after_s` seconds makes its flow unproven.
+    An attempt that lasts longer than `slow_after_s` seconds makes its flow unproven. The pauses that receivers ask for
+    are counted by `hold_clock` (in seconds); without one, by `clock`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class FairQueues:
         slow_after_s: float,
         items_max: int = ITEMS_MAX,
         clock: Callable[[], float] = monotonic,
+        hold_clock: Callable[[], float] | None = None,
     ) -> None:
         self._gates = Gates(limits)
         self._slow_after_s = slow_after_s
@@ -83,7 +85,7 @@ class FairQueues:
         self._count = 0
         # Items of flows that wait at a gate.
         self._blocked_count = 0
-        self._memory = FlowMemory(clock)
+        self._memory = FlowMemory(hold_clock or clock)
         # Attempts that run, the longest first.
         self._running: OrderedDict[Turn, None] = OrderedDict()
 

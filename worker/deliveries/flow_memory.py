@@ -15,7 +15,7 @@ class FlowMemory:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._proven: OrderedDict[Flow, None] = OrderedDict()
-        # The moments (monotonic, in seconds) until which a flow takes nothing.
+        # The moments (in seconds of the clock) until which a flow takes nothing.
         self._held_until: OrderedDict[Flow, float] = OrderedDict()
 
     def is_proven(self, flow: Flow) -> bool:

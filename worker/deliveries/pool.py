@@ -5,9 +5,10 @@ An item that is dropped here is only late: its row stays due, and the relay publ
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from time import monotonic
 
 import structlog
 from aiohttp.abc import AbstractResolver
@@ -60,7 +61,8 @@ class DeliveryPool:
     """Sends at most `concurrency` deliveries at once, `concurrency_per_host` of them to one host. Needs `run`.
 
     `policy` judges every address, and `user_policy`, if it is given, those that the URLs of users lead to. With
-    `refunds_conflicts` a payment whose order was cancelled meanwhile is refunded.
+    `refunds_conflicts` a payment whose order was cancelled meanwhile is refunded. `hold_clock` (in seconds) counts the
+    pauses that receivers ask for.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class DeliveryPool:
         user_policy: AddressPolicy | None = None,
         resolver: AbstractResolver | None = None,
         refunds_conflicts: bool = False,
+        hold_clock: Callable[[], float] = monotonic,
     ) -> None:
         self._database = database
         self._attempts = attempts
@@ -80,7 +83,9 @@ class DeliveryPool:
         self._policies = policy, user_policy or policy
         self._resolver = resolver
         limits = Limits.of(slots=rules.concurrency, slots_per_origin=rules.concurrency_per_host)
-        self._queues = FairQueues(limits, slow_after_s=rules.slow_after_s, items_max=rules.queue_max)
+        self._queues = FairQueues(
+            limits, slow_after_s=rules.slow_after_s, items_max=rules.queue_max, hold_clock=hold_clock
+        )
         self._slots = Slots("deliveries", rules.concurrency)
         self._claims = DeliveryClaims(database, lease_s=rules.lease_s, queue_max=rules.concurrency)
         self._recorder = AttemptRecorder(database, queue_max=rules.concurrency, refunds_conflicts=refunds_conflicts)

@@ -91,7 +91,7 @@ class WebhookAnswer:
 
 def headers_of(delivery: ClaimedDelivery, secret: str) -> dict[str, str]:
     """Return the headers of this attempt: id, timestamp, signature and, if there is one, the correlation id."""
-    headers = sign(secret, delivery.id, int(delivery.claimed_at.timestamp()), delivery.body)
+    headers = sign(secret, delivery.id, int(delivery.sent_at.timestamp()), delivery.body)
     if delivery.correlation_id:
         headers["x-correlation-id"] = delivery.correlation_id
     return headers

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from shared.payments.outcomes import Pending
-from shared.refunds.refund import Refund
-from worker.gateway.ledger import Entry, EntryKind, Ledger
-from worker.gateway.seeded_random import fraction
-
-# Seconds until a charge or an authorization is settled, drawn between the two.
-CHARGE_SETTLES_MIN_S, CHARGE_SETTLES_MAX_S = 5.0, 15.0
-# Seconds until a slow refund is settled.
-REFUND_SETTLES_S = 10.0
+from shared.simulation.calls import Call
+from shared.simulation.decisions import Decision
+from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S, REFUND_SETTLES_S
+from shared.simulation.ledger_entries import EntryKind
+from shared.simulation.seeded_random import fraction
+from worker.gateway.ledger import Entry, Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +42,25 @@ class LateAnswers:
         self._seed = seed
         self._notify_later = notify_later
 
-    async def of_charge(self, entry: Entry, seed_key: str) -> Pending | None:
-        """Return that the charge or authorization of `entry` is pending; None if its time is over.
+    async def begin(self, entry: Entry, call: Call, decision: Decision) -> Pending | None:
+        """Write that the operation of `entry` is pending, unless an earlier call did; None if its time is over.
 
         Raises as `Ledger.record_entry` does.
         """
-        drawn = fraction(self._seed, seed_key, "settles")
-        wait_s = CHARGE_SETTLES_MIN_S + drawn * (CHARGE_SETTLES_MAX_S - CHARGE_SETTLES_MIN_S)
-        return await self._pending(entry, wait_s, refund_id=None)
+        if call.refund_id is not None:
+            wait_s = REFUND_SETTLES_S
+        else:
+            drawn = fraction(self._seed, call.seed_key, "settles")
+            wait_s = CHARGE_SETTLES_MIN_S + drawn * (CHARGE_SETTLES_MAX_S - CHARGE_SETTLES_MIN_S)
+        written = await self._ledger.begin_pending(replace(entry, kind=EntryKind.PENDING), wait_s)
+        return await self.of(written, call, notifies=decision.notifies)
 
-    async def of_refund(self, entry: Entry, refund: Refund) -> Pending | None:
-        """Return that the refund of `entry` is pending; None if its time is over. Raises as `of_charge`."""
-        return await self._pending(entry, REFUND_SETTLES_S, refund_id=refund.id)
-
-    async def _pending(self, entry: Entry, wait_s: float, *, refund_id: UUID | None) -> Pending | None:
-        settles_in_s = await self._ledger.settles_in_s(replace(entry, kind=EntryKind.PENDING), wait_s)
+    async def of(self, pending: Entry, call: Call, *, notifies: bool = True) -> Pending | None:
+        """Return that an operation is pending by its entry; None if its time is over. Raises DatabaseUnavailable."""
+        settles_in_s = await self._ledger.settles_in_s(pending)
         if not settles_in_s:
             return None
-        gateway = str(entry.answer.gateway)
-        self._notify_later(LateAnswer(gateway, entry.payment_id, refund_id, settles_in_s))
-        return Pending(gateway, settles_in_s)
+        gateway = str(pending.answer.gateway)
+        if notifies:
+            self._notify_later(LateAnswer(gateway, pending.payment_id, call.refund_id, settles_in_s))
+        return Pending(gateway, settles_in_s, pending.answer.remark)

@@ -1,72 +1,72 @@
 """What the simulated gateway does to a payment that it has authorized or charged: capture, void and refund.
 
-Each is one step in the ledger, which wins over the random numbers: what an earlier call recorded is answered again.
+Each is one step in the ledger, which wins over what is decided: what an earlier call recorded is answered again.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from shared.failure_reasons import CAPTURE_FAILURE_REASONS, FAILURE_REASONS, REFUND_FAILURE_REASONS
 from shared.lifecycle import CaptureFailureCode, FailureCode, OutcomeRule
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer, Pending, Voided
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
-from shared.simulation.scenarios import RefundScenario, read_scenario
+from shared.simulation.calls import Call
+from shared.simulation.decisions import Decision
+from shared.simulation.delays import Delays
+from shared.simulation.ledger_entries import EntryKind
 from worker.gateway.answers import refund_id
-from worker.gateway.delays import Delays
-from worker.gateway.late_answers import LateAnswers
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.deciding import Decider
+from worker.gateway.ledger import Entry, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
-from worker.gateway.outcomes import CAPTURE_FAILURE_REASONS, FAILURE_REASONS, REFUND_FAILURE_REASONS
-from worker.gateway.protocol import GatewayUnavailable
-from worker.gateway.requests import SeedKeys
-from worker.gateway.seeded_random import fraction
-
-# The part of the tries of refunds that do not reach the gateway, where payments may fail at all.
-REFUND_NETWORK_ERRORS = 0.01
+from worker.gateway.protocol import GatewayTimedOut, GatewayUnavailable
+from worker.gateway.steps import EntryOf, Steps
 
 
 class LaterOperations:
-    """Captures, voids and refunds. `success_rate` is that of charges: at 1 nothing fails but by a test value."""
+    """Captures, voids and refunds."""
 
     def __init__(
         self,
         ledger: Ledger,
-        keys: SeedKeys,
+        decider: Decider,
         delays: Delays,
-        late_answers: LateAnswers,
+        steps: Steps,
         *,
-        seed: str,
-        success_rate: float,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
-        self._keys = keys
+        self._decider = decider
         self._delays = delays
-        self._late_answers = late_answers
-        self._seed = seed
-        self._success_rate = success_rate
+        self._steps = steps
         self._sleep = sleep
 
-    async def capture(self, payment: Payment) -> GatewayAnswer:
-        """See `Gateway.capture`. A live authorization is always captured."""
-        delays_s = await self._delays_of(payment)
-        entry = await self._record(_entry_of_capture(payment, EntryKind.CAPTURE, _held(payment)), delays_s)
+    async def capture(self, payment: Payment) -> GatewayAnswer | Pending:
+        """See `Gateway.capture`."""
+        call, decision = await self._decider.of_payment(payment)
+        if decision.failure is None:
+            answer: GatewayAnswer = replace(_held(payment), remark=decision.remark)
+        else:
+            answer = _refused_capture(payment, CaptureFailureCode(decision.failure), decision)
+        delays_s = self._delays.of_operation(payment.due_for, call, decision)
+        found = await self._ask(call, decision, answer, partial(_entry_of_capture, payment), delays_s)
         # Nothing is held any more, whoever released it.
-        is_voided = entry.kind is EntryKind.VOID
-        return _refused_capture(payment, CaptureFailureCode.CAPTURE_DECLINED) if is_voided else entry.answer
+        if isinstance(found, Entry) and found.kind is EntryKind.VOID:
+            return _refused_capture(payment, CaptureFailureCode.CAPTURE_DECLINED)
+        return found.answer if isinstance(found, Entry) else found
 
     async def close_capture_or_fetch(
         self, payment: Payment, failure_code: CaptureFailureCode | FailureCode
     ) -> GatewayAnswer:
         """See `Gateway.close_capture_or_fetch`."""
-        refusal = _refused_capture(payment, failure_code)
-        return (await self._record(_entry_of_capture(payment, EntryKind.CAPTURE_DECLINE, refusal))).answer
+        return (await self._record(_entry_of_capture(payment, _refused_capture(payment, failure_code)))).answer
 
     async def void(self, payment: Payment) -> Voided | Approved:
         """See `Gateway.void`."""
-        delays_s = await self._delays_of(payment)
+        delays_s = self._delays.of_operation(payment.due_for, await self._decider.call(payment))
         held = _held(payment)
         void = Entry(payment.id, EntryKind.VOID, payment.amount, payment.currency, held)
         entry = await self._record(void, delays_s)
@@ -74,29 +74,16 @@ class LaterOperations:
 
     async def refund(self, payment: Payment, refund: Refund) -> GatewayAnswer | Pending:
         """See `Gateway.refund`. Each try may fail to reach the gateway; a test card names another outcome."""
-        with ledger_errors_as_unknown():
-            key = await self._keys.refund_key(payment, refund)
-        scenario = read_scenario(payment.method)
-        named = scenario.refund if scenario else None
-        to_step_s, to_answer_s = self._delays.of_operation("refund", key, refund.gateway_tries)
-        if self._is_unreachable(key, refund):
-            await self._sleep(to_step_s + to_answer_s)
-            with ledger_errors_as_unknown():
-                # With other settings an earlier call may have reached the gateway.
-                found = await self._ledger.find(payment.id, refund.number)
-            if found is None:
-                raise GatewayUnavailable(OutcomeRule.RATE)
-            return found.answer
-        if named is RefundScenario.DECLINED:
-            entry = _entry_of_refund(refund, payment, _refused_refund(payment, RefundFailureCode.REFUND_DECLINED))
+        call, decision = await self._decider.of_refund(payment, refund)
+        if decision.failure is None:
+            held = _held(payment)
+            transaction = refund_id(held.gateway, self._decider.settings.seed, str(refund.id))
+            answer: GatewayAnswer = replace(held, transaction_id=transaction, details={}, remark=decision.remark)
         else:
-            gateway = _held(payment).gateway
-            answer = replace(_held(payment), transaction_id=refund_id(gateway, self._seed, str(refund.id)), details={})
-            entry = _entry_of_refund(refund, payment, answer)
-        if named is RefundScenario.SLOW and (pending := await self._pending(entry, refund)):
-            await self._sleep(to_step_s + to_answer_s)
-            return pending
-        return (await self._record(entry, (to_step_s, to_answer_s))).answer
+            answer = _refused_refund(payment, RefundFailureCode(decision.failure), decision)
+        delays_s = self._delays.of_operation("refund", call, decision)
+        found = await self._ask(call, decision, answer, partial(_entry_of_refund, refund, payment), delays_s)
+        return found.answer if isinstance(found, Entry) else found
 
     async def close_refund_or_fetch(
         self, payment: Payment, refund: Refund, failure_code: RefundFailureCode
@@ -104,22 +91,19 @@ class LaterOperations:
         """See `Gateway.close_refund_or_fetch`."""
         return (await self._record(_entry_of_refund(refund, payment, _refused_refund(payment, failure_code)))).answer
 
-    async def _pending(self, entry: Entry, refund: Refund) -> Pending | None:
-        """Return that a slow refund is pending; None if it is decided, or its time is over."""
-        with ledger_errors_as_unknown():
-            if await self._ledger.find(entry.payment_id, refund.number) is not None:
-                return None
-            return await self._late_answers.of_refund(entry, refund)
-
-    def _is_unreachable(self, key: str, refund: Refund) -> bool:
-        if self._success_rate >= 1:
-            return False
-        return fraction(self._seed, key, "refund network", refund.gateway_tries) < REFUND_NETWORK_ERRORS
-
-    async def _delays_of(self, payment: Payment) -> tuple[float, float]:
-        with ledger_errors_as_unknown():
-            key = await self._keys.seed_key(payment)
-        return self._delays.of_operation(payment.due_for, key, payment.gateway_tries)
+    async def _ask(
+        self, call: Call, decision: Decision, answer: GatewayAnswer, entry_of: EntryOf, delays_s: tuple[float, float]
+    ) -> Entry | Pending:
+        """Take the step of a call between the two delays. Return the entry of the operation, or that it is pending."""
+        to_step_s, to_answer_s = delays_s
+        await self._sleep(to_step_s)
+        found = await self._steps.take(call, decision, None if decision.is_unreachable else answer, entry_of)
+        await self._sleep(to_answer_s)
+        if decision.loses_answer:
+            raise GatewayTimedOut(decision.rule, decision.remark)
+        if found is None:
+            raise GatewayUnavailable(decision.rule, decision.remark)
+        return found
 
     async def _record(self, entry: Entry, delays_s: tuple[float, float] = (0, 0)) -> Entry:
         """Write an entry between the two delays, and return what is on record."""
@@ -144,23 +128,25 @@ def _held(payment: Payment) -> Approved:
     return Approved(*columns)
 
 
-def _refused_capture(payment: Payment, failure_code: CaptureFailureCode | FailureCode) -> Declined:
+def _refused_capture(
+    payment: Payment, failure_code: CaptureFailureCode | FailureCode, decision: Decision | None = None
+) -> Declined:
     # Its order may refuse a capture, too.
     if isinstance(failure_code, FailureCode):
-        reason, rule = FAILURE_REASONS[failure_code], OutcomeRule.ORDER
+        reason, rule = FAILURE_REASONS[failure_code], str(OutcomeRule.ORDER)
     else:
-        reason, rule = CAPTURE_FAILURE_REASONS[failure_code], OutcomeRule.VOIDED
-    return Declined(payment.gateway, failure_code, reason, {}, rule)
+        reason, rule = CAPTURE_FAILURE_REASONS[failure_code], decision.rule if decision else str(OutcomeRule.VOIDED)
+    return Declined(payment.gateway, failure_code, reason, {}, rule, decision.remark if decision else None)
 
 
-def _refused_refund(payment: Payment, failure_code: RefundFailureCode) -> Declined:
-    is_declined = failure_code is RefundFailureCode.REFUND_DECLINED
-    rule = OutcomeRule.CARD if is_declined else OutcomeRule.VOIDED
-    return Declined(payment.gateway, failure_code, REFUND_FAILURE_REASONS[failure_code], {}, rule)
+def _refused_refund(payment: Payment, failure_code: RefundFailureCode, decision: Decision | None = None) -> Declined:
+    rule, remark = (decision.rule, decision.remark) if decision else (OutcomeRule.VOIDED, None)
+    return Declined(payment.gateway, failure_code, REFUND_FAILURE_REASONS[failure_code], {}, rule, remark)
 
 
-def _entry_of_capture(payment: Payment, kind: EntryKind, answer: GatewayAnswer) -> Entry:
+def _entry_of_capture(payment: Payment, answer: GatewayAnswer) -> Entry:
     amount = payment.amount if payment.operation_amount is None else payment.operation_amount
+    kind = EntryKind.CAPTURE if isinstance(answer, Approved) else EntryKind.CAPTURE_DECLINE
     return Entry(payment.id, kind, amount, payment.currency, answer, payment.operation_number)
 
 

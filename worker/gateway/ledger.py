@@ -11,7 +11,6 @@ Only the gateway reads and writes the ledger, never the processor.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -27,34 +26,11 @@ from shared.database.tables import gateway_ledger
 from shared.lifecycle import CaptureFailureCode, FailureCode
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
 from shared.refund_lifecycle import RefundFailureCode
+from shared.simulation.ledger_entries import EntryKind
 
 # See GroupCommit: how long to linger after a commit, as a multiple of the time it took. Large, for few large commits:
 # the wait is short beside the delay of a gateway.
 LINGER_FACTOR = 8.0
-
-
-class EntryKind(StrEnum):
-    """What happened to the money, by the word of an entry."""
-
-    PENDING = "pending"
-    """The operation was accepted, and is settled later: no money has moved yet."""
-
-    AUTHORIZE = "authorize"
-    """Funds are held, and no money has moved yet."""
-    SALE = "sale"
-    """The money moved at once."""
-    DECLINE = "decline"
-    """The charge was declined: no money moves."""
-    CAPTURE = "capture"
-    """Held funds have moved."""
-    VOID = "void"
-    """Held funds were released: no money moves."""
-    CAPTURE_DECLINE = "capture_decline"
-    """A capture was refused: the funds are still held."""
-    REFUND = "refund"
-    """Money was paid back."""
-    REFUND_DECLINE = "refund_decline"
-    """A refund was refused: no money moves."""
 
 
 PENDING_STEP, FIRST_STEP, SECOND_STEP = 0, 1, 2
@@ -95,6 +71,14 @@ class Entry:
         return key if self.number is None else f"{key}:{self.number}"
 
 
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What is on record of an operation: the latest entry that settled something, and the pending one before it."""
+
+    settled: Entry | None
+    pending: Entry | None
+
+
 class Ledger:
     """The ledger. Entries of many payments share a transaction. Needs `run`."""
 
@@ -114,26 +98,35 @@ class Ledger:
         """
         return await self._entries.submit(entry)
 
-    async def settles_in_s(self, entry: Entry, wait_s: float) -> float:
-        """Write the pending `entry`, to be settled in `wait_s` seconds, unless an earlier call did.
+    async def begin_pending(self, entry: Entry, wait_s: float) -> Entry:
+        """Write the pending `entry`, to be settled in `wait_s` seconds, unless an earlier call did; return that one.
 
-        Return the seconds until then, 0 if they are over. Raises as `record_entry` does.
+        Raises as `record_entry` does.
         """
         async with self._database.read() as connection:
             now = await self._database.clock.now(connection)
         # In the precision in which it is stored, so that every call hears of the same moment.
         settles_at = whole_milliseconds(now + timedelta(seconds=wait_s))
-        written = await self.record_entry(replace(entry, settles_at=settles_at))
-        return max(0.0, (written.settles_at - now).total_seconds()) if written.settles_at else 0.0
+        return await self.record_entry(replace(entry, settles_at=settles_at))
 
-    async def find(self, payment_id: UUID, number: int | None = None) -> Entry | None:
-        """Return the entry of a capture or refund; without a number, the latest of the payment's own steps.
+    async def settles_in_s(self, pending: Entry) -> float:
+        """Return the seconds until a pending entry is settled, 0 if they are over. Raises DatabaseUnavailable."""
+        async with self._database.read() as connection:
+            now = await self._database.clock.now(connection)
+        return max(0.0, (pending.settles_at - now).total_seconds()) if pending.settles_at else 0.0
 
-        Return None if there is none, or only one that is pending. Raises DatabaseUnavailable.
+    async def on_record(self, payment_id: UUID, number: int | None = None) -> OnRecord:
+        """Return what is on record of a capture or refund; without a number, of the payment's own steps.
+
+        Raises DatabaseUnavailable.
         """
         async with self._database.read() as connection:
-            entries = await _entries(connection, [payment_id])
-        return _on_record(entries.get(payment_id, []), number)
+            entries = (await _entries(connection, [payment_id])).get(payment_id, [])
+        of_operation = [entry for entry in entries if entry.number == number]
+        return OnRecord(
+            settled=next((each for each in reversed(of_operation) if each.kind is not EntryKind.PENDING), None),
+            pending=next((each for each in of_operation if each.kind is EntryKind.PENDING), None),
+        )
 
     async def run(self) -> None:
         """Write what arrives until `close`, then what is still queued."""
@@ -175,12 +168,6 @@ async def _entries(connection: AsyncConnection, payment_ids: Sequence[UUID]) -> 
     return entries
 
 
-def _on_record(of_payment: Sequence[Entry], number: int | None) -> Entry | None:
-    """Return the entry with this number; without one, the latest of the payment's own steps."""
-    settled = (entry for entry in reversed(of_payment) if entry.kind is not EntryKind.PENDING)
-    return next((entry for entry in settled if entry.number == number), None)
-
-
 def _in_the_way(refused: Entry, of_payment: Sequence[Entry]) -> Entry:
     """Return the entry because of which another one was not inserted."""
     for entry in of_payment:
@@ -214,6 +201,8 @@ def _entry(row: Row[Any]) -> Entry:
 
 def _to_json(answer: GatewayAnswer) -> dict[str, Any]:
     common = {"gateway": answer.gateway, "details": answer.details, "outcome_rule": answer.outcome_rule}
+    if answer.remark:
+        common["remark"] = answer.remark
     match answer:
         case Approved():
             return common | {"transaction_id": answer.transaction_id}
@@ -224,14 +213,16 @@ def _to_json(answer: GatewayAnswer) -> dict[str, Any]:
 
 
 def _from_json(stored: dict[str, Any]) -> GatewayAnswer:
+    remark = stored.get("remark")
     if "transaction_id" in stored:
-        return Approved(stored["gateway"], stored["transaction_id"], stored["details"], stored["outcome_rule"])
+        return Approved(stored["gateway"], stored["transaction_id"], stored["details"], stored["outcome_rule"], remark)
     return Declined(
         stored["gateway"],
         _failure_code(stored["failure_code"]),
         stored["failure_reason"],
         stored["details"],
         stored["outcome_rule"],
+        remark,
     )
 
 

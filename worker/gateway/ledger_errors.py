@@ -1,4 +1,4 @@
-"""What an error of the ledger means to the caller of the gateway."""
+"""What an error of the ledger, or of the uses of rules, means to the caller of the gateway."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -45,8 +45,9 @@ class Notifier:
     """Notifies of each late answer once, at its moment. Needs `run`. Without a client nothing is scheduled.
 
     At most `scheduled_max` wait for their moment and `in_flight_max` are being sent; the client bounds their time. What
-    is scheduled is lost with the process. `clock` (monotonic, in seconds) decides when, `now` is the time that is
-    signed.
+    is scheduled is lost with the process. `clock` (in seconds) decides when, and `real_s` says in how many seconds of
+    real time so many seconds of it have passed. `now` is the time that is signed, and `shown_now` the time that stands
+    in the notification.
     """
 
     def __init__(
@@ -57,14 +58,18 @@ class Notifier:
         scheduled_max: int = SCHEDULED_MAX,
         in_flight_max: int = IN_FLIGHT_MAX,
         clock: Callable[[], float] = monotonic,
+        real_s: Callable[[float], float] = lambda seconds: seconds,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        shown_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
         self._keyring = keyring
         self._scheduled_max = scheduled_max
         self._free = asyncio.Semaphore(in_flight_max)
         self._clock = clock
+        self._real_s = real_s
         self._now = now
+        self._shown_now = shown_now
         # By moment; the number keeps those of one moment in their order.
         self._heap: list[tuple[float, int, LateAnswer]] = []
         self._numbers = itertools.count()
@@ -94,6 +99,15 @@ class Notifier:
         if self._heap[0] is entry:
             self._is_sooner.set()
 
+    @property
+    def next_due_s(self) -> float | None:
+        """The moment of the notification that is due first, in seconds of `clock`; None if there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def look_again(self) -> None:
+        """Look at the clock, which has changed."""
+        self._is_sooner.set()
+
     async def run(self) -> None:
         """Send what is due until cancelled. What is scheduled or being sent then is dropped."""
         if self._client is None:
@@ -111,14 +125,13 @@ class Notifier:
             if wait_s is not None and wait_s <= 0:
                 return heapq.heappop(self._heap)[2]
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(None if wait_s is None else self._real_s(wait_s)):
                     await self._is_sooner.wait()
 
     async def _send(self, client: UpstreamClient, answer: LateAnswer) -> None:
-        now = self._now()
-        body = orjson.dumps(_body(answer, now))
+        body = orjson.dumps(_body(answer, self._shown_now()))
         secret = self._keyring.notification_secret(answer.gateway)
-        headers = sign(secret, new_id(), int(now.timestamp()), body)
+        headers = sign(secret, new_id(), int(self._now().timestamp()), body)
         try:
             reply = await client.ask("POST", f"/{answer.gateway}", signed=SignedBody(body, headers))
         except UpstreamUnavailable:
@@ -150,8 +163,11 @@ def _body(answer: LateAnswer, now: datetime) -> dict[str, Any]:
     return {"type": kind, "timestamp": rfc3339(now), "data": data}
 
 
-def open_notifier(settings: Settings, keyring: Keyring) -> Notifier:
-    """Return the notifier of these settings, which schedules nothing without GATEWAY_NOTIFICATION_URL."""
+def open_notifier(settings: Settings, keyring: Keyring, **times: Any) -> Notifier:
+    """Return the notifier of these settings, which schedules nothing without GATEWAY_NOTIFICATION_URL.
+
+    `times` are the clocks that it goes by: see `Notifier`.
+    """
     if settings.gateway_notification_url is None:
         return Notifier(None, keyring)
     client = UpstreamClient(
@@ -161,4 +177,4 @@ def open_notifier(settings: Settings, keyring: Keyring) -> Notifier:
         connections_max=IN_FLIGHT_MAX,
         breaker=Breaker(NAME, failures_max=settings.breaker_failures, open_s=settings.breaker_open_s),
     )
-    return Notifier(client, keyring)
+    return Notifier(client, keyring, **times)

@@ -1,6 +1,6 @@
 """What the worker may ask of a payment gateway, and the errors that a gateway may raise. It names no gateway."""
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from shared.errors import PaymentsError
 from shared.lifecycle import CaptureFailureCode, FailureCode
@@ -10,19 +10,36 @@ from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
 
 
-class GatewayUnavailable(PaymentsError):
-    """The gateway could not be reached and nothing happened: the operation may be tried again."""
+class NoAnswer(PaymentsError):
+    """The gateway gave no answer: the operation may be tried again, under the same key.
+
+    `outcome_rule` and `remark` say of that what an answer would say.
+    """
 
     # The failure code of a payment that runs out of tries.
     failure_code: ClassVar = FailureCode.NETWORK_ERROR
+    message: ClassVar[str]
 
-    def __init__(self, outcome_rule: str) -> None:
-        super().__init__("the gateway could not be reached")
+    def __init__(self, outcome_rule: str, remark: dict[str, Any] | None = None) -> None:
+        super().__init__(self.message)
         self.outcome_rule = outcome_rule
+        self.remark = remark
+
+
+class GatewayUnavailable(NoAnswer):
+    """The gateway could not be reached, and nothing happened."""
+
+    message = "the gateway could not be reached"
+
+
+class GatewayTimedOut(NoAnswer):
+    """The answer of the gateway was lost: it is not known what happened, until the gateway is asked again."""
+
+    message = "the answer of the gateway was lost"
 
 
 class OutcomeUnknown(PaymentsError):
-    """It is not known whether the money moved: ask again for the same operation."""
+    """It is not known whether the money moved: the same call is to be made again, as soon as possible."""
 
 
 type ChargeAnswer = GatewayAnswer | ActionRequired | Pending
@@ -35,9 +52,9 @@ class Gateway(Protocol):
     and `operation_number`, and that of a refund the payment's id and the refund's `number`. A call that finds its
     operation settled answers again what an earlier call decided. One that is Pending is asked for again later.
 
-    Every operation raises GatewayUnavailable if nothing happened, and OutcomeUnknown if it is not known what did. The
-    inquiries, which end in `_or_fetch`, raise only OutcomeUnknown; after one of them nothing happens to the operation
-    any more.
+    Every operation raises GatewayUnavailable if nothing happened, GatewayTimedOut if the answer was lost, and
+    OutcomeUnknown if the same call is to be repeated at once. The inquiries, which end in `_or_fetch`, raise only
+    OutcomeUnknown; after one of them nothing happens to the operation any more.
     """
 
     async def charge(self, payment: Payment) -> ChargeAnswer:
@@ -61,7 +78,7 @@ class Gateway(Protocol):
         """
         ...
 
-    async def capture(self, payment: Payment) -> GatewayAnswer:
+    async def capture(self, payment: Payment) -> GatewayAnswer | Pending:
         """Capture `operation_amount` of what is held, and release the rest; return the authorization as Approved.
 
         Return Declined if the gateway refuses: the funds are still held.

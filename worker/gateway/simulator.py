@@ -1,34 +1,45 @@
 """The simulated gateway: takes as long as a real one, decides like one and keeps a ledger, but moves no money.
 
-The ledger wins over the random numbers: what an earlier call recorded is returned again, also after the settings have
-changed.
+The ledger wins over what is decided: what an earlier call recorded is returned again, also after rules and settings
+have changed.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
+from shared.failure_reasons import FAILURE_REASONS
+from shared.gateway_calls import SeedKeys, UnseededKeys
 from shared.lifecycle import CaptureFailureCode, FailureCode, OutcomeRule, PaymentOperation
 from shared.payments.outcomes import ActionRequired, Approved, Declined, GatewayAnswer, Pending, Voided
 from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundFailureCode
 from shared.refunds.refund import Refund
-from worker.gateway.answers import first_entry, gateway_of
-from worker.gateway.delays import Delays
+from shared.simulation.calls import Call
+from shared.simulation.decisions import Decision, OutcomeSettings, decide
+from shared.simulation.delays import Delays
+from shared.simulation.gateways import gateway_of
+from shared.simulation.ledger_entries import EntryKind
+from worker.gateway.answers import first_answer, first_entry
+from worker.gateway.deciding import Decider, NoRules, Rules
 from worker.gateway.late_answers import LateAnswers, NotifyLater, not_notified
 from worker.gateway.later_operations import LaterOperations
-from worker.gateway.ledger import Entry, EntryKind, Ledger
+from worker.gateway.ledger import Entry, Ledger
 from worker.gateway.ledger_errors import ledger_errors_as_unknown
-from worker.gateway.outcomes import FAILURE_REASONS, OutcomeSettings, SimulatedOutcome, decide_outcome
-from worker.gateway.protocol import ChargeAnswer, GatewayUnavailable
-from worker.gateway.requests import SeedKeys, SimulatedRequest, UnseededKeys, simulated_request
+from worker.gateway.protocol import ChargeAnswer, GatewayTimedOut, GatewayUnavailable
+from worker.gateway.steps import Steps
+
+# Milliseconds that a steered delay takes at most, whatever the lease.
+DELAY_MAX_MS = 60_000
 
 
 class SimulatedGateway:
     """A `Gateway` with its own ledger. Each operation takes a random time between the two delays (milliseconds).
 
     `seed_keys` finds the key for which a payment's random numbers are drawn; without it, that is the payment's id.
-    `notify_later` is called for each answer that comes late.
+    `rules` are those of admins. A call that a rule makes slow takes at most `slow_max_ms`. `notify_later` is called for
+    each answer that comes late.
     """
 
     def __init__(
@@ -37,28 +48,23 @@ class SimulatedGateway:
         *,
         seed: str | None = None,
         seed_keys: SeedKeys | None = None,
+        rules: Rules | None = None,
         success_rate: float,
         failure_scenarios: bool = False,
         delay_min_ms: int,
         delay_max_ms: int,
+        slow_max_ms: int = DELAY_MAX_MS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         notify_later: NotifyLater = not_notified,
     ) -> None:
         self._ledger = ledger
-        self._seed_keys = seed_keys or UnseededKeys()
-        self._rules = OutcomeSettings(seed=seed or "", success_rate=success_rate, uses_test_amounts=failure_scenarios)
-        self._delays = Delays(seed or "", min_ms=delay_min_ms, max_ms=delay_max_ms)
+        self._seed = seed or ""
+        settings = OutcomeSettings(self._seed, success_rate=success_rate, uses_test_amounts=failure_scenarios)
+        self._decider = Decider(settings, seed_keys or UnseededKeys(), rules or NoRules())
+        self._delays = Delays(self._seed, min_ms=delay_min_ms, max_ms=delay_max_ms, slow_max_ms=slow_max_ms)
         self._sleep = sleep
-        self._late_answers = LateAnswers(ledger, seed or "", notify_later)
-        self._later = LaterOperations(
-            ledger,
-            self._seed_keys,
-            self._delays,
-            self._late_answers,
-            seed=seed or "",
-            success_rate=success_rate,
-            sleep=sleep,
-        )
+        self._steps = Steps(ledger, LateAnswers(ledger, self._seed, notify_later))
+        self._later = LaterOperations(ledger, self._decider, self._delays, self._steps, sleep=sleep)
 
     async def charge(self, payment: Payment) -> ChargeAnswer:
         """See `Gateway.charge`. If the process is killed, the ledger has what had happened until then."""
@@ -72,14 +78,13 @@ class SimulatedGateway:
         self, payment: Payment, failure_code: FailureCode = FailureCode.PROCESSING_ERROR
     ) -> GatewayAnswer:
         """See `Gateway.void_or_fetch`. Answers without delay; of an unfinished charge, held funds are released."""
-        request = await self._request(payment)
-        decline = self._decline_entry(request, failure_code)
+        decline = self._decline_entry(await self._decider.call(payment), failure_code)
         entry = await self._record_entry(decline)
         if entry.kind is EntryKind.AUTHORIZE and payment.due_for is PaymentOperation.CHARGE:
             entry = await self._record_entry(replace(decline, kind=EntryKind.VOID))
         return entry.answer
 
-    async def capture(self, payment: Payment) -> GatewayAnswer:
+    async def capture(self, payment: Payment) -> GatewayAnswer | Pending:
         """See `Gateway.capture`."""
         return await self._later.capture(payment)
 
@@ -105,60 +110,43 @@ class SimulatedGateway:
 
     async def _begin(self, payment: Payment, *, is_held: bool) -> ChargeAnswer:
         """Authorize the payment and, unless it `is_held`, capture it at once."""
-        request = await self._request(payment)
-        outcome = decide_outcome(request, self._rules)
-        to_first_s, to_second_s, to_answer_s = self._delays.of_charge(request)
+        call, decision = await self._decider.of_payment(payment)
+        to_first_s, to_second_s, to_answer_s = self._delays.of_charge(call, decision)
         await self._sleep(to_first_s)
-        if request.requires_action or request.is_late:
-            undecided = await self._undecided(request, outcome, is_held=is_held)
-            if undecided is not None:
-                await self._sleep(to_second_s + to_answer_s)
-                return undecided
-        entry = await self._first_step(request, outcome, is_held=is_held)
+        found = await self._first_step(call, decision, is_held=is_held)
         await self._sleep(to_second_s)
-        if entry is not None and entry.kind is EntryKind.AUTHORIZE and not is_held:
-            entry = await self._record_entry(replace(entry, kind=EntryKind.CAPTURE))
+        if isinstance(found, Entry) and found.kind is EntryKind.AUTHORIZE and not is_held:
+            found = await self._record_entry(replace(found, kind=EntryKind.CAPTURE))
         await self._sleep(to_answer_s)
-        if entry is None:
-            raise GatewayUnavailable(outcome.rule)
-        return entry.answer
+        if decision.loses_answer:
+            raise GatewayTimedOut(decision.rule, decision.remark)
+        if found is None:
+            raise GatewayUnavailable(decision.rule, decision.remark)
+        return found.answer if isinstance(found, Entry) else found
 
-    async def _undecided(
-        self, request: SimulatedRequest, outcome: SimulatedOutcome, *, is_held: bool
-    ) -> ActionRequired | Pending | None:
-        """Return what must happen before the payment is decided; None if nothing, or if it is decided."""
-        with ledger_errors_as_unknown():
-            if await self._ledger.find(request.payment_id) is not None:
-                return None
-            if request.requires_action:
-                return ActionRequired(gateway_of(request, self._rules.seed))
-            entry = first_entry(request, outcome, self._rules.seed, is_held=is_held)
-            return await self._late_answers.of_charge(entry, request.seed_key)
-
-    async def _request(self, payment: Payment) -> SimulatedRequest:
-        with ledger_errors_as_unknown():
-            return await simulated_request(payment, self._seed_keys)
-
-    async def _first_step(self, request: SimulatedRequest, outcome: SimulatedOutcome, *, is_held: bool) -> Entry | None:
-        """Authorize, charge or decline unless an earlier call did. Return None if the network fails and none did."""
-        if outcome.failure is FailureCode.NETWORK_ERROR:
-            # With other settings an earlier call may have reached the network.
-            with ledger_errors_as_unknown():
-                return await self._ledger.find(request.payment_id)
-        return await self._record_entry(first_entry(request, outcome, self._rules.seed, is_held=is_held))
+    async def _first_step(
+        self, call: Call, decision: Decision, *, is_held: bool
+    ) -> Entry | ActionRequired | Pending | None:
+        """Authorize, charge or decline unless an earlier call did, or ask the customer; None if nothing happens."""
+        if decision.requires_action:
+            settled = await self._steps.settled(call)
+            return settled or ActionRequired(gateway_of(call, self._seed), decision.remark)
+        answer = first_answer(call, decision, self._seed)
+        return await self._steps.take(call, decision, answer, partial(first_entry, call, is_held=is_held))
 
     async def _record_entry(self, entry: Entry) -> Entry:
         with ledger_errors_as_unknown():
             return await self._ledger.record_entry(entry)
 
-    def _decline_entry(self, request: SimulatedRequest, failure_code: FailureCode) -> Entry:
-        outcome = decide_outcome(request, self._rules)
-        rule = outcome.rule if outcome.failure is failure_code else OutcomeRule.VOIDED
+    def _decline_entry(self, call: Call, failure_code: FailureCode) -> Entry:
+        # What decided is said only where it decided for this failure.
+        decision = decide(call, self._decider.settings)
+        rule = decision.rule if decision.failure is failure_code else OutcomeRule.VOIDED
         declined = Declined(
-            gateway=gateway_of(request, self._rules.seed),
+            gateway=gateway_of(call, self._seed),
             failure_code=failure_code,
             failure_reason=FAILURE_REASONS[failure_code],
             details={},
             outcome_rule=rule,
         )
-        return Entry(request.payment_id, EntryKind.DECLINE, request.amount, request.currency, declined)
+        return Entry(call.payment_id, EntryKind.DECLINE, call.amount, call.currency, declined)

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.clock import Clock
 from shared.database.leases import Claimed, Ended, WorkItem
 from shared.payments.claim import claim
 from shared.payments.outcomes import ClaimOutcome
@@ -25,16 +26,22 @@ class PaymentHandler:
 
     name = "payment"
 
-    def __init__(self, charger: Charger, recorder: Recorder, *, lease_s: float) -> None:
+    def __init__(self, charger: Charger, recorder: Recorder, clock: Clock, *, lease_s: float) -> None:
         self._charger = charger
+        self._clock = clock
         self._recorder = recorder
         self._lease_s = lease_s
 
     async def claim(
-        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> list[Claimed[Payment] | Ended[Payment] | None]:
         """See `Handler.claim`."""
-        return await claim(connection, now, items, lease_s=self._lease_s)
+        real_now = self._clock.real_now()
+        return await claim(connection, now, items, lease_s=self._lease_s, steered_max=steered_max, real_now=real_now)
+
+    def is_steered(self, row: Payment) -> bool:
+        """See `Handler.is_steered`."""
+        return row.is_steered_by_user
 
     def ended(self, ended: Ended[Payment]) -> None:
         """See `Handler.ended`."""

@@ -4,6 +4,7 @@ This module never decides whether money moves: the gateway does.
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import assert_never
 
 from shared.lifecycle import (
@@ -29,7 +30,7 @@ from shared.payments.outcomes import (
     Voided,
 )
 from shared.payments.payment import Payment
-from worker.gateway.protocol import ChargeAnswer, Gateway, GatewayUnavailable
+from worker.gateway.protocol import ChargeAnswer, Gateway, GatewayTimedOut, NoAnswer
 from worker.rules import POLL_AFTER_S, ChargeRules
 
 # A bound for the exponent: without it, a payment with a thousand tries would overflow a float.
@@ -83,7 +84,7 @@ class Operations:
             return await self._refuse(payment, refusal)
         try:
             answer = await (self._gateway.charge(payment) if is_charge else self._gateway.authorize(payment))
-        except GatewayUnavailable as error:
+        except NoAnswer as error:
             return await self._retry_or_give_up(payment, error)
         return self._answered(payment, answer)
 
@@ -100,13 +101,15 @@ class Operations:
             case _:
                 assert_never(answer)
 
-    async def _retry_or_give_up(self, payment: Payment, error: GatewayUnavailable) -> ClaimOutcome:
+    async def _retry_or_give_up(self, payment: Payment, error: NoAnswer) -> ClaimOutcome:
         if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
-            return self._retry(payment)
+            return self._retry(payment, error)
         voided = await self._gateway.void_or_fetch(payment, error.failure_code)
         if isinstance(voided, Approved):
-            return self._begun(payment, voided, HistoryReason.GATEWAY_APPROVED)
-        return Settled(replace(voided, outcome_rule=error.outcome_rule), HistoryReason.GATEWAY_UNREACHABLE)
+            approved = replace(voided, remark=error.remark or voided.remark)
+            return self._begun(payment, approved, HistoryReason.GATEWAY_APPROVED)
+        failed = replace(voided, outcome_rule=error.outcome_rule, remark=error.remark)
+        return Settled(failed, HistoryReason.GATEWAY_UNREACHABLE)
 
     def _begun(self, payment: Payment, answer: GatewayAnswer, reason: HistoryReason) -> ClaimOutcome:
         if payment.due_for is PaymentOperation.AUTHORIZE and isinstance(answer, Approved):
@@ -130,26 +133,32 @@ class Operations:
         if refusal is not None:
             return await self._close_capture(payment, refusal.failure_code)
         try:
-            return _captured(await self._gateway.capture(payment))
-        except GatewayUnavailable:
+            answer = await self._gateway.capture(payment)
+        except NoAnswer as error:
             if payment.gateway_tries + 1 < self._rules.gateway_tries_max:
-                return self._retry(payment)
-            return await self._close_capture(payment, CaptureFailureCode.NETWORK_ERROR)
+                return self._retry(payment, error)
+            return await self._close_capture(payment, CaptureFailureCode.NETWORK_ERROR, error)
+        if isinstance(answer, Pending):
+            return Unsettled(answer, answer.settles_in_s + POLL_AFTER_S)
+        return _captured(answer)
 
-    async def _close_capture(self, payment: Payment, failure_code: CaptureFailureCode | FailureCode) -> ClaimOutcome:
-        return _captured(await self._gateway.close_capture_or_fetch(payment, failure_code))
+    async def _close_capture(
+        self, payment: Payment, failure_code: CaptureFailureCode | FailureCode, error: NoAnswer | None = None
+    ) -> ClaimOutcome:
+        answer = await self._gateway.close_capture_or_fetch(payment, failure_code)
+        return _captured(replace(answer, remark=error.remark or answer.remark) if error else answer)
 
     async def _void(self, payment: Payment) -> ClaimOutcome:
         """Release what is held. This is tried for as long as the gateway does not answer."""
         try:
             answer = await self._gateway.void(payment)
-        except GatewayUnavailable:
-            return self._retry(payment, VOID_BACKOFF_MAX_S)
+        except NoAnswer as error:
+            return self._retry(payment, error, VOID_BACKOFF_MAX_S)
         return Settled(answer, HistoryReason.VOIDED if isinstance(answer, Voided) else HistoryReason.CAPTURED)
 
-    def _retry(self, payment: Payment, wait_max_s: float | None = None) -> Retry:
+    def _retry(self, payment: Payment, error: NoAnswer, wait_max_s: float = inf) -> Retry:
         wait_s = self._rules.gateway_backoff_s * 2 ** min(payment.gateway_tries, BACKOFF_DOUBLINGS_MAX)
-        return Retry(wait_s if wait_max_s is None else min(wait_s, wait_max_s))
+        return Retry(min(wait_s, wait_max_s), isinstance(error, GatewayTimedOut), error.remark)
 
 
 def _captured(answer: GatewayAnswer) -> Settled:

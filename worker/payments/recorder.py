@@ -86,6 +86,7 @@ class Recorder:
         confirms_orders: bool,
         sender: Sender | None,
     ) -> None:
+        self._clock = database.clock
         self._publisher = publisher
         self._confirms_orders = confirms_orders
         self._sender = sender
@@ -137,6 +138,7 @@ class Recorder:
             items,
             confirms_orders=self._confirms_orders,
             lease_deliveries_for_s=sender.lease_s if sender else None,
+            real_now=self._clock.real_now(),
         )
         return [_Committed(one, leased_at) if one else None for one in recorded]
 

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.clock import Clock
 from shared.database.leases import Claimed, Ended, WorkItem
 from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundOutcome, RefundWork
@@ -24,16 +25,24 @@ class RefundHandler:
 
     name = "refund"
 
-    def __init__(self, repayer: Repayer, recorder: RefundRecorder, *, lease_s: float) -> None:
+    def __init__(self, repayer: Repayer, recorder: RefundRecorder, clock: Clock, *, lease_s: float) -> None:
         self._repayer = repayer
+        self._clock = clock
         self._recorder = recorder
         self._lease_s = lease_s
 
     async def claim(
-        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem]
+        self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> list[Claimed[RefundWork] | None]:
         """See `Handler.claim`."""
-        return await claim_refunds(connection, now, items, lease_s=self._lease_s)
+        real_now = self._clock.real_now()
+        return await claim_refunds(
+            connection, now, items, lease_s=self._lease_s, steered_max=steered_max, real_now=real_now
+        )
+
+    def is_steered(self, row: RefundWork) -> bool:
+        """See `Handler.is_steered`."""
+        return row.refund.is_steered_by_user
 
     def ended(self, ended: Ended[RefundWork]) -> None:
         """See `Handler.ended`: no claim ends a refund."""

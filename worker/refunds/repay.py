@@ -1,11 +1,13 @@
 """The work on one claimed refund: ask the gateway, and find out what the claim ends with."""
 
+from dataclasses import replace
+
 from shared import metrics
 from shared.payments.outcomes import Approved, Pending, Retry, Unsettled
 from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason
 from shared.refunds.outcomes import RefundOutcome, RefundSettled, RefundWork
 from worker.asking import ask_within_lease, release_if_interrupted
-from worker.gateway.protocol import Gateway, GatewayUnavailable
+from worker.gateway.protocol import Gateway, GatewayTimedOut, NoAnswer
 from worker.in_flight import InFlight
 from worker.rules import POLL_AFTER_S, ChargeRules
 from worker.slots import Slots
@@ -49,18 +51,23 @@ class Repayer:
             return await self._close(work, RefundHistoryReason.CLAIMS_EXHAUSTED)
         try:
             answer = await self._gateway.refund(payment, refund)
-        except GatewayUnavailable:
+        except NoAnswer as error:
             if refund.gateway_tries + 1 < self._rules.gateway_tries_max:
-                return Retry(self._rules.gateway_backoff_s * 2**refund.gateway_tries)
-            return await self._close(work, RefundHistoryReason.GATEWAY_UNREACHABLE)
+                wait_s = self._rules.gateway_backoff_s * 2**refund.gateway_tries
+                return Retry(wait_s, isinstance(error, GatewayTimedOut), error.remark)
+            return await self._close(work, RefundHistoryReason.GATEWAY_UNREACHABLE, error)
         if isinstance(answer, Pending):
             return Unsettled(answer, answer.settles_in_s + POLL_AFTER_S)
         is_approved = isinstance(answer, Approved)
         reason = RefundHistoryReason.GATEWAY_APPROVED if is_approved else RefundHistoryReason.GATEWAY_DECLINED
         return RefundSettled(answer, reason)
 
-    async def _close(self, work: RefundWork, reason: RefundHistoryReason) -> RefundSettled:
+    async def _close(
+        self, work: RefundWork, reason: RefundHistoryReason, error: NoAnswer | None = None
+    ) -> RefundSettled:
         """Settle the refund by the gateway's own record: after this, the gateway never pays it."""
         answer = await self._gateway.close_refund_or_fetch(work.payment, work.refund, RefundFailureCode.NETWORK_ERROR)
+        if error is not None:
+            answer = replace(answer, remark=error.remark or answer.remark)
         is_late_approval = isinstance(answer, Approved) and reason is RefundHistoryReason.GATEWAY_UNREACHABLE
         return RefundSettled(answer, RefundHistoryReason.GATEWAY_APPROVED if is_late_approval else reason)

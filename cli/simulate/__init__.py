@@ -1,0 +1,1 @@
+"""`payments simulate`: steer the simulation of a running service, through its API."""

@@ -1,0 +1,126 @@
+"""Connections whose first request has not arrived whole: they are small, and they take no turn from those that pay."""
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from time import monotonic
+
+import pytest
+
+from api.edge.http_protocol import HttpProtocol
+from api.edge.new_connection import CHUNKED_HERE_BYTES_MAX, NewConnection
+from bench.attack import KINDS
+from shared.config.settings import Settings
+from shared.runtime import open_runtime
+from tests.support.api_client import RunningApi, added, order, served
+from tests.support.raw_http import connected
+from tests.support.waiting import eventually
+
+# Nothing here depends on the database.
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+TIMEOUT_S = 1.5
+
+
+@pytest.fixture
+async def api(make_settings: Callable[..., Settings]) -> AsyncIterator[RunningApi]:
+    """The API in the real server."""
+    runtime = open_runtime(make_settings(request_timeout_s=TIMEOUT_S))
+    async with served(runtime) as running_api:
+        yield running_api
+    await runtime.close()
+
+
+def alive(kind: type) -> int:
+    return sum(isinstance(one, kind) for one in gc.get_objects())
+
+
+def post(api: RunningApi, *lines: bytes) -> bytes:
+    """Return the head of a POST of a payment by user 1."""
+    token = api.user().headers["Authorization"].encode()
+    head = (
+        b"POST /api/v1/payments HTTP/1.1",
+        b"Host: x",
+        b"Content-Type: application/json",
+        b"Authorization: " + token,
+    )
+    return b"\r\n".join((*head, *lines)) + b"\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_that_does_not_arrive_holds_no_parser_and_no_task(api: RunningApi, kind: str) -> None:
+    """Ten thousand of these are looked at in every garbage collection, while payers wait."""
+    begin, drip = KINDS[kind]
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            connection = await stack.enter_async_context(connected(api.url))
+            for part in (begin, drip, drip):
+                await connection.send(part)
+        await eventually(lambda: alive(NewConnection) == 10)
+        await asyncio.sleep(0.1)
+        assert (alive(NewConnection), alive(HttpProtocol)) == (10, 0)
+
+
+async def test_one_request_makes_a_connection_a_whole_one(api: RunningApi) -> None:
+    async with connected(api.url) as connection:
+        for part in (b"GET /health HTTP/1.1\r\n", b"Host: x\r\n\r\n"):
+            await connection.send(part)
+            await asyncio.sleep(0.05)
+        (response,) = await connection.responses(1)
+        assert response.status == 200
+        assert (alive(NewConnection), alive(HttpProtocol)) == (0, 1)
+
+
+async def test_a_body_in_many_packets_is_paid(api: RunningApi) -> None:
+    async with api.user() as user:
+        body = json.dumps(order(await added(user))).encode().ljust(3 * CHUNKED_HERE_BYTES_MAX)
+    thirds = [body[start : start + len(body) // 3] for start in range(0, len(body), len(body) // 3)]
+    for head, parts in (
+        (post(api, b"Content-Length: %d" % len(body)), thirds),
+        # More than what waits for its end unread, and less.
+        (post(api, b"Transfer-Encoding: chunked"), [*map(chunk, thirds), b"0\r\n\r\n"]),
+        (post(api, b"Transfer-Encoding: chunked"), [chunk(body.strip()), b"0\r\n", b"\r\n"]),
+    ):
+        async with connected(api.url) as connection:
+            for part in (head[:20], head[20:], *parts):
+                await connection.send(part)
+                await asyncio.sleep(0.02)
+            (response,) = await connection.responses(1)
+            assert response.status in {202, 409}
+
+
+@pytest.mark.parametrize("garbage", [b"zz\r\n", b"-1\r\n", b"1\r\naa\r\n", b"1\r\na\r\n\r\n"])
+async def test_chunks_that_are_none_are_refused_at_once(api: RunningApi, garbage: bytes) -> None:
+    async with connected(api.url) as connection:
+        for part in (post(api, b"Transfer-Encoding: chunked"), chunk(b"{"), garbage):
+            await connection.send(part)
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(TIMEOUT_S - 0.3):
+            (response,) = await connection.responses(1)
+    assert (response.status, response.code, response.closes) == (400, "malformed_request", True)
+
+
+async def test_who_was_asked_for_a_body_is_not_asked_again(api: RunningApi) -> None:
+    async with connected(api.url) as connection:
+        await connection.send(post(api, b"Expect: 100-continue", b"Content-Length: 2"))
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        assert await connection.line() == b"\r\n"
+        assert await connection.line() == b"HTTP/1.1 408 Request Timeout\r\n"
+
+
+async def test_a_large_request_has_no_more_time_than_a_small_one(api: RunningApi) -> None:
+    """Its bytes are read by another object from some size on, which does not begin to count again."""
+    began = monotonic()
+    async with connected(api.url) as connection:
+        await connection.send(post(api, b"Transfer-Encoding: chunked"))
+        await asyncio.sleep(TIMEOUT_S / 2)
+        await connection.send(chunk(b" " * 2 * CHUNKED_HERE_BYTES_MAX))
+        (response,) = await connection.until_closed()
+    assert response.status == 408
+    assert monotonic() - began < 1.4 * TIMEOUT_S
