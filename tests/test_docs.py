@@ -85,10 +85,11 @@ def test_a_picture_has_sizes_that_browsers_read(picture: Path) -> None:
 def test_the_outline_of_the_readme_is_its_index() -> None:
     readme = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert re.findall(r"^## (.+)$", readme, flags=re.MULTILINE) == [
-        "Demo", "Audience", "Load", "Integration", "Operation", "Architecture", "Development", "Licence",
+        "Demo", "Dashboard", "Audience", "Load", "Integration", "Operation", "Architecture", "Development", "Licence",
     ]  # fmt: skip
     pictures = re.findall(r"\]\((docs/images/[^)]+)\)", readme)
-    assert pictures == [f"docs/images/{name}.svg" for name in ("demo", "load", "flow", "lifecycle")]
+    names = ("demo.svg", "dashboard.png", "payment.png", "load.svg", "flow.svg", "lifecycle.svg")
+    assert pictures == [f"docs/images/{name}" for name in names]
 
 
 def test_every_error_code_is_documented() -> None:

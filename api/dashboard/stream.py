@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi.sse import format_sse_event
 
+from api.stats import FRESH_FOR_S
 from shared.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two computations.
-INTERVAL_S = 0.5
+# Seconds between two computations: a little more than figures are reused for, so that each finds new ones.
+INTERVAL_S = FRESH_FOR_S + 0.05
 # Events that wait for one viewer: four seconds. A viewer who reads more slowly is dropped, and connects again.
-QUEUE_MAX = 8
+QUEUE_MAX = 4
 VIEWERS_MAX = 200
 # Seconds after which a stream ends, so that its viewer's session is looked up again. The page connects at once.
 STREAM_S = 300.0
@@ -89,7 +90,7 @@ class Broadcast:
                 log.exception("dashboard.compute_failed")
                 name, data = "unknown", b"{}"
             self._send(format_sse_event(event=name, data_str=data.decode()))
-            await asyncio.sleep(max(self._interval_s / 4, next_at - loop.time()))
+            await asyncio.sleep(max(self._interval_s / 2, next_at - loop.time()))
 
     def _send(self, event: bytes) -> None:
         for queue in list(self._viewers):

@@ -10,13 +10,13 @@ from shared.verify_reports import last_report
 from shared.webhooks.failing import FailingReceiver, failing_receivers
 
 # Seconds for which the answer is kept.
-FRESH_FOR_S = 2.0
+FRESH_FOR_S = 5.0
 RECEIVERS_SHOWN_MAX = 5
 UPSTREAMS = {"auth_service": "The auth service", "order_service": "The order service"}
 
 
 class Unwell:
-    """Finds what is unwell, at most every two seconds, for all who want to know."""
+    """Finds what is unwell, at most every five seconds, for all who want to know."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -49,7 +49,7 @@ class Unwell:
                 receivers = await failing_receivers(connection, limit=RECEIVERS_SHOWN_MAX)
                 report = await last_report(connection)
         except PaymentsError:
-            # Safe: the next look is two seconds away, and the overview says what the database does.
+            # Safe: the next look is five seconds away, and the overview says what the database does.
             return []
         found = [_entry("ask", _sentence(receiver), _page(receiver)) for receiver in receivers]
         if report is not None and report["breaches_total"]:

@@ -156,12 +156,14 @@ function on(name, data) {
 }
 
 const FRAME_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 50;
+// Figures come once a second. The charts lag by a little more, so that their lines move smoothly.
+const LAG_MS = 1300;
 let drawnAt = 0;
 
 function frame(now) {
   if (now - drawnAt >= FRAME_MS && root.dataset.state !== "lost") {
     drawnAt = now;
-    for (const chart of charts) chart.draw(now);
+    for (const chart of charts) chart.draw(now - LAG_MS);
   }
   requestAnimationFrame(frame);
 }
