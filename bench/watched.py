@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 from bench.figures import Found, below, of_turns
 from bench.flows import other_answers, plan
@@ -15,6 +16,7 @@ from cli.local.service import CHECKOUT, clean_environment, wait_until
 from cli.tokens import mint
 
 RATE, VIEWERS, PAIRS = 300, 20, 5
+IDLE_PAIRS, IDLE_S, SETTLED_AFTER_S = 2, 6, 5
 STREAMS_WITHIN_S = 15
 
 
@@ -25,6 +27,9 @@ def dashboard(seconds: int) -> Found:
     others = 0
     with production({"DASHBOARD": "on"}) as stack:
         run_load(stack, plan(stack, "warm", 4, rate=RATE))
+        # What was accepted is settled, so that the API has nothing to do.
+        sleep(SETTLED_AFTER_S)
+        idle = [_idle_cost(stack) for _ in range(IDLE_PAIRS)]
         for pair in range(PAIRS):
             print_step(f"pair {pair + 1} of {PAIRS}")
             # Every other pair begins with the viewers: what changes with time falls on both sides.
@@ -38,6 +43,9 @@ def dashboard(seconds: int) -> Found:
                 (watched if has_viewers else without).append(share)
                 others += refused
     found = Found()
+    found.figures.append(
+        of_turns(f"API without a load, what {VIEWERS} streams cost", idle, "ms of processor per s", digits=1)
+    )
     found.figures.append(of_turns(f"API at {RATE}/s, unwatched", without, "ms of processor per s"))
     found.figures.append(
         of_turns(f"API at {RATE}/s, {VIEWERS} streams of the overview", watched, "ms of processor per s")
@@ -46,6 +54,19 @@ def dashboard(seconds: int) -> Found:
     found.figures.append(of_turns("  what the streams cost", costs, "ms of processor per s", goal=below(50)))
     found.add("  other answers than 201 and 202", others, goal=below(1))
     return found
+
+
+def _idle_cost(stack: Stack) -> float:
+    """Return the milliseconds of processor per second that the streams cost an API that has nothing else to do."""
+    before = _idle_share(stack)
+    with _viewers(stack):
+        return _idle_share(stack) - before
+
+
+def _idle_share(stack: Stack) -> float:
+    began, before = monotonic(), stack.cpu_s()["api"]
+    sleep(IDLE_S)
+    return 1000 * (stack.cpu_s()["api"] - before) / (monotonic() - began)
 
 
 def _api_share(stack: Stack, run: str, seconds: int) -> tuple[float, int]:
