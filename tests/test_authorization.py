@@ -66,6 +66,9 @@ GET    /dashboard/deliveries/{delivery_id}                          delivery   3
 POST   /dashboard/deliveries/{delivery_id}/resend                   delivery   303  303  303   303     303     303
 GET    /dashboard/simulator                                         -          303  303  303   303     303     303
 POST   /dashboard/simulator                                         -          303  303  303   303     303     303
+POST   /dashboard/simulator/rules                                   -          303  303  303   303     303     303
+POST   /dashboard/simulator/rules/preset                            -          303  303  303   303     303     303
+POST   /dashboard/simulator/rules/delete                            -          303  303  303   303     303     303
 GET    /dashboard/system                                            -          303  303  303   303     303     303
 GET    /dashboard/{name}                                            file       303  303  303   303     303     303
 

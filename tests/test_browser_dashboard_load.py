@@ -19,7 +19,7 @@ pytest_plugins = ["tests.support.browser_fixtures"]
 pytestmark = [pytest.mark.browser, pytest.mark.parametrize("backend", ["postgresql"], indirect=True)]
 
 # A worker can do a fourth of what comes.
-SLOTS, RATE, WORKERS = 20, 40, 5
+SLOTS, RATE, WORKERS = 12, 24, 5
 METHODS = (*["pm_test_random_card"] * 16, "pm_test_visa", "pm_test_random_paypal", "pm_test_insufficient_funds")
 PROJECTOR = {"width": 1280, "height": 800}
 

@@ -12,6 +12,7 @@ from api.dashboard.pages import TONES
 from shared.config.settings import Settings
 from shared.delivery_lifecycle import DeliveryStatus
 from shared.lifecycle import PaymentStatus
+from shared.simulation.rules import RuleState
 from tests.support.api_client import (
     APPROVED,
     DECLINED,
@@ -167,6 +168,35 @@ async def test_without_simulation_the_simulator_says_so(make_settings: Callable[
         assert "Simulation is off here" in page.text
 
 
+@pytest.mark.parametrize(("who", "status"), [("admin", 303), ("service", 403), ("user", 403)])
+async def test_rules_are_created_and_deleted_by_admins(
+    running_api: RunningApi, admin: httpx.AsyncClient, who: str, status: int
+) -> None:
+    browser = await visitor(running_api, who)
+    home = "/simulator"
+    assert ('id="rules"' in (await browser.get(home)).text) == (who == "admin")
+    rule = {"name": MARKUP[:60], "user_id": "7", "outcome": "insufficient_funds", "times": "2", "minutes": "5"}
+    answer = await pressed(browser, home, f"{home}/rules", **rule, percent="", key="k" * 43)
+    assert answer.status_code == status, answer.text
+    answer = await pressed(browser, home, f"{home}/rules/preset", preset="issuer-down", minutes="1", key="p" * 43)
+    assert answer.status_code == status
+    rules = (await admin.get("/simulation/rules")).json()["rules"]
+    assert len(rules) == (3 if who == "admin" else 0)
+    if who == "admin":
+        created = rules[-1]
+        assert (created["match"], created["times"]) == ({"user_id": "7"}, 2)
+        assert created["effect"] == {"outcomes": ["insufficient_funds"]}
+        assert "<script>" not in (await browser.get(home)).text
+        await pressed(browser, home, f"{home}/rules/delete", rule_id=created["id"])
+        assert len((await admin.get("/simulation/rules")).json()["rules"]) == 2
+        wrong = await pressed(browser, home, f"{home}/rules", **{**rule, "outcome": "", "key": "w" * 43})
+        assert wrong.status_code == 422
+        assert 'role="alert"' in wrong.text
+    answer = await pressed(browser, home, f"{home}/rules/delete")
+    assert answer.status_code == status
+    assert (await admin.get("/simulation/rules")).json()["rules"] == []
+
+
 async def test_an_endpoint_is_disabled_and_enabled(running_api: RunningApi, service: httpx.AsyncClient) -> None:
     endpoint = (await service.post("/webhook-endpoints", json={"name": "a", "url": "https://a.example/x"})).json()
     path = f"/webhooks/{endpoint['id']}"
@@ -290,4 +320,4 @@ async def test_the_system_shows_every_setting_and_no_secret(
 
 
 def test_every_status_has_a_tone() -> None:
-    assert set(TONES) == {*PaymentStatus, *DeliveryStatus}
+    assert set(TONES) == {*PaymentStatus, *DeliveryStatus, *RuleState}

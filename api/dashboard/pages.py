@@ -56,6 +56,9 @@ TONES = {
     "delivered": "good",
     "exhausted": "bad",
     "cancelled": "off",
+    "active": "work",
+    "used_up": "off",
+    "expired": "off",
 }
 
 

@@ -11,6 +11,7 @@ from api.dashboard import (
     payment_list,
     payment_page,
     simulator_page,
+    simulator_rules,
     system_page,
     webhook_pages,
 )
@@ -30,6 +31,7 @@ for module in (
     payment_actions,
     webhook_pages,
     simulator_page,
+    simulator_rules,
     system_page,
     # It takes every other path.
     not_found_page,

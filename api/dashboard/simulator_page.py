@@ -12,8 +12,10 @@ from api.dashboard.sessions import new_secret
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from api.problems import Code
-from shared.lifecycle import CaptureMethod
+from shared.lifecycle import CaptureMethod, MethodType
 from shared.money import EXPONENTS
+from shared.simulation.calls import CallOperation, outcomes_of
+from shared.simulation.presets import Preset
 
 router = APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
 
@@ -23,6 +25,12 @@ AT_ONCE = 25
 DEFAULTS = {"method": "pm_test_visa", "amount": "15.85", "currency": "USD", "count": "1", "capture": "automatic"}
 # The methods that may have any outcome come first, then those that always succeed, then the rest.
 ORDER = ("random", "succeeds", "fails")
+RULES_SHOWN_MAX = 100
+OUTCOMES = tuple(dict.fromkeys(word for operation in CallOperation for word in outcomes_of(operation)))
+RULES_DONE = {
+    "created": "The rule holds. Within a second every worker applies it.",
+    "deleted": "The rule is deleted. Within a second no worker applies it any more.",
+}
 WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
 
 
@@ -30,7 +38,7 @@ WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
 async def get_simulator(visitor: SignedIn) -> Response:
     """Show what can be simulated, and the form that makes payments."""
     given = {name: visitor.request.query_params.get(name, default) for name, default in DEFAULTS.items()}
-    return await _page(visitor, given)
+    return await simulator_page(visitor, given, done=RULES_DONE.get(visitor.request.query_params.get("done", "")))
 
 
 @router.post("/simulator")
@@ -41,7 +49,7 @@ async def make_payments(visitor: SignedIn) -> Response:
     try:
         return await _make(visitor, given, form.get("key", ""))
     except Refused as refused:
-        return await _page(visitor, given, fault=refused.sentence, status=refused.answer.status)
+        return await simulator_page(visitor, given, fault=refused.sentence, status=refused.answer.status)
 
 
 async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
@@ -75,15 +83,31 @@ async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
     return visitor.lead_to(f"/payments?made={count}" if others else f"/payments/{first['id']}?done=made")
 
 
-async def _page(visitor: Visitor, given: dict[str, str], *, fault: str | None = None, status: int = 200) -> Response:
+async def simulator_page(
+    visitor: Visitor,
+    given: dict[str, str] | None = None,
+    *,
+    done: str | None = None,
+    fault: str | None = None,
+    status: int = 200,
+) -> Response:
+    """Return the page, with what was given to the form that makes payments, and with what was done or refused."""
     methods = await visitor.json.find("/test-methods")
+    # Only admins have rules.
+    rules = await visitor.json.find("/simulation/rules", {"limit": RULES_SHOWN_MAX})
     shown = {
         "methods": sorted(methods["test_methods"], key=lambda one: ORDER.index(one["outcome"])) if methods else None,
         "currencies": sorted(EXPONENTS),
         "captures": list(CaptureMethod),
-        "given": given,
+        "given": given or DEFAULTS,
         "count_max": COUNT_MAX,
+        "rules": rules["rules"] if rules else None,
+        "presets": list(Preset),
+        "operations": list(CallOperation),
+        "outcomes": OUTCOMES,
+        "method_types": list(MethodType),
         "key": new_secret(),
+        "done": done,
         "fault": fault,
     }
     return visitor.page("simulator.html", shown, status=status)

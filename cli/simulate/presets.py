@@ -1,14 +1,13 @@
-"""Ready-made rules: an outage, an issuer that is down, a slow gateway, and customers who never come back."""
+"""The commands that create ready-made rules; see `shared.simulation.presets`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from cli.options import PlainCommand, duration
 from cli.simulate.client import service_of
 from cli.simulate.rules import EXPIRES_IN_S_MAX, print_created
-
-CARDS = ("CREDIT_CARD", "DEBIT_CARD")
+from shared.simulation.presets import PRESETS, Preset
 
 For = Annotated[
     int,
@@ -38,7 +37,7 @@ def outage(
 
     For example: `payments simulate outage --for 5m --kind timeout`.
     """
-    _create(context, f"outage: {kind}", {}, {"outage": kind}, expires_in_s)
+    _create(context, Preset.OUTAGE if kind == "unavailable" else Preset.OUTAGE_TIMEOUT, expires_in_s)
 
 
 def slow_gateway(context: typer.Context, expires_in_s: For = 300) -> None:
@@ -46,7 +45,7 @@ def slow_gateway(context: typer.Context, expires_in_s: For = 300) -> None:
 
     For example: `payments simulate slow-gateway --for 1h`.
     """
-    _create(context, "slow gateway", {}, {"outage": "slow"}, expires_in_s)
+    _create(context, Preset.SLOW_GATEWAY, expires_in_s)
 
 
 def issuer_down(context: typer.Context, expires_in_s: For = 300) -> None:
@@ -54,9 +53,7 @@ def issuer_down(context: typer.Context, expires_in_s: For = 300) -> None:
 
     It makes two rules, for credit and for debit cards. For example: `payments simulate issuer-down --for 90s`.
     """
-    for method_type in CARDS:
-        effect = {"outcomes": ["processing_error"]}
-        _create(context, f"issuer down: {method_type}", {"method_type": method_type}, effect, expires_in_s)
+    _create(context, Preset.ISSUER_DOWN, expires_in_s)
 
 
 def three_ds_abandon(context: typer.Context, expires_in_s: For = 300) -> None:
@@ -66,9 +63,7 @@ def three_ds_abandon(context: typer.Context, expires_in_s: For = 300) -> None:
     with authentication_required. It makes two rules, for credit and for debit cards. For example:
     `payments simulate 3ds-abandon --for 10m`.
     """
-    for method_type in CARDS:
-        effect = {"outcomes": ["authentication_required"]}
-        _create(context, f"3-D Secure abandoned: {method_type}", {"method_type": method_type}, effect, expires_in_s)
+    _create(context, Preset.THREE_DS_ABANDON, expires_in_s)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,8 +77,7 @@ def add_to(app: typer.Typer) -> None:
         app.command(name, cls=PlainCommand)(preset)
 
 
-def _create(
-    context: typer.Context, name: str, match: dict[str, Any], effect: dict[str, Any], expires_in_s: int
-) -> None:
-    body = {"name": name, "match": match, "effect": effect, "expires_in_s": expires_in_s}
-    print_created(service_of(context).ask("POST", "/simulation/rules", json=body))
+def _create(context: typer.Context, preset: Preset, expires_in_s: int) -> None:
+    service = service_of(context)
+    for rule in PRESETS[preset]:
+        print_created(service.ask("POST", "/simulation/rules", json=rule.body(expires_in_s=expires_in_s)))
