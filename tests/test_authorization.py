@@ -67,6 +67,7 @@ POST   /dashboard/deliveries/{delivery_id}/resend                   delivery   3
 GET    /dashboard/simulator                                         -          303  303  303   303     303     303
 POST   /dashboard/simulator                                         -          303  303  303   303     303     303
 POST   /dashboard/simulator/rules                                   -          303  303  303   303     303     303
+POST   /dashboard/simulator/clock                                   -          303  303  303   303     303     303
 POST   /dashboard/simulator/rules/preset                            -          303  303  303   303     303     303
 POST   /dashboard/simulator/rules/delete                            -          303  303  303   303     303     303
 GET    /dashboard/system                                            -          303  303  303   303     303     303

@@ -197,6 +197,23 @@ async def test_rules_are_created_and_deleted_by_admins(
     assert (await admin.get("/simulation/rules")).json()["rules"] == []
 
 
+@pytest.mark.parametrize(("who", "status"), [("admin", 303), ("service", 403), ("user", 403)])
+async def test_the_clock_is_advanced_by_admins(
+    running_api: RunningApi, user: httpx.AsyncClient, who: str, status: int
+) -> None:
+    browser = await visitor(running_api, who)
+    page = (await browser.get("/simulator")).text
+    assert ('action="/dashboard/simulator/clock"' in page) == (who == "admin")
+    answer = await pressed(browser, "/simulator", "/simulator/clock", count="2", unit="hours", key="k" * 43)
+    assert answer.status_code == status, answer.text
+    ahead_s = (await user.get("/simulation/clock")).json()["offset_s"]
+    assert (ahead_s > 7000) == (who == "admin")
+    if who == "admin":
+        assert "ahead of real time" in (await browser.get("/simulator")).text
+        wrong = await pressed(browser, "/simulator", "/simulator/clock", count="x", unit="hours", key="w" * 43)
+        assert wrong.status_code == 422
+
+
 async def test_an_endpoint_is_disabled_and_enabled(running_api: RunningApi, service: httpx.AsyncClient) -> None:
     endpoint = (await service.post("/webhook-endpoints", json={"name": "a", "url": "https://a.example/x"})).json()
     path = f"/webhooks/{endpoint['id']}"

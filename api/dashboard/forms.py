@@ -1,5 +1,6 @@
 """Forms of the dashboard: what they send, and that they are the page's own."""
 
+from collections.abc import Mapping
 from hmac import compare_digest
 from urllib.parse import parse_qsl
 
@@ -10,6 +11,7 @@ from api.problems import Code, Problem
 MEDIA_TYPE = "application/x-www-form-urlencoded"
 FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 40
+DIGITS_MAX = 9
 # The field with the value that only our own pages know.
 FORM = "form"
 # What browsers say of a request that no other site has caused. Older ones say nothing.
@@ -42,3 +44,13 @@ async def read_own_form(request: Request, value: str) -> dict[str, str]:
     if not is_from_here or not compare_digest(form.pop(FORM, "").encode(), value.encode()):
         raise Problem(Code.FORBIDDEN, NOT_OWN)
     return form
+
+
+def whole_number(form: Mapping[str, str], name: str) -> int | None:
+    """Return the number in a field; None if the field is empty. Raises Problem (422) for anything else."""
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+        raise Problem(Code.VALIDATION_ERROR, f'"{name}" must be a whole number.')
+    return int(text)

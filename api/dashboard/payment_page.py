@@ -1,6 +1,5 @@
 """One payment: its life to scale, its history, ledger, events, deliveries and refunds, and what can be done with it."""
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -57,7 +56,7 @@ async def payment_page(
     deliveries = await visitor.json.get(f"{path}/deliveries", {"limit": SHOWN_MAX})
     refunds = await visitor.json.get(f"{path}/refunds", {"limit": SHOWN_MAX})
     is_whole = {"whole": True, "first": False}.get(view)
-    now = max(datetime.now(UTC), datetime.fromisoformat(history[-1]["created_at"]))
+    records = await _records(visitor, UUID(payment["id"]))
     shown = {
         "payment": payment,
         "history": history,
@@ -66,7 +65,7 @@ async def payment_page(
         "refunds": refunds["refunds"],
         "actions": _actions(visitor, payment),
         "timeline": timeline(
-            payment, history, deliveries["deliveries"], refunds["refunds"], now=now, is_whole=is_whole
+            payment, history, deliveries["deliveries"], refunds["refunds"], now=records.pop("now"), is_whole=is_whole
         ),
         "explanation": await _explanation(visitor, path),
         # A form that is sent twice does its work once.
@@ -75,7 +74,7 @@ async def payment_page(
         "fault": fault,
         # After a refusal the address is that of the form, which cannot be asked for again.
         "is_live": fault is None and _is_open(payment, deliveries["deliveries"], refunds["refunds"]),
-        **await _records(visitor, UUID(payment["id"])),
+        **records,
     }
     return visitor.page("payment.html", shown, status=status)
 
@@ -88,11 +87,13 @@ async def _explanation(visitor: Visitor, path: str) -> list[dict[str, Any]]:
 
 
 async def _records(visitor: Visitor, payment_id: UUID) -> dict[str, Any]:
-    """Return the events of a payment that the visitor sees and, for admins, the gateway's ledger of it."""
-    async with visitor.api.runtime.database.read() as connection:
+    """Return the service's time, the events of a payment and, for admins, the gateway's ledger of it."""
+    database = visitor.api.runtime.database
+    async with database.read() as connection:
+        now = await database.clock.now(connection)
         events = await events_of_payment(connection, payment_id, limit=SHOWN_MAX)
         ledger = await ledger_of_payment(connection, payment_id, limit=SHOWN_MAX) if visitor.is_admin else None
-    return {"events": events, "ledger": ledger}
+    return {"now": now, "events": events, "ledger": ledger}
 
 
 def _actions(visitor: Visitor, payment: dict[str, Any]) -> set[str]:

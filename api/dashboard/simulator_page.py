@@ -27,8 +27,10 @@ DEFAULTS = {"method": "pm_test_visa", "amount": "15.85", "currency": "USD", "cou
 ORDER = ("random", "succeeds", "fails")
 RULES_SHOWN_MAX = 100
 OUTCOMES = tuple(dict.fromkeys(word for operation in CallOperation for word in outcomes_of(operation)))
-RULES_DONE = {
+DONE = {
     "created": "The rule holds. Within a second every worker applies it.",
+    "advanced": "The clock was advanced, and what was due is done.",
+    "advancing": "The clock is being advanced. Load the page again to see how far it is.",
     "deleted": "The rule is deleted. Within a second no worker applies it any more.",
 }
 WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
@@ -38,7 +40,7 @@ WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
 async def get_simulator(visitor: SignedIn) -> Response:
     """Show what can be simulated, and the form that makes payments."""
     given = {name: visitor.request.query_params.get(name, default) for name, default in DEFAULTS.items()}
-    return await simulator_page(visitor, given, done=RULES_DONE.get(visitor.request.query_params.get("done", "")))
+    return await simulator_page(visitor, given, done=DONE.get(visitor.request.query_params.get("done", "")))
 
 
 @router.post("/simulator")
@@ -102,6 +104,7 @@ async def simulator_page(
         "given": given or DEFAULTS,
         "count_max": COUNT_MAX,
         "rules": rules["rules"] if rules else None,
+        "clock": await visitor.json.find("/simulation/clock"),
         "presets": list(Preset),
         "operations": list(CallOperation),
         "outcomes": OUTCOMES,

@@ -5,19 +5,18 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.json_api import Answer, Refused
+from api.dashboard.forms import whole_number
+from api.dashboard.json_api import Refused
 from api.dashboard.simulator_page import simulator_page
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
-from api.problems import Code
 from shared.simulation.presets import PRESETS, Preset
 
 router = APIRouter(prefix=f"{DASHBOARD}/simulator/rules", route_class=PageRoute, include_in_schema=False)
 
 # Members of `match` that the form has as texts.
 MATCHED = ("user_id", "order_id", "method_type", "operation")
-MINUTE_S, DIGITS_MAX = 60, 9
-WRONG_NUMBER = "Times, minutes, percent and milliseconds must be whole numbers."
+MINUTE_S = 60
 
 
 @router.post("")
@@ -33,7 +32,7 @@ async def create_preset(visitor: SignedIn) -> Response:
     form = await visitor.form()
     name = form.get("preset", "")
     rules = PRESETS[Preset(name)] if name in set(Preset) else ()
-    expires_in_s = (_number(form, "minutes") or 1) * MINUTE_S
+    expires_in_s = (whole_number(form, "minutes") or 1) * MINUTE_S
     bodies = [rule.body(expires_in_s=expires_in_s) for rule in rules]
     return await _done(visitor, "created", [("POST", "/simulation/rules", body) for body in bodies], form.get("key"))
 
@@ -61,25 +60,16 @@ async def _done(
 def _body(form: dict[str, str]) -> dict[str, Any]:
     """Return the rule that a form describes. Raises Refused (422) for what should be a number and is none."""
     match: dict[str, Any] = {name: form[name].strip() for name in MATCHED if form.get(name, "").strip()}
-    if percent := _number(form, "percent"):
+    if percent := whole_number(form, "percent"):
         match["percent"] = percent
     effect: dict[str, Any] = {}
     if outcome := form.get("outcome"):
         effect["outcomes"] = [outcome]
-    if (delay_ms := _number(form, "delay_ms")) is not None:
+    if (delay_ms := whole_number(form, "delay_ms")) is not None:
         effect["delay_ms"] = delay_ms
     body: dict[str, Any] = {"name": form.get("name", "").strip(), "match": match, "effect": effect}
-    if times := _number(form, "times"):
+    if times := whole_number(form, "times"):
         body["times"] = times
-    if minutes := _number(form, "minutes"):
+    if minutes := whole_number(form, "minutes"):
         body["expires_in_s"] = minutes * MINUTE_S
     return body
-
-
-def _number(form: dict[str, str], name: str) -> int | None:
-    text = form.get(name, "").strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
-        raise Refused(Answer(422, {"code": Code.VALIDATION_ERROR, "detail": WRONG_NUMBER}))
-    return int(text)

@@ -21,6 +21,7 @@ BEGINS: Mapping[str, tuple[str, str]] = {
     Reason.CLAIMED: _AT_WORK,
     Reason.LEASE_EXPIRED: _AT_WORK,
     Reason.RETRIED: _AT_WORK,
+    Reason.GATEWAY_TIMED_OUT: _AT_WORK,
     Reason.RELEASED: _AT_WORK,
     Reason.ORDER_UNREACHABLE: ("A worker asks the order service again", "work"),
     Reason.GATEWAY_SETTLED: _AT_WORK,
@@ -37,6 +38,7 @@ BEGINS: Mapping[str, tuple[str, str]] = {
 ENDS: Mapping[str, tuple[str, str]] = {
     Reason.LEASE_EXPIRED: ("The lease ran out: its worker died or was cut off", "bad"),
     Reason.RETRIED: ("A try without an answer, and the pause after it", "ask"),
+    Reason.GATEWAY_TIMED_OUT: ("The answer was lost, and the pause after it", "bad"),
     Reason.ORDER_UNREACHABLE: ("The order service did not answer, and the pause after it", "ask"),
     Reason.RELEASED: ("A worker that was stopped released it", "ask"),
 }
