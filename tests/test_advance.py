@@ -90,7 +90,8 @@ async def test_all_attempts_of_exhausting_deliveries_are_made_in_their_order(
         before = await clock_now(running_api)
         answer = await advanced(running_api, 4 * DAY_S)
         assert datetime.fromisoformat(answer["now"]) - before >= timedelta(days=4)
-        assert answer["became_due"] >= count * (attempts_max - 1)
+        # The first two attempts may have been made before.
+        assert answer["became_due"] >= count * (attempts_max - 2)
         assert answer["ended"] == count
         async with running_api.database.read() as connection:
             rows = (await connection.execute(select(delivery_attempts))).all()

@@ -35,7 +35,7 @@ async def test_an_explanation_is_printed_for_people_and_for_programs(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("payment_id", [str(new_id()), "not-an-id"])
+@pytest.mark.parametrize("payment_id", ["01a21e56-d069-72e6-9f2c-44be0a381c81", "not-an-id"])
 def test_a_payment_that_is_not_there_is_said_in_a_sentence(database_url: str, payment_id: str, tmp_path: Path) -> None:
     done = run("explain", payment_id, folder=tmp_path, DATABASE_URL=database_url)
     assert (done.returncode, done.stdout) == (1, "")

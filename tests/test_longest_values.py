@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import JSON, Boolean, DateTime, Integer, String, Table, Text, Uuid, insert, select
+from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, String, Table, Text, Uuid, insert, select
 
 from api.auth.principal import Role
 from api.schemas.fields import METADATA_PAIRS_MAX
@@ -182,6 +182,7 @@ def filled(table: Table, column: Any, known: dict[str, str], row_id: Any) -> Any
     fillers: tuple[tuple[type[Any], Any], ...] = (
         (Uuid, row_id),
         (Boolean, True),
+        (Float, 1),
         (Integer, 1),
         (Text, "x"),
         (JSON, {}),

@@ -129,6 +129,7 @@ _FACTS = Facts(
     refunds_total=0,
     deliveries=DeliveryPage([_delivery()], has_more=False),
     earlier=0,
+    rule=None,
     now=_moment("2026-11-27T18:50:00.000Z"),
 )
 

@@ -268,6 +268,8 @@ def _notes(facts: Facts, operations: list[Operation], settings: GatewaySettings,
         notes.append("The customer answers at the page whose address is in `next_action` of the answer.")
     if HistoryReason.AUTHORIZATION_EXPIRED in reasons:
         notes.append("Then capture nothing, until the authorization is over.")
+    if reasons & {HistoryReason.ACTION_EXPIRED, HistoryReason.AUTHORIZATION_EXPIRED} and settings.is_simulation_on:
+        notes.append("Instead of waiting, an admin can advance the clock of the simulation.")
     if len(facts.refunds) > REFUNDS_MAX:
         notes.append(f"Only the first {REFUNDS_MAX} refunds are asked for.")
     return notes

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.explain.draws import Draw
-from shared.explain.facts import Facts
+from shared.explain.facts import RULE_PREFIX, Facts
 from shared.explain.operations import Operation
 from shared.explain.words import explained, steered_to
 from shared.lifecycle import FailureCode, OutcomeRule, PaymentStatus
 from shared.money import format_amount
 from shared.simulation.decisions import AMOUNT_SCENARIOS
 
-RULE_PREFIX = "rule:"
 UNDECIDED = "Nothing is decided yet."
 
 

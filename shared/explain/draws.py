@@ -1,6 +1,6 @@
 """The random numbers that decided something, with their thresholds. Only those of what has happened: no later ones."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import floor
 from typing import Any
@@ -9,11 +9,12 @@ from shared.explain.facts import Facts, GatewaySettings
 from shared.explain.operations import REFUND, MadeCall, Operation
 from shared.explain.words import failed_with
 from shared.gateway_calls import facts_of, repeatable_key, repeatable_refund_key
-from shared.lifecycle import MethodType, OutcomeRule, PaymentOperation
+from shared.lifecycle import CaptureMethod, MethodType, OutcomeRule, PaymentOperation
 from shared.simulation.calls import Call, CallOperation
 from shared.simulation.decisions import FAILURE_SHARES, REFUND_NETWORK_ERRORS, Decision
 from shared.simulation.delays import CHARGE_SETTLES_MAX_S, CHARGE_SETTLES_MIN_S
 from shared.simulation.gateways import STRIPE_SHARE, GatewayName
+from shared.simulation.matching import drawn_percent
 from shared.simulation.rules import Pace
 from shared.simulation.seeded_random import fraction
 
@@ -28,6 +29,7 @@ class Purpose(StrEnum):
     FAILURE = "failure"
     GATEWAY = "gateway"
     DELAY = "delay"
+    RULE = "rule"
     REFUND_NETWORK = "refund_network"
     SETTLES = "settles"
 
@@ -103,6 +105,18 @@ class Draws:
         draws = [Draw(purpose=Purpose.OUTCOME, value=drawn, threshold=rate, words=words)]
         return draws if is_below or is_approved else [*draws, self._failure(str(payment.failure_code))]
 
+    def of_rule(self) -> list[Draw]:
+        """Return what made the rule fire that decided, if it is for a part of the operations only."""
+        payment, rule = self.facts.payment, self.facts.rule
+        if rule is None or rule.match.percent is None:
+            return []
+        is_manual = payment.capture_method == CaptureMethod.MANUAL
+        operation = CallOperation.AUTHORIZE if is_manual else CallOperation.CHARGE
+        drawn = drawn_percent(rule, self._call(operation, self.key), seed=self.settings.outcomes.seed) / 100
+        threshold = rule.match.percent / 100
+        words = f"{_text(drawn, threshold)} was drawn for the rule, and below {threshold:g} it fires."
+        return [Draw(purpose=Purpose.RULE, value=drawn, threshold=threshold, words=words)]
+
     def of_gateway(self) -> list[Draw]:
         """Return what chose the gateway; nothing if none was asked yet, or the method leaves no choice."""
         payment = self.facts.payment
@@ -152,15 +166,8 @@ class Draws:
 
     def delay_ms(self, operation: Operation, call: MadeCall, key: str) -> int:
         """Return how long the gateway took for a call: as it was steered, else as it is drawn."""
-        payment, remark = self.facts.payment, call.remark or {}
-        drawn = Call(
-            seed_key=key,
-            amount=operation.amount,
-            operation=CallOperation.CHARGE,
-            number=call.number,
-            gateway_try=call.gateway_try,
-            **facts_of(payment),
-        )
+        remark = call.remark or {}
+        drawn = replace(self._call(CallOperation.CHARGE, key), gateway_try=call.gateway_try)
         pace = Pace(remark["pace"]) if remark.get("pace") else Pace.DRAWN
         decision = Decision(failure=None, rule="", delay_ms=remark.get("delay_ms"), pace=pace)
         delays = self.settings.delays
@@ -168,6 +175,10 @@ class Draws:
             return round(sum(delays.of_charge(drawn, decision)) * 1000)
         steered = None if operation.name == PaymentOperation.VOID else decision
         return round(sum(delays.of_operation(operation.name, drawn, steered)) * 1000)
+
+    def _call(self, operation: CallOperation, key: str) -> Call:
+        payment = self.facts.payment
+        return Call(seed_key=key, amount=payment.amount, operation=operation, **facts_of(payment))
 
     def _failure(self, code: str) -> Draw:
         payment, drawn = self.facts.payment, self._fraction(self.key, "failure")

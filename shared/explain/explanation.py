@@ -67,7 +67,7 @@ class Explanation:
         self._operations = [self._built(each, self._draws.key) for each in operations]
         self._refunds = [self._built_refund(each) for each in facts.refunds]
         first = operations[0]
-        drawn = [*self._draws.of_outcome(), *self._draws.of_gateway()]
+        drawn = [*self._draws.of_outcome(), *self._rule_draws(), *self._draws.of_gateway()]
         self._decided: Decided = decided(facts, first, drawn)
         self._again: Again = again(facts, operations, [each.operation for each in self._refunds], settings, reader)
         self._time = self._timeline(self._operations)
@@ -113,6 +113,9 @@ class Explanation:
             ),
             Section("Where the time went", _time_sentences(self._time)),
         ]
+        if facts.has_more_history:
+            said = f"The history is longer. Its first {len(facts.history)} rows are explained."
+            sections.append(Section("More history", [said]))
         for one, built in zip(facts.refunds, self._refunds, strict=True):
             sections.append(Section(f"Refund {one.earlier + 1}", self._refund_sentences(one, built)))
         if facts.refunds_total > len(facts.refunds):
@@ -124,6 +127,10 @@ class Explanation:
             said = f'The random numbers are drawn for the key "{self._draws.key}".'
             sections.append(Section("For admins", [said]))
         return sections
+
+    def _rule_draws(self) -> list[Draw]:
+        # What a rule is for is nothing that others see.
+        return self._draws.of_rule() if self._reader.is_admin else []
 
     def _summary(self) -> list[str]:
         payment = self._facts.payment

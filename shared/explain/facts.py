@@ -10,7 +10,11 @@ from shared.refunds.refund import Refund
 from shared.simulation.decisions import OutcomeSettings
 from shared.simulation.delays import Delays
 from shared.simulation.ledger_entries import EntryKind
+from shared.simulation.rules import Rule
 from shared.webhooks.delivery_log import DeliveryPage
+
+# An `outcome_rule` that begins like this has the id of a rule of an admin.
+RULE_PREFIX = "rule:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ class RefundFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The rows of a payment. `earlier` counts the payments of its user for its order before it."""
+    """The rows of a payment. `earlier` counts the payments of its user for its order before it.
+
+    `rule` is the rule that decided, as long as there is a row of it.
+    """
 
     payment: Payment
     history: tuple[HistoryRow, ...]
@@ -58,6 +65,7 @@ class Facts:
     refunds_total: int
     deliveries: DeliveryPage
     earlier: int
+    rule: Rule | None
     now: datetime
 
 

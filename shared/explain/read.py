@@ -11,11 +11,13 @@ from shared.database.engine import Database
 from shared.database.id_list import id_in
 from shared.database.refund_tables import refund_history, refunds
 from shared.database.tables import columns_of, gateway_ledger, payment_history
-from shared.explain.facts import Facts, HistoryRow, LedgerRow, RefundFacts
+from shared.explain.facts import RULE_PREFIX, Facts, HistoryRow, LedgerRow, RefundFacts
 from shared.lifecycle import HistoryReason
 from shared.payments.find import Visible, earlier_payments, find
 from shared.refunds.refund import Refund
 from shared.simulation.ledger_entries import EntryKind
+from shared.simulation.rule_store import find_rule
+from shared.simulation.rules import Rule
 from shared.webhooks.delivery_log import deliveries_of_payment
 
 # What an explanation shows at most: of the payment's own history, of its refunds, the first; and of its deliveries.
@@ -56,8 +58,16 @@ async def read_facts(database: Database, payment_id: UUID, visible: Visible) -> 
             refunds_total=total,
             deliveries=await deliveries_of_payment(connection, payment_id, limit=DELIVERIES_MAX, after_id=None),
             earlier=earlier,
+            rule=await _rule(connection, payment.outcome_rule),
             now=await database.clock.now(connection),
         )
+
+
+async def _rule(connection: AsyncConnection, outcome_rule: str | None) -> Rule | None:
+    """Return the rule that decided; None if none did, or it was deleted."""
+    if outcome_rule is None or not outcome_rule.startswith(RULE_PREFIX):
+        return None
+    return await find_rule(connection, UUID(outcome_rule.removeprefix(RULE_PREFIX)))
 
 
 async def _history(connection: AsyncConnection, payment_id: UUID) -> list[HistoryRow]:

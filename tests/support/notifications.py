@@ -82,6 +82,7 @@ async def waiting_refund(running_api: RunningApi, *, gateway: str = GATEWAY) -> 
             .values(
                 gateway=gateway,
                 due_at=now + timedelta(seconds=ASKED_AFTER_S),
+                held_until=None,
                 due_reason=RefundHistoryReason.GATEWAY_SETTLED,
             )
         )
