@@ -116,7 +116,7 @@ async def test_up_writes_the_speed_and_the_command_steers_its_clock(make_setting
 async def test_an_api_that_is_not_there_and_a_wrong_token_are_said_in_a_line(settings: Settings) -> None:
     code, words = await simulate(settings, "clock", "show")
     assert code == 1
-    assert f"The API does not answer at http://127.0.0.1:{settings.port}" in words
+    assert f"No service answers at http://127.0.0.1:{settings.port}" in words
 
 
 # -- durations
