@@ -26,6 +26,7 @@ from shared.database.engine import Database
 from shared.database.leases import WorkItem, give_back, take_due
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
+from shared.database.uninterrupted import uninterrupted
 from shared.errors import BrokerUnavailable, CommitUnknown, DatabaseUnavailable
 from shared.ids import new_id
 from shared.simulation.clock import lock_clock, moved_to, write_clock
@@ -107,14 +108,17 @@ class Advancer:
 
         Raises DatabaseUnavailable, CommitUnknown or BrokerUnavailable.
         """
-        async with self._database.read() as connection:
-            await self._database.clock.now(connection)
+        await uninterrupted(self._look())
         if not self._database.clock.time.is_advancing or not await self._has_task():
             return
         await asyncio.sleep(KNOWN_AFTER_S)
         self._taken, self._claimed = _Taken(), None
-        while await self._step():
+        while await uninterrupted(self._step()):
             pass
+
+    async def _look(self) -> None:
+        async with self._database.read() as connection:
+            await self._database.clock.now(connection)
 
     async def _step(self) -> bool:
         """Move the clock on if what is due has been done. Return False if there is no task any more."""

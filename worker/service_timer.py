@@ -15,6 +15,7 @@ import structlog
 from shared.broker.client import Broker
 from shared.broker.sleepers import Sleepers, say_sleepers
 from shared.database.engine import Database
+from shared.database.uninterrupted import uninterrupted
 from shared.errors import BrokerUnavailable, DatabaseUnavailable
 from shared.ids import new_id
 
@@ -87,7 +88,7 @@ class ServiceTimer:
     async def sleep(self, seconds: float) -> None:
         """Wait until so many seconds of service time have passed."""
         if not self._has_looked:
-            await self.look()
+            await uninterrupted(self.look())
         until_s, left_s = self._line.now_s() + seconds, seconds / self._line.speed
         loop = asyncio.get_running_loop()
         while left_s > ROUNDING_S:

@@ -187,6 +187,9 @@ class LaterClock(DatabaseClock):
     async def now(self, connection: AsyncConnection) -> datetime:
         return await super().now(connection) + timedelta(seconds=2 * LEASE_S)
 
+    def real_now(self) -> datetime:
+        return super().real_now() + timedelta(seconds=2 * LEASE_S)
+
 
 @asynccontextmanager
 async def later(settings: Settings) -> AsyncIterator[Runtime]:

@@ -13,6 +13,7 @@ import structlog
 
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
+from shared.database.uninterrupted import uninterrupted
 from shared.errors import DatabaseUnavailable
 from shared.simulation.calls import Call
 from shared.simulation.matching import fired_by, fires_on
@@ -96,7 +97,7 @@ class RuleBook:
     async def _follow_changes(self) -> None:
         while True:
             try:
-                await self.refresh()
+                await uninterrupted(self.refresh())
             except DatabaseUnavailable as error:
                 # Safe: the rules that are known go on to hold, and nothing can be claimed meanwhile.
                 log.warning("rules.not_read", error=str(error))
