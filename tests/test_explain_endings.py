@@ -294,5 +294,16 @@ async def test_what_still_waits_as_its_request_asked_says_so(life: Life) -> None
     assert parts_of(await life.explained(authorized))[-2:] == [("requested_wait", 86_400_000), ("queue_and_claim", 500)]
 
 
+async def test_between_two_calls_no_claim_goes_on(life: Life) -> None:
+    payment_id = await life.accepts(steering=Steering(outcomes=("network_error", "timeout_charged"), delay_ms=100))
+    await life.works_once(payment_id)
+    life.passes(300)
+    explanation = await life.explained(payment_id)
+    check(explanation)
+    assert "goes on" not in text_of(explanation)
+    assert "Call 1 to the gateway was made. The gateway could not be reached" in text_of(explanation)
+    assert parts_of(explanation)[-2:] == [("gateway", 100), ("retry_pause", 305)]
+
+
 def parts_of(explanation: Explanation) -> list[tuple[str, int]]:
     return [(part["name"], part["ms"]) for part in explanation.to_json()["time"]["parts"]]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from shared.explain.facts import HistoryRow
-from shared.explain.operations import CLAIMS, NO_ANSWER, Claim, Operation
+from shared.explain.operations import NO_ANSWER, Claim, Operation
 from shared.explain.words import OPERATIONS, duration
 from shared.lifecycle import HistoryReason
 from shared.refund_lifecycle import RefundHistoryReason
@@ -138,10 +138,13 @@ def timeline_of(operations: list[Operation], delay_of: DelayOf, *, backoff_s: fl
             _add_claim(timeline, operation, claim, delay_of(operation, claim), backoff_s)
     last, operation = rows[-1]
     if operation.end is None or last.reason in _HELD:
-        if last.reason in CLAIMS:
+        claim = operation.claim_of(last)
+        if claim is None:
+            _add_wait(timeline, operation, last, now)
+        elif claim.ended is None:
             timeline.add(PartName.AT_WORK, now)
         else:
-            _add_wait(timeline, operation, last, now)
+            _add_claim(timeline, operation, claim, delay_of(operation, claim), backoff_s)
     return timeline
 
 
