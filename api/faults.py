@@ -6,7 +6,7 @@ No word of pydantic reaches a client, and no value of the request is repeated: i
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from api.cards import CVC
 from api.problems import Code, Problem, fault
@@ -89,6 +89,18 @@ def refusal(code: Code, reason: str, detail: str | None = None) -> PydanticCusto
     `detail` is that of the problem document if the request has no other fault.
     """
     return PydanticCustomError(code.value, "{reason}", {"reason": reason, "detail": detail})
+
+
+def wrong_members(reasons: Mapping[tuple[str | int, ...], str]) -> ValidationError:
+    """Return the error that the validator of an object raises for members that are wrong together, by their places.
+
+    Each reason continues a sentence that begins with the member.
+    """
+    faults = [
+        InitErrorDetails(type=PydanticCustomError(REFUSED, "{reason}", {"reason": reason}), loc=place, input=None)
+        for place, reason in reasons.items()
+    ]
+    return ValidationError.from_exception_data("members", faults)
 
 
 def problem_of(items: Sequence[Item]) -> Problem:

@@ -121,4 +121,9 @@ def _no_type(ctx: Any) -> None:
 
 
 def _bounds(least: float, most: float | None) -> str:
-    return f"of {least:,g} or more" if most is None else f"from {least:,g} to {most:,g}"
+    return f"of {_shown(least)} or more" if most is None else f"from {_shown(least)} to {_shown(most)}"
+
+
+def _shown(number: float) -> str:
+    """Return a number as people write it: a large one without an exponent."""
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"

@@ -176,6 +176,7 @@ async def test_more_rules_than_allowed_are_refused(running_api: RunningApi, admi
         ({"match": {"metadata.": "x"}}, ["/match/metadata."]),
         ({"match": {"metadata.a": 1}}, ["/match/metadata/a"]),
         ({"match": {"metadata": "x", "metadata.a": "1"}}, ["/match/metadata", "/match/metadata.a"]),
+        ({"match": {"metadata": {"a": "1", "b": "1"}, "metadata.a": "2", "metadata.b": "1"}}, ["/match/metadata.a"]),
         ({"match": {"gateway": "stripe"}}, ["/match/gateway"]),
         ({"match": {"operation": "void"}}, ["/match/operation"]),
         ({"match": {"percent": 0}}, ["/match/percent"]),
@@ -363,6 +364,21 @@ async def test_the_method_may_be_one_of_a_user_or_be_described(
     problem(unknown, 422, "payment_method_unusable")
     for wrong in (no_name, {"payment_method": facts}):
         assert pointers(await admin.post(f"{RULES}/test", json={**INTENT, **wrong})) == ["/payment_method"]
+
+
+async def test_a_part_may_be_smaller_than_a_payment(admin: httpx.AsyncClient) -> None:
+    for operation in ("capture", "refund"):
+        assert (await tested(admin, amount=1, operation=operation))["outcome"] == "approve"
+    for wrong in ({}, {"operation": "charge"}, {"capture_method": "manual"}, {"operation": "refund", "amount": 0}):
+        assert pointers(await admin.post(f"{RULES}/test", json={**INTENT, "amount": 49, **wrong})) == ["/amount"]
+    of_paypal = {"payment_method_id": None, "payment_method": {"type": "PAYPAL", "last4": "4242"}}
+    assert pointers(await admin.post(f"{RULES}/test", json={**INTENT, **of_paypal})) == ["/payment_method"]
+
+
+async def test_a_delay_names_both_of_its_bounds(admin: httpx.AsyncClient) -> None:
+    answer = await admin.post(RULES, json={**DECLINES, "effect": {"delay_ms": 1.5}})
+    sentence = problem(answer, 422, "validation_error")["errors"][0]["detail"]
+    assert sentence == '"delay_ms" must be an integer, or an object with min and max.'
 
 
 async def test_a_percentage_is_drawn_as_for_the_payment(admin: httpx.AsyncClient) -> None:

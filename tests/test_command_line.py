@@ -100,6 +100,8 @@ def test_numbers_and_times_are_refused_in_a_sentence() -> None:
     for text in ("x", "", "1.5", "-1", "10", "٣", "9" * 5000):
         with pytest.raises(typer.BadParameter, match="is not a whole number from 1 to 9"):
             whole_number(1, 9)(text)
+    with pytest.raises(typer.BadParameter, match="from 1 to 1,000,000"):
+        whole_number(1, 1_000_000)("0")
     for text in ("x", "", "2026-11-24", "2026-11-24T15:00:00"):
         with pytest.raises(typer.BadParameter, match="offset from UTC"):
             moment(text)

@@ -12,6 +12,7 @@ from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
 from shared.database.leases import WorkItem
 from shared.errors import UpstreamUnavailable
+from shared.explain.explanation import Explanation
 from shared.lifecycle import ActionResult, FailureCode, MethodType
 from shared.payments.payment import Payment
 from shared.simulation.calls import Call, Steering
@@ -279,3 +280,30 @@ async def test_each_ending_is_explained_in_sentences_and_its_times_add_up(life: 
 
 def milliseconds(first: str, last: str) -> int:
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)) // timedelta(milliseconds=1)
+
+
+async def test_what_still_waits_as_its_request_asked_says_so(life: Life) -> None:
+    wanted = Steering(pending_ms=86_400_000)
+    waiting = await life.accepts(steering=wanted)
+    life.passes(40_000)
+    assert parts_of(await life.explained(waiting)) == [("requested_wait", 40_000)]
+    again = {"order_id": "o-2", "idempotency_key": "k-2"}
+    authorized = await paid("approve", capture_method="manual", operation="authorize", **again)(life)
+    await life.captures(authorized, 500, wanted)
+    life.passes(86_400_500)
+    assert parts_of(await life.explained(authorized))[-2:] == [("requested_wait", 86_400_000), ("queue_and_claim", 500)]
+
+
+async def test_between_two_calls_no_claim_goes_on(life: Life) -> None:
+    payment_id = await life.accepts(steering=Steering(outcomes=("network_error", "timeout_charged"), delay_ms=100))
+    await life.works_once(payment_id)
+    life.passes(300)
+    explanation = await life.explained(payment_id)
+    check(explanation)
+    assert "goes on" not in text_of(explanation)
+    assert "Call 1 to the gateway was made. The gateway could not be reached" in text_of(explanation)
+    assert parts_of(explanation)[-2:] == [("gateway", 100), ("retry_pause", 305)]
+
+
+def parts_of(explanation: Explanation) -> list[tuple[str, int]]:
+    return [(part["name"], part["ms"]) for part in explanation.to_json()["time"]["parts"]]

@@ -184,6 +184,9 @@ def test_where_no_service_answers_the_command_says_what_to_do(settings: Settings
     assert done.exit_code == 1
     assert f"No service answers at http://127.0.0.1:{environment['PORT']}" in done.stderr
     assert "payments up" in done.stderr
+    without_scheme = CliRunner().invoke(app, ["simulate", "--url", "nowhere", "outage"], env=environment)
+    assert "No service answers at nowhere: " in without_scheme.stderr
+    assert ".." not in without_scheme.stderr
 
 
 def test_ranges_and_times_are_read_and_others_refused_in_a_sentence() -> None:

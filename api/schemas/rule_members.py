@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from api.cards import Brand
-from api.faults import LAST4
+from api.faults import LAST4, wrong_members
 from api.schemas.fields import (
     INT64,
     Currency,
@@ -33,6 +33,9 @@ from shared.simulation.rules import Effect, Match, Outage, Span
 # What a member begins with that is one of the metadata.
 METADATA_PREFIX = "metadata."
 NOT_A_SPAN = "must be an integer, or an object with min, max or both"
+NO_DELAY = "must be an integer, or an object with min and max"
+TWICE = "must have the value that it has in metadata, or be in one of the two only"
+ONLY_CARDS = "must have no brand and no last4 with {type} PAYPAL: only cards have them"
 NOT_IN_ORDER = "must have a min that is not above its max"
 KNOWN_OUTCOMES = tuple(dict.fromkeys(word for operation in CallOperation for word in outcomes_of(operation)))
 
@@ -63,12 +66,12 @@ class Delays(RequestModel):
     max: Annotated[int, Field(ge=0), AfterValidator(within_delay)]
 
 
-def _one_or_bounds(check: Callable[[int], int]) -> Callable[[Any], Any]:
+def _one_or_bounds(check: Callable[[int], int], otherwise: str) -> Callable[[Any], Any]:
     """Return the reader of a number, or of an object with bounds; a number is both bounds."""
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | dict):
-            raise ValueError(NOT_A_SPAN)  # noqa: TRY004 - pydantic takes a ValueError for a fault
+            raise ValueError(otherwise)  # noqa: TRY004 - pydantic takes a ValueError for a fault
         return value if isinstance(value, dict) else dict.fromkeys(("min", "max"), check(value))
 
     return read
@@ -97,14 +100,14 @@ def _in_order[T: (Amounts, Delays)](bounds: T) -> T:
 AmountSpan = Annotated[
     Amounts,
     BeforeValidator(
-        _one_or_bounds(_an_amount),
+        _one_or_bounds(_an_amount, NOT_A_SPAN),
         json_schema_input_type=Annotated[int, Field(ge=1, le=INT64_MAX, json_schema_extra=INT64)] | Amounts,
     ),
     AfterValidator(_in_order),
 ]
 DelaySpan = Annotated[
     Delays,
-    BeforeValidator(_one_or_bounds(_a_delay), json_schema_input_type=Annotated[int, Field(ge=0)] | Delays),
+    BeforeValidator(_one_or_bounds(_a_delay, NO_DELAY), json_schema_input_type=Annotated[int, Field(ge=0)] | Delays),
     AfterValidator(_in_order),
 ]
 OrderIds = Annotated[
@@ -156,13 +159,17 @@ class MatchRequest(RequestModel):
         given = value.get("metadata") or {}
         if not dotted or not isinstance(given, dict):
             return value
-        gathered = given | {name.removeprefix(METADATA_PREFIX): text for name, text in dotted.items()}
+        texts = {name.removeprefix(METADATA_PREFIX): text for name, text in dotted.items()}
+        twice = [key for key, text in texts.items() if key in given and given[key] != text]
+        if twice:
+            raise wrong_members({(METADATA_PREFIX + key,): TWICE for key in twice})
+        gathered = given | texts
         return {name: each for name, each in value.items() if name not in dotted} | {"metadata": gathered}
 
     @model_validator(mode="after")
     def _check_card(self) -> Self:
         if self.method_type is MethodType.PAYPAL and (self.brand or self.last4):
-            raise ValueError("must have no brand and no last4 with method_type PAYPAL: only cards have them")
+            raise ValueError(ONLY_CARDS.format(type="method_type"))
         return self
 
     def value(self) -> Match:

@@ -1,14 +1,24 @@
 """Models of the test of rules: a call that is not made, and what would be made of it."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from api.cards import Brand
-from api.faults import KEY, LAST4
-from api.schemas.fields import RequestModel
+from api.faults import KEY, LAST4, wrong_members
+from api.schemas.fields import INT64, RequestModel
 from api.schemas.payments import PaymentRequest
-from api.schemas.rules import known_if_ready_made
+from api.schemas.rule_members import ONLY_CARDS
+from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
 from shared.lifecycle import CaptureMethod, MethodType
 from shared.simulation.calls import CallOperation
 from shared.simulation.rules import Pace, RuleState
@@ -23,6 +33,12 @@ class MethodFacts(RequestModel):
     type: Annotated[MethodType, Field(strict=False)]
     brand: Annotated[Brand, Field(strict=False)] | None = None
     last4: Annotated[str, StringConstraints(pattern=LAST4)] | None = None
+
+    @model_validator(mode="after")
+    def _check_card(self) -> Self:
+        if self.type is MethodType.PAYPAL and (self.brand or self.last4):
+            raise ValueError(ONLY_CARDS.format(type="type"))
+        return self
 
 
 class RuleTestRequest(PaymentRequest):
@@ -57,6 +73,10 @@ class RuleTestRequest(PaymentRequest):
         description="What there is to know of the payment method, instead of `payment_method_id`.",
         validate_default=True,
     )
+    amount: Annotated[int, Field(ge=1, le=INT64_MAX, json_schema_extra=INT64)] = Field(
+        description="In minor units of the currency. Of a capture or a refund, its own amount; else within the limits "
+        "of a payment."
+    )
     operation: Annotated[CallOperation, Field(strict=False)] | None = Field(
         default=None,
         description="By default `charge`, or `authorize` with `capture_method` `manual`.",
@@ -84,6 +104,16 @@ class RuleTestRequest(PaymentRequest):
         if operation not in {None, *OF_PAYMENTS} and info.data.get("simulation") is not None:
             raise ValueError("must be charge or authorize with simulation, which is that of the intent")
         return operation
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> Self:
+        # What is captured or paid back of a payment may be less than the smallest payment.
+        if self.asked_operation in OF_PAYMENTS:
+            try:
+                within_limits(self.amount)
+            except ValueError as error:
+                raise wrong_members({("amount",): str(error)}) from None
+        return self
 
     @property
     def asked_operation(self) -> CallOperation:

@@ -3,10 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from api.faults import REFUSED
+from api.faults import wrong_members
 from api.schemas.fields import Int64, Name, RequestModel
 from api.schemas.rule_members import EffectRequest, MatchRequest
 from shared.lifecycle import MethodType
@@ -58,15 +57,9 @@ class RuleRequest(RequestModel):
         match = info.data.get("match")
         unfit = unfit_outcomes(effect.value(), match.value()) if match is not None else {}
         if unfit:
-            faults = [
-                InitErrorDetails(
-                    type=PydanticCustomError(REFUSED, "{reason}", {"reason": reason}),
-                    loc=("outcomes",) if index is None else ("outcomes", index),
-                    input=None,
-                )
-                for index, reason in unfit.items()
-            ]
-            raise ValidationError.from_exception_data("EffectRequest", faults)
+            raise wrong_members(
+                {("outcomes",) if index is None else ("outcomes", index): reason for index, reason in unfit.items()}
+            )
         return effect
 
     @field_validator("expires_in_s")

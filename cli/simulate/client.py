@@ -47,7 +47,8 @@ class Service:
                 trust_env=self.url is not None,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            _give_up(f"No service answers at {url}: {error}. Start one with `payments up`, or name its --url.")
+            why = str(error).rstrip(".")
+            _give_up(f"No service answers at {url}: {why}. Start one with `payments up`, or name its --url.")
         if not answer.is_success:
             _give_up(*_reasons(answer))
         return answer.json() if answer.content else None

@@ -1,7 +1,8 @@
 """The operations of a payment: its history, cut into claims and calls to the gateway. Pure functions."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from shared.explain.facts import Facts, HistoryRow, LedgerRow, RefundFacts
@@ -37,6 +38,8 @@ _WITHOUT_CALL = frozenset(
 )
 # What comes after a call that got no answer, and is tried again.
 NO_ANSWER = frozenset({HistoryReason.RETRIED, HistoryReason.GATEWAY_TIMED_OUT})
+# Why a claim has ended already, although the history says so only with the next one.
+_ENDED_SILENTLY = NO_ANSWER | {HistoryReason.ORDER_UNREACHABLE, HistoryReason.RELEASED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,10 @@ class MadeCall:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim by a worker; `ended` is the row after it, None while it holds."""
+    """A claim by a worker; `ended` is the row after it, None while it holds.
+
+    After a claim that waits for the next one, `ended` is what the next row will say, as of now.
+    """
 
     number: int
     row: HistoryRow
@@ -118,7 +124,14 @@ def payment_operations(facts: Facts) -> list[Operation]:
                 amount=rows[0].metadata.get("amount", payment.amount) if name == "capture" else payment.amount,
                 rows=tuple(rows),
                 # Several captures number their calls alike: then only the ledger says what was steered.
-                claims=tuple(_claims(rows, named if is_only else _in_ledger(ledger), is_refund=False)),
+                claims=tuple(
+                    _claims(
+                        rows,
+                        named if is_only else _in_ledger(ledger),
+                        is_refund=False,
+                        then=_next_row(rows, payment.due_reason, facts.now),
+                    )
+                ),
                 ledger=ledger,
                 steering=payment.steering if index == steered else None,
             )
@@ -133,7 +146,14 @@ def refund_operation(facts: Facts, refund: RefundFacts) -> Operation:
         name=REFUND,
         amount=one.amount,
         rows=refund.history,
-        claims=tuple(_claims(refund.history, one.simulated or (), is_refund=True)),
+        claims=tuple(
+            _claims(
+                refund.history,
+                one.simulated or (),
+                is_refund=True,
+                then=_next_row(refund.history, one.due_reason, facts.now),
+            )
+        ),
         ledger=tuple(entry for entry in facts.ledger if entry.number == one.number),
         steering=one.steering,
     )
@@ -185,9 +205,19 @@ def _in_ledger(ledger: Iterable[LedgerRow]) -> list[Mapping[str, Any]]:
     return [entry.answer["remark"] for entry in ledger if entry.answer.get("remark")]
 
 
-def _claims(rows: Sequence[HistoryRow], simulated: Sequence[Mapping[str, Any]], *, is_refund: bool) -> Iterable[Claim]:
+def _next_row(rows: Sequence[HistoryRow], due_reason: str | None, now: datetime) -> HistoryRow | None:
+    """Return the row that the next claim will write, if the last one has ended; None if it holds or there is none."""
+    last = rows[-1]
+    if last.reason not in CLAIMS or due_reason not in _ENDED_SILENTLY:
+        return None
+    return replace(last, sequence=last.sequence + 1, reason=due_reason, metadata={}, at=now)
+
+
+def _claims(
+    rows: Sequence[HistoryRow], simulated: Sequence[Mapping[str, Any]], *, is_refund: bool, then: HistoryRow | None
+) -> Iterable[Claim]:
     earlier = tries = 0
-    for row, ended in zip(rows, [*rows[1:], None], strict=True):
+    for row, ended in zip(rows, [*rows[1:], then], strict=True):
         reason = row.reason
         if reason in NO_ANSWER:
             tries += 1

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from shared.explain.facts import HistoryRow
-from shared.explain.operations import CLAIMS, NO_ANSWER, Claim, Operation
+from shared.explain.operations import NO_ANSWER, Claim, Operation
 from shared.explain.words import OPERATIONS, duration
 from shared.lifecycle import HistoryReason
 from shared.refund_lifecycle import RefundHistoryReason
@@ -133,12 +133,18 @@ def timeline_of(operations: list[Operation], delay_of: DelayOf, *, backoff_s: fl
     for (row, operation), (after, _) in pairwise(rows):
         claim = operation.claim_of(row)
         if claim is None:
-            _add_wait(timeline, operation, row, after)
+            _add_wait(timeline, operation, row, after.at)
         else:
             _add_claim(timeline, operation, claim, delay_of(operation, claim), backoff_s)
     last, operation = rows[-1]
     if operation.end is None or last.reason in _HELD:
-        timeline.add(PartName.AT_WORK if last.reason in CLAIMS else _wait_after(last), now)
+        claim = operation.claim_of(last)
+        if claim is None:
+            _add_wait(timeline, operation, last, now)
+        elif claim.ended is None:
+            timeline.add(PartName.AT_WORK, now)
+        else:
+            _add_claim(timeline, operation, claim, delay_of(operation, claim), backoff_s)
     return timeline
 
 
@@ -171,12 +177,12 @@ def _add_claim(timeline: Timeline, operation: Operation, claim: Claim, delay_ms:
 _DOUBLINGS_MAX = 20
 
 
-def _add_wait(timeline: Timeline, operation: Operation, row: HistoryRow, after: HistoryRow) -> None:
+def _add_wait(timeline: Timeline, operation: Operation, row: HistoryRow, until: datetime) -> None:
     name = _wait_after(row)
     if name is PartName.QUEUE_AND_CLAIM and row is operation.rows[0]:
         wait_ms = (operation.steering or {}).get("pending_ms") or 0
-        timeline.add(PartName.REQUESTED_WAIT, after.at, ms_max=wait_ms)
-    timeline.add(name, after.at)
+        timeline.add(PartName.REQUESTED_WAIT, until, ms_max=wait_ms)
+    timeline.add(name, until)
 
 
 def _wait_after(row: HistoryRow) -> PartName:
