@@ -6,19 +6,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from cli.errors import EXIT_WRONG_SETTINGS, errors, report_errors
 from cli.greeting import greet
+from cli.health import check_health
 from cli.keys import command as keys
 from cli.options import PlainCommand, PlainGroup, Shape, moment, number, whole_number
 from cli.simulate import command as simulate
 from cli.tokens import TokenRole, mint
 from shared.config.settings import load_settings
 from shared.version import VERSION
-
-HEALTH_TIMEOUT_S = 3.0
 
 app = typer.Typer(
     name="payments",
@@ -131,18 +129,7 @@ def health(
     """Check whether the API, or the worker, on this host is healthy. The exit code is 1 if it is not."""
     with report_errors():
         settings = load_settings()
-    port = settings.metrics_port if worker else settings.port
-    if not port:
-        errors.print("METRICS_PORT is 0, so the worker has no health endpoint. Set METRICS_PORT to a port.")
-        raise typer.Exit(EXIT_WRONG_SETTINGS)
-    host = settings.local_host
-    try:
-        answer = httpx.get(f"http://{host}:{port}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False)
-        print(answer.text)
-        raise typer.Exit(0 if answer.is_success else 1)
-    except httpx.HTTPError as error:
-        errors.print(f"No process answers on {host}:{port}: {error}", markup=False)
-        raise typer.Exit(1) from None
+    check_health(settings, of_worker=worker)
 
 
 @app.command(cls=PlainCommand)
