@@ -1,6 +1,7 @@
 """The command line `payments`. The `--help` of each command documents it; settings come from the environment."""
 
 from datetime import datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -29,9 +30,7 @@ app = typer.Typer(
 
 def _processes() -> ModuleType:
     """Import the API and the worker only for the commands that run them: the others start in half the time."""
-    from cli import processes  # noqa: PLC0415
-
-    return processes
+    return import_module("cli.processes")
 
 
 def _require_checkout(command: str) -> None:
@@ -128,8 +127,7 @@ def health(
 ) -> None:
     """Check whether the API, or the worker, on this host is healthy. The exit code is 1 if it is not."""
     with report_errors():
-        settings = load_settings()
-    check_health(settings, of_worker=worker)
+        check_health(load_settings(), of_worker=worker)
 
 
 @app.command(cls=PlainCommand)
