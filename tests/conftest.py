@@ -45,11 +45,13 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 ONE_DATABASE = {
     "sqlite": (
         "api_actions", "api_captures", "api_key_cache", "api_keys", "api_notifications", "api_payment_methods",
-        "api_payments", "api_problems", "api_refunds", "api_rules", "api_webhooks", "approval_forgeries",
-        "approval_pages", "authorization", "captured_orders", "charge", "cors", "dashboard_entry", "dashboard_figures",
-        "dashboard_pages", "delivery_receivers", "delivery_shutdown", "gateway", "gateway_refunds", "gateway_repeats",
-        "gateway_undecided", "gone_clients", "hostile", "long_poll", "order_checks", "platform", "ready_made",
-        "refunded_orders", "roles", "simulate_command", "state_refusals",
+        "api_payments", "api_problems", "api_refunds", "api_rules", "api_steering", "api_webhooks",
+        "approval_forgeries", "approval_pages", "authorization", "captured_orders", "charge", "cors",
+        "dashboard_entry", "dashboard_figures", "dashboard_pages", "dashboard_unwell", "delivery_receivers",
+        "delivery_shutdown", "explain", "explain_bounds", "explain_endings", "explain_texts", "gateway",
+        "gateway_refunds", "gateway_repeats", "gateway_undecided", "gone_clients", "hostile", "long_poll",
+        "order_checks", "platform", "ready_made", "refunded_orders", "roles", "rules_in_gateway",
+        "service_timer", "simulate_clock", "simulate_command", "state_refusals",
     ),
     "postgresql": (
         "crash_points", "group_commit", "model", "money_model", "verify", "verify_breaches", "verify_money_breaches",

@@ -300,8 +300,9 @@ async def test_between_two_calls_no_claim_goes_on(life: Life) -> None:
     life.passes(300)
     explanation = await life.explained(payment_id)
     check(explanation)
-    assert "goes on" not in text_of(explanation)
-    assert "Call 1 to the gateway was made. The gateway could not be reached" in text_of(explanation)
+    words = " ".join(text_of(explanation).split())
+    assert "goes on" not in words
+    assert "Call 1 to the gateway was made. The gateway could not be reached" in words
     assert parts_of(explanation)[-2:] == [("gateway", 100), ("retry_pause", 305)]
 
 
