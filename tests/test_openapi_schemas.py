@@ -34,7 +34,7 @@ KEYWORDS = {
     "type",
 }
 # The ids that locate a breach, of every kind of breach.
-UNTYPED = ["AgainRequest.body", "Breaches.shown"]
+UNTYPED = ["AgainBody", "Breaches.shown"]
 # Whole numbers that may outgrow 32 bits.
 LARGE = {
     "Amounts.max",

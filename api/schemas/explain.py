@@ -4,9 +4,9 @@ Responses are built by `Explanation.to_json` in `shared.explain.explanation`; a 
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.fields import Int64
 from api.schemas.webhooks import Delivery
@@ -149,12 +149,18 @@ class ExplainedDelivery(Delivery):
     time: ExplainedTime
 
 
+class AgainBody(BaseModel):
+    """The body of a request, as its operation describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class AgainRequest(BaseModel):
     """A request of those that make the same outcome again."""
 
     method: Literal["POST"]
     path: str = Field(description="Below the path of the API. `$ID` is the id in the answer to the first request.")
-    body: dict[str, Any] | None = Field(description="null = the request has no body.")
+    body: AgainBody | None = Field(description="null = the request has no body.")
     curl: str = Field(description="The request as a command for a shell, with $API, $TOKEN and $ID.")
 
 

@@ -195,6 +195,12 @@ def remove_null(schema: dict[str, Any]) -> None:
             pass
 
 
+def without_type_of_null(schema: dict[str, Any]) -> None:
+    """Describe a member as it must be if it is there: None is only how its absence is read."""
+    schema.pop("default", None)
+    remove_null(schema)
+
+
 class ChangeModel(RequestModel):
     """The base of every body of a PATCH, which has `change_config`.
 

@@ -21,6 +21,7 @@ from api.schemas.fields import (
     RequestModel,
     UserId,
     decimal_text,
+    without_type_of_null,
 )
 from api.schemas.rules import INT64_MAX, within_delay
 from api.schemas.simulation import OUTCOMES, outcome_schema
@@ -189,6 +190,7 @@ class EffectRequest(RequestModel):
         min_length=1,
         max_length=OUTCOMES_MAX,
         description=f"{OUTCOMES} A call whose operation does not know its outcome is left alone.",
+        json_schema_extra=without_type_of_null,
     )
     delay_ms: DelaySpan | None = Field(
         default=None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic.config import JsonDict
 
-from api.schemas.fields import RequestModel
+from api.schemas.fields import RequestModel, without_type_of_null
 from api.schemas.rules import within_delay
 from shared.simulation.calls import OUTCOMES_MAX, CallOperation, Steering, outcomes_of
 from shared.simulation.rules import Pace
@@ -71,7 +71,14 @@ class _Steering(RequestModel):
 
 
 def _outcomes() -> Any:
-    return Field(default=None, min_length=1, max_length=OUTCOMES_MAX, description=OUTCOMES)
+    # Generators of clients have no name for the items of a list or null.
+    return Field(
+        default=None,
+        min_length=1,
+        max_length=OUTCOMES_MAX,
+        description=OUTCOMES,
+        json_schema_extra=without_type_of_null,
+    )
 
 
 class ChargeSteering(_Steering):

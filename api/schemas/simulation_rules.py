@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from api.faults import wrong_members
-from api.schemas.fields import Int64, Name, RequestModel
+from api.schemas.fields import Int64, Name, RequestModel, without_type_of_null
 from api.schemas.rule_members import EffectRequest, MatchRequest
 from shared.lifecycle import MethodType
 from shared.simulation.calls import CallOperation
@@ -88,7 +88,7 @@ class RuleMatch(BaseModel):
     last4: str | None = None
     currency: str | None = None
     amount: Int64 | Bounds | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] | None = Field(default=None, json_schema_extra=without_type_of_null)
     gateway: GatewayName | None = None
     operation: CallOperation | None = None
     percent: float | None = None
@@ -97,7 +97,7 @@ class RuleMatch(BaseModel):
 class RuleEffect(BaseModel):
     """What a rule makes of a call. What it does not name is absent."""
 
-    outcomes: list[str] | None = None
+    outcomes: list[str] | None = Field(default=None, json_schema_extra=without_type_of_null)
     delay_ms: int | Bounds | None = None
     outage: Outage | None = None
 
