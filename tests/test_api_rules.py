@@ -395,3 +395,10 @@ async def test_without_a_seed_the_test_says_that_its_draws_are_its_own(settings:
     async with opened(runtime) as running_api:
         assert not (await tested(running_api.admin()))["is_repeatable"]
     await runtime.close()
+
+
+async def test_the_path_of_the_test_is_no_rule(admin: httpx.AsyncClient) -> None:
+    refused = await admin.options("/simulation/rules/test")
+    problem(refused, 405, "method_not_allowed")
+    assert refused.headers["allow"] == "POST"
+    assert (await admin.options(f"/simulation/rules/{new_id()}")).headers["allow"] == "GET, HEAD, DELETE"
