@@ -427,7 +427,7 @@ def test_every_operation_has_a_row() -> None:
     for route in app.routes:
         # A router of FastAPI is a private class, which has the routes with their prefix.
         for found in [route] if isinstance(route, Route) else route.effective_route_contexts():  # type: ignore[attr-defined]
-            served |= {(method, found.path) for method in (found.methods or set()) - {"HEAD"}}
+            served |= {(method, found.path_format) for method in (found.methods or set()) - {"HEAD"}}
     assert {(row.method, row.path) for row in rows()} == served
 
 
