@@ -3,13 +3,13 @@
 from datetime import datetime
 from hmac import compare_digest
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 import structlog
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.approval.links import Approval
+from api.forms import read_fields
 from api.problems import Code, Problem, found_or_404
 from api.state import Api
 from shared.errors import OlderWorkers
@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 
 # Who answered, in the history of the payment: the customer has no token of ours.
 CUSTOMER = "customer"
-MEDIA_TYPE = "application/x-www-form-urlencoded"
 # A form of ours has less than a hundred bytes.
 FORM_BYTES_MAX = 4096
 # The buttons of the form, by their value.
@@ -40,20 +39,14 @@ async def read_form(request: Request) -> Form | None:
 
     Raises Problem (413, 415).
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != MEDIA_TYPE or "content-encoding" in request.headers:
-        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
-    body = await request.body()
-    if len(body) > FORM_BYTES_MAX:
-        raise Problem(Code.BODY_TOO_LARGE)
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=2
-        )
-    except ValueError:
-        return None
-    match dict(pairs):
-        case {"form": form, "result": result} if len(pairs) == len(Form._fields):
+        fields = await read_fields(request, bytes_max=FORM_BYTES_MAX, fields_max=len(Form._fields))
+    except Problem as problem:
+        if problem.code is Code.MALFORMED_REQUEST:
+            return None
+        raise
+    match fields:
+        case {"form": form, "result": result} if len(fields) == len(Form._fields):
             return Form(form, BUTTONS[result]) if result in BUTTONS else None
         case _:
             return None

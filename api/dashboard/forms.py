@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from hmac import compare_digest
-from urllib.parse import parse_qsl
 
 from fastapi import Request
 
+from api.forms import read_fields
 from api.problems import Code, Problem
 
-MEDIA_TYPE = "application/x-www-form-urlencoded"
 FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 40
 DIGITS_MAX = 9
@@ -22,19 +21,7 @@ NOT_OWN = "This form did not come from this page, or the page is too old. Nothin
 
 async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of the form in the body. Raises Problem (400, 413, 415)."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != MEDIA_TYPE or "content-encoding" in request.headers:
-        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
-    body = await request.body()
-    if len(body) > FORM_BYTES_MAX:
-        raise Problem(Code.BODY_TOO_LARGE)
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
-    except ValueError as error:
-        raise Problem(Code.MALFORMED_REQUEST, "The form cannot be read.") from error
-    if len(dict(pairs)) != len(pairs):
-        raise Problem(Code.MALFORMED_REQUEST, "The form has a field twice.")
-    return dict(pairs)
+    return await read_fields(request, bytes_max=FORM_BYTES_MAX, fields_max=FIELDS_MAX)
 
 
 async def read_own_form(request: Request, value: str) -> dict[str, str]:
