@@ -158,6 +158,7 @@ Notifications
 
 The same outcome again
   Paste this request. API is the address of the service up to /api/v1, and TOKEN is your token.
+  Only services and admins may name the user who pays, in `user_id`.
   An order is paid once: take another `order_id` each time.
 
 For admins

@@ -87,6 +87,8 @@ def again(
     sentences = [_to_paste(is_several=len(requests) > 1)]
     is_same, why = _promise(facts, settings)
     sentences += [why] if why else []
+    if "user_id" in body:
+        sentences.append("Only services and admins may name the user who pays, in `user_id`.")
     sentences += _notes(facts, operations, settings, is_merchant=len(requests) > 1)
     return Again(is_same, sentences, requests)
 
