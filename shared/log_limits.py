@@ -1,4 +1,6 @@
-"""Limits how often one warning is logged: an outage is a few lines a second, however many payments meet it.
+"""Limits how often one line is logged: an outage is a few lines a second, however many payments meet it.
+
+Requests that are refused before anybody has looked at them are limited, too: they cost their senders nothing.
 
 Nothing is left out in silence: what is left out is counted, and the counts are logged.
 """
@@ -18,16 +20,19 @@ from shared import metrics
 # Lines of one event, and the seconds in which no more of them are logged.
 LINES_MAX = 3
 WINDOW_S = 5.0
+# Lines about requests that are refused unread, in as many seconds.
+UNREAD_LINES_MAX = 100
 LIMITED_LEVELS = frozenset({"warning", "error", "critical"})
 
 log = structlog.get_logger(__name__)
 
 
 class RepeatLimit:
-    """Admits LINES_MAX lines of each event in WINDOW_S seconds, and counts the others."""
+    """Admits `lines_max` lines of each event in WINDOW_S seconds, and counts the others."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic, *, lines_max: int = LINES_MAX) -> None:
         self._clock = clock
+        self._lines_max = lines_max
         # Event -> the end of its window, and the lines that were admitted in it.
         self._windows: dict[str, tuple[float, int]] = {}
         self._left_out: Counter[str] = Counter()
@@ -38,7 +43,7 @@ class RepeatLimit:
         ends_at, admitted = self._windows.get(event, (0.0, 0))
         if now >= ends_at:
             ends_at, admitted = now + WINDOW_S, 0
-        if admitted >= LINES_MAX:
+        if admitted >= self._lines_max:
             self._left_out[event] += 1
             metrics.log_lines_left_out.labels(event).inc()
             return False
@@ -51,8 +56,9 @@ class RepeatLimit:
         return left_out
 
 
-# The limit of this process.
+# The limits of this process: of warnings and errors, and of requests that are refused unread.
 REPEATS = RepeatLimit()
+UNREAD = RepeatLimit(lines_max=UNREAD_LINES_MAX)
 
 
 def limit_repeats(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -69,7 +75,7 @@ def admits_record(record: logging.LogRecord) -> bool:
 
 def log_left_out() -> None:
     """Log how many lines were left out, if there are any."""
-    if left_out := REPEATS.take_left_out():
+    if left_out := REPEATS.take_left_out() | UNREAD.take_left_out():
         log.warning("logs.left_out", counts=left_out)
 
 

@@ -87,7 +87,7 @@ can_publish = Gauge(
 broker_failures = Counter("payments_broker_failures_total", "Calls of Redis that failed, by what it said.", ["kind"])
 log_lines_lost = Counter("payments_log_lines_lost_total", "Log lines that could not be written.")
 log_lines_left_out = Counter(
-    "payments_log_lines_left_out_total", "Warnings that were not logged because they repeat.", ["event"]
+    "payments_log_lines_left_out_total", "Lines that were not logged because they repeat.", ["event"]
 )
 
 

@@ -12,10 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.dependencies import api_key_id_of
 from api.edge.admission import Admission
+from api.edge.refusals import REFUSED
 from api.paths import QUIET_PATHS, ROOT_PATH, shown_path
 from api.problems import Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
+from shared.log_limits import UNREAD
 
 log = structlog.get_logger("api.access")
 
@@ -122,7 +124,8 @@ def _log_and_measure(scope: Scope, status: int, duration_s: float) -> None:
     method = asked if route is not None else "other"
     metrics.http_requests.labels(method, route or "unknown", status).inc()
     metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
-    if scope["path"] not in QUIET_PATHS:
+    is_shown = scope.get(REFUSED) is None or UNREAD.admits("http.answered")
+    if is_shown and scope["path"] not in QUIET_PATHS:
         api_key_id = api_key_id_of(scope)
         log.info(
             "http.answered",

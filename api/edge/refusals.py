@@ -8,6 +8,7 @@ from api.paths import shown_path
 from api.problems import KINDS, Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
+from shared.log_limits import UNREAD
 
 log = structlog.get_logger("api.access")
 
@@ -35,7 +36,8 @@ def response_without_request(problem: Problem) -> bytes:
     """Return the bytes of the response to a request without a readable head: the application cannot answer it."""
     status = KINDS[problem.code].status
     metrics.http_requests.labels("other", "unknown", status).inc()
-    log.info("http.unreadable", status=status)
+    if UNREAD.admits("http.unreadable"):
+        log.info("http.unreadable", status=status)
     correlation_id = str(new_id())
     answer = render(problem, path="", correlation_id=correlation_id)
     answer.headers["X-Correlation-ID"] = correlation_id
