@@ -58,7 +58,7 @@ async def hot_path_plans(settings: Settings, user_id: str, method_id: str) -> di
                 await explainer.explain(f"due {table.name}", take_due(connection, table, now=now, limit=500))
             visible = Visible(user_id=user_id)
             await explainer.explain("get", find(connection, intent.id, visible))
-            await explainer.explain("history", history_of(connection, intent.id))
+            await explainer.explain("history", history_of(connection, intent.id, names_workers=True))
             await explainer.explain("list", find_newest(connection, visible, Filters(), limit=20, before=None))
             await connection.rollback()
     finally:

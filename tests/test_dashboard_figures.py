@@ -182,7 +182,8 @@ async def test_a_computation_that_fails_ends_no_stream() -> None:
 
 
 def entry(reason: HistoryReason, after_s: float) -> dict[str, Any]:
-    return {"reason": reason.value, "created_at": (BEGAN + timedelta(seconds=after_s)).isoformat()}
+    moment = (BEGAN + timedelta(seconds=after_s)).isoformat()
+    return {"reason": reason.value, "created_at": moment, "metadata": {}}
 
 
 def drawn(history: list[dict[str, Any]], *, now_s: float = 100, **options: Any) -> Timeline:

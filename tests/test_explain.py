@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Callable
+from socket import gethostname
 from typing import Any
 
 import httpx
@@ -73,10 +74,13 @@ async def test_who_sees_what(make_settings: MakeSettings) -> None:
         of_user, of_service, of_admin = [await explained(each, payment_id) for each in (user, service, admin)]
         assert (await running_api.user(2).get(f"/payments/{payment_id}/explain")).status_code == 404
 
+    worker = of_admin["operations"][0]["claims"][0]["worker"]
+    assert worker.startswith(f"{gethostname()}-")
+    assert f"Worker {worker} took it up for the first time." in json.dumps(of_admin)
     assert len(of_admin["deliveries"]) == 2
     for shown in (of_user, of_service):
         text = json.dumps(shown)
-        for hidden in ("127.0.0.1", "token=", "seed_key", ":decline", "worker-", "secret seed"):
+        for hidden in ("127.0.0.1", "token=", "seed_key", ":decline", worker, "secret seed"):
             assert hidden not in text, hidden
         assert all("url" not in delivery for delivery in shown["deliveries"])
         assert all("key" not in entry for operation in shown["operations"] for entry in operation["ledger"])
@@ -93,7 +97,7 @@ def without_keys(value: Any) -> Any:
     if isinstance(value, list):
         return [without_keys(each) for each in value]
     if isinstance(value, dict):
-        return {name: without_keys(each) for name, each in value.items() if name != "key"}
+        return {name: without_keys(each) for name, each in value.items() if name not in {"key", "worker"}}
     return value
 
 

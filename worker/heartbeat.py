@@ -21,11 +21,16 @@ from worker.processor import Processor
 RATE_OVER_BEATS = 5
 
 
-class Heartbeat:
-    """The heartbeat of one worker process. `worker` is the name of the process: its host, its id and a random part."""
+def name_worker() -> str:
+    """Return a name for this process: its host, its id and a random part."""
+    return f"{socket.gethostname()}-{os.getpid()}-{str(new_id())[-4:]}"
 
-    def __init__(self, broker: Broker, processor: Processor, pool: DeliveryPool, *, slots: int) -> None:
-        self.worker = f"{socket.gethostname()}-{os.getpid()}-{str(new_id())[-4:]}"
+
+class Heartbeat:
+    """The heartbeat of one worker process, whose name is `worker`."""
+
+    def __init__(self, broker: Broker, processor: Processor, pool: DeliveryPool, *, worker: str, slots: int) -> None:
+        self.worker = worker
         self._broker = broker
         self._processor = processor
         self._pool = pool

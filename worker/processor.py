@@ -30,7 +30,8 @@ class Processor:
     When they do, the database is behind, and no slot is given out: that is the back-pressure on the queue.
 
     A claim holds for `lease_s` seconds. `sender` is given the deliveries of payments that move here. Without `repayer`
-    no refunds are processed. With `cancels_orders` the order service is told of refunded payments.
+    no refunds are processed. With `cancels_orders` the order service is told of refunded payments. `worker` is the name
+    of this process, which histories have.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Processor:
         concurrency: int,
         lease_s: float,
         sender: Sender | None = None,
+        worker: str | None = None,
     ) -> None:
         self._charger = charger
         self._repayer = repayer
@@ -55,7 +57,7 @@ class Processor:
             sender=sender,
         )
         self._slots = Slots("payments", concurrency, open_max=2 * concurrency)
-        payments = PaymentHandler(charger, self._recorder, database.clock, lease_s=lease_s)
+        payments = PaymentHandler(charger, self._recorder, database.clock, lease_s=lease_s, worker=worker)
         self._payments = Lane[Payment, ClaimOutcome](
             payments, self._slots, database, lease_s=lease_s, queue_max=concurrency
         )
@@ -67,7 +69,7 @@ class Processor:
                 queue_max=2 * concurrency,
                 cancels_orders=cancels_orders,
             )
-            refunds = RefundHandler(repayer, recorder, database.clock, lease_s=lease_s)
+            refunds = RefundHandler(repayer, recorder, database.clock, lease_s=lease_s, worker=worker)
             self._refunds = Lane[RefundWork, RefundOutcome](
                 refunds, self._slots, database, lease_s=lease_s, queue_max=concurrency
             )

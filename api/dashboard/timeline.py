@@ -133,6 +133,8 @@ def _spans(history: Sequence[Mapping[str, Any]], now: datetime) -> list[Span]:
         if begins is None:
             continue
         text, tone = ENDS.get(following["reason"], begins) if following and begins == _AT_WORK else begins
+        worker = entry["metadata"].get("worker")
+        text = f"{text} ({worker})" if worker else text
         spans.append(
             Span(_moment(entry["created_at"]), _moment(following["created_at"]) if following else now, text, tone)
         )

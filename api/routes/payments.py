@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from api.approval.links import payment_json
 from api.auth.dependencies import Authenticated
+from api.auth.principal import Role
 from api.openapi import examples
 from api.openapi.responses import problems, success
 from api.paths import PAYMENTS
@@ -130,7 +131,7 @@ async def get_payment_history(payment_id: str, principal: Authenticated, api: Ap
     """List every change of a payment's status and every claim by a worker, the oldest first."""
     payment = await read_payment(api, principal, payment_id)
     async with api.runtime.database.read() as connection:
-        history = await history_of(connection, payment.id)
+        history = await history_of(connection, payment.id, names_workers=principal.role is Role.ADMIN)
     return json_response({"payment_id": str(payment.id), "history": history})
 
 

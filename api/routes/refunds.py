@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.dependencies import Authenticated
+from api.auth.principal import Role
 from api.openapi import money_examples
 from api.openapi.responses import BODY, KEYED, problems, success
 from api.paths import PAYMENTS
@@ -219,7 +220,7 @@ async def get_refund_history(refund_id: str, principal: Authenticated, api: ApiS
     """List every change of a refund's status and every claim by a worker, the oldest first."""
     refund = await read_refund(api, principal, refund_id)
     async with api.runtime.database.read() as connection:
-        history = await history_of(connection, refund.id)
+        history = await history_of(connection, refund.id, names_workers=principal.role is Role.ADMIN)
     return json_response({"refund_id": str(refund.id), "history": history})
 
 

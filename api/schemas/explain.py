@@ -86,6 +86,7 @@ class ExplainedClaim(BaseModel):
     ended_with: Reason | None = Field(description="The reason of what came next; null while the claim goes on.")
     ended_at: datetime | None
     call: ExplainedCall | None = Field(description="The call to the gateway; null if none was made.")
+    worker: str | None = Field(default=None, description="The worker that claimed. Only admins see it.")
 
 
 class ExplainedLedgerEntry(BaseModel):

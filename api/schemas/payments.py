@@ -245,6 +245,7 @@ class HistoryMetadata(BaseModel):
     """What is known beside the change. What does not apply is absent."""
 
     attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
+    worker: str | None = Field(default=None, description="The worker that claimed. Only admins see it.")
     gateway: str | None = Field(default=None, description="The gateway that answered.")
     gateway_transaction_id: str | None = Field(
         default=None, description="The gateway's id of the charge or the authorization."

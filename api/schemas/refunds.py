@@ -81,6 +81,7 @@ class RefundHistoryMetadata(BaseModel):
     """What is known beside the change. What does not apply is absent."""
 
     attempt: int | None = Field(default=None, description="The number of the claim by a worker.")
+    worker: str | None = Field(default=None, description="The worker that claimed. Only admins see it.")
     gateway: str | None = Field(default=None, description="The gateway that answered.")
     gateway_transaction_id: str | None = Field(default=None, description="The gateway's id of the refund.")
     failure_code: RefundFailureCode | None = Field(default=None, description="Why the refund failed.")

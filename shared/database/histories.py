@@ -9,6 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.clock import rfc3339
 
+# The member of a claim's metadata with the name of the worker process.
+WORKER_NAME = "worker"
+
 
 class Subject(Protocol):
     """What moves: a payment or a refund, as it is after the move."""
@@ -48,8 +51,18 @@ def history_row(owner: Column[Any], subject: Subject, entry: Entry, *, now: date
     }
 
 
-async def read_history(connection: AsyncConnection, owner: Column[Any], subject_id: UUID) -> list[dict[str, Any]]:
-    """Return a history as clients see it, the oldest move first. `owner` is the column with the subject's id."""
+def claim_metadata(number: int, worker: str | None) -> dict[str, Any]:
+    """Return what the row of a claim says beside the move: its number, and the worker if its name is known."""
+    return {"attempt": number} if worker is None else {"attempt": number, WORKER_NAME: worker}
+
+
+async def read_history(
+    connection: AsyncConnection, owner: Column[Any], subject_id: UUID, *, names_workers: bool
+) -> list[dict[str, Any]]:
+    """Return a history as clients see it, the oldest move first. `owner` is the column with the subject's id.
+
+    The names of workers, which tell of the machines, are for admins: `names_workers`.
+    """
     rows = owner.table
     found = await connection.execute(select(rows).where(owner == subject_id).order_by(rows.c.sequence))
     return [
@@ -58,9 +71,13 @@ async def read_history(connection: AsyncConnection, owner: Column[Any], subject_
             "previous_status": row["previous_status"],
             "new_status": row["new_status"],
             "reason": row["reason"],
-            "metadata": row["metadata"],
+            "metadata": _shown(row["metadata"], names_workers=names_workers),
             "created_at": rfc3339(row["created_at"]),
             "created_by": row["created_by"],
         }
         for row in found.mappings()
     ]
+
+
+def _shown(metadata: dict[str, Any], *, names_workers: bool) -> dict[str, Any]:
+    return metadata if names_workers else {name: value for name, value in metadata.items() if name != WORKER_NAME}

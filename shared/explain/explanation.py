@@ -158,7 +158,8 @@ class Explanation:
         sentences = []
         for row in operation.rows:
             claim = operation.claim_of(row)
-            said = [reason_words(operation.name, row.reason)]
+            worker = claim.worker if claim and self._reader.is_admin else None
+            said = [reason_words(operation.name, row.reason, worker=worker)]
             if claim is not None:
                 said += [*_of_call(claim, operation), *(draw.words for draw in built.draws.get(claim.number, []))]
             sentences.append(f"At {moment(row.at)}: {' '.join(said)}")
@@ -187,6 +188,7 @@ class Explanation:
                     "ended_with": claim.ended.reason if claim.ended else None,
                     "ended_at": rfc3339(claim.ended.at) if claim.ended else None,
                     "call": _call_json(claim, built.draws.get(claim.number, [])),
+                    **({"worker": claim.worker} if is_admin else {}),
                 }
                 for claim in operation.claims
             ],

@@ -89,7 +89,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who asks. Admins see receivers' addresses, keys of the ledger and the key of the random numbers, too."""
+    """Who asks. Admins see receivers' addresses, workers, keys of the ledger and that of the random numbers, too."""
 
     user_id: str
     is_admin: bool

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from shared.database.histories import WORKER_NAME
 from shared.explain.facts import Facts, HistoryRow, LedgerRow, RefundFacts
 from shared.lifecycle import CaptureMethod, FailureCode, HistoryReason, PaymentOperation
 from shared.refund_lifecycle import RefundHistoryReason
@@ -62,6 +63,11 @@ class Claim:
     row: HistoryRow
     ended: HistoryRow | None
     call: MadeCall | None
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that claimed; None if its version did not say so. It is for admins."""
+        return self.row.metadata.get(WORKER_NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,9 +148,10 @@ _FAILURES[FailureCode.AUTHENTICATION_REQUIRED] = "The issuer wants 3-D Secure, a
 _MS_PER_UNIT = ((86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"))
 
 
-def reason_words(operation: str, reason: str) -> str:
-    """Return what a row in the history of an operation says."""
-    return _REASONS_OF.get((operation, reason)) or REASONS.get(reason, "It moved on.")
+def reason_words(operation: str, reason: str, *, worker: str | None = None) -> str:
+    """Return what a row in the history of an operation says; with the name of the `worker` that claimed, if given."""
+    words = _REASONS_OF.get((operation, reason)) or REASONS.get(reason, "It moved on.")
+    return words.replace("A worker", f"Worker {worker}", 1) if worker else words
 
 
 def explained(code: str) -> str:

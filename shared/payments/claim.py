@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.histories import claim_metadata
 from shared.database.leases import Claimed, Ended, WorkItem, claim_locked, hold, lock
 from shared.database.tables import payments
 from shared.lifecycle import IN_PROGRESS, HistoryReason, PaymentStatus
@@ -23,12 +24,14 @@ async def claim(
     lease_s: float,
     steered_max: int | None = None,
     real_now: datetime | None = None,
+    worker: str | None = None,
 ) -> list[Claimed[Payment] | Ended[Payment] | None]:
     """Claim the payment of each item for `lease_s` seconds of real time, in the order of `items`.
 
     A payment whose customer did not answer in time ends here. The list has None where another worker was first or the
     payment has ended before. Of the payments that users steer, at most `steered_max` (None = all) are claimed, and the
     others are due again soon: they have None, too. A later claim says in the history how the one before it ended.
+    `worker` is the name of the process that claims; the history has it for admins.
     """
     found = await lock(
         connection, payments, items, payments.c.status, payments.c.due_reason, is_steered_by_user(payments)
@@ -66,7 +69,7 @@ async def claim(
                 PaymentStatus(held[item]["status"]),
                 HistoryReason(one.reason),
                 WORKER,
-                {"attempt": one.row.lease_version},
+                claim_metadata(one.row.lease_version, worker),
             )
             for item, one in by_item.items()
         ],

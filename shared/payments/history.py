@@ -62,6 +62,6 @@ async def partially_refunded_since(connection: AsyncConnection, payment_id: UUID
     return moment
 
 
-async def history_of(connection: AsyncConnection, payment_id: UUID) -> list[dict[str, Any]]:
-    """Return the history of a payment as clients see it, the oldest move first."""
-    return await read_history(connection, payment_history.c.payment_id, payment_id)
+async def history_of(connection: AsyncConnection, payment_id: UUID, *, names_workers: bool) -> list[dict[str, Any]]:
+    """Return the history of a payment as clients see it, the oldest move first. See `read_history`."""
+    return await read_history(connection, payment_history.c.payment_id, payment_id, names_workers=names_workers)

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.histories import claim_metadata
 from shared.database.leases import Claimed, WorkItem, claim_locked, hold, lock
 from shared.database.refund_tables import refunds
 from shared.payments.find import find_many
@@ -25,11 +26,13 @@ async def claim_refunds(
     lease_s: float,
     steered_max: int | None = None,
     real_now: datetime | None = None,
+    worker: str | None = None,
 ) -> list[Claimed[RefundWork] | None]:
     """Claim the refund of each item for `lease_s` seconds of real time, in the order of `items`.
 
     The list has None where another worker was first or the refund has ended. Of the refunds that users steer, at most
-    `steered_max` are claimed (None = all), and the others are due again soon: they have None, too.
+    `steered_max` are claimed (None = all), and the others are due again soon: they have None, too. `worker` is the name
+    of the process that claims; the history has it for admins.
     """
     found = await lock(connection, refunds, items, refunds.c.status, refunds.c.due_reason, is_steered_by_user(refunds))
     held = await leave_steered(connection, refunds, found, steered_max=steered_max, now=now)
@@ -55,7 +58,7 @@ async def claim_refunds(
             RefundStatus(held[item]["status"]),
             RefundHistoryReason(held[item]["due_reason"]),
             WORKER,
-            {"attempt": refund.lease_version},
+            claim_metadata(refund.lease_version, worker),
         )
         for item, refund in of_claims.items()
     ]

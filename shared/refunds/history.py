@@ -35,6 +35,6 @@ async def append(connection: AsyncConnection, moves: Sequence[RefundMove], *, no
         )
 
 
-async def history_of(connection: AsyncConnection, refund_id: UUID) -> list[dict[str, Any]]:
-    """Return the history of a refund as clients see it, the oldest move first."""
-    return await read_history(connection, refund_history.c.refund_id, refund_id)
+async def history_of(connection: AsyncConnection, refund_id: UUID, *, names_workers: bool) -> list[dict[str, Any]]:
+    """Return the history of a refund as clients see it, the oldest move first. See `read_history`."""
+    return await read_history(connection, refund_history.c.refund_id, refund_id, names_workers=names_workers)

@@ -26,18 +26,29 @@ class PaymentHandler:
 
     name = "payment"
 
-    def __init__(self, charger: Charger, recorder: Recorder, clock: Clock, *, lease_s: float) -> None:
+    def __init__(
+        self, charger: Charger, recorder: Recorder, clock: Clock, *, lease_s: float, worker: str | None = None
+    ) -> None:
         self._charger = charger
         self._clock = clock
         self._recorder = recorder
         self._lease_s = lease_s
+        self._worker = worker
 
     async def claim(
         self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
     ) -> list[Claimed[Payment] | Ended[Payment] | None]:
         """See `Handler.claim`."""
         real_now = self._clock.real_now()
-        return await claim(connection, now, items, lease_s=self._lease_s, steered_max=steered_max, real_now=real_now)
+        return await claim(
+            connection,
+            now,
+            items,
+            lease_s=self._lease_s,
+            steered_max=steered_max,
+            real_now=real_now,
+            worker=self._worker,
+        )
 
     def is_steered(self, row: Payment) -> bool:
         """See `Handler.is_steered`."""

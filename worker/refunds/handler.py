@@ -25,11 +25,14 @@ class RefundHandler:
 
     name = "refund"
 
-    def __init__(self, repayer: Repayer, recorder: RefundRecorder, clock: Clock, *, lease_s: float) -> None:
+    def __init__(
+        self, repayer: Repayer, recorder: RefundRecorder, clock: Clock, *, lease_s: float, worker: str | None = None
+    ) -> None:
         self._repayer = repayer
         self._clock = clock
         self._recorder = recorder
         self._lease_s = lease_s
+        self._worker = worker
 
     async def claim(
         self, connection: AsyncConnection, now: datetime, items: Sequence[WorkItem], *, steered_max: int
@@ -37,7 +40,13 @@ class RefundHandler:
         """See `Handler.claim`."""
         real_now = self._clock.real_now()
         return await claim_refunds(
-            connection, now, items, lease_s=self._lease_s, steered_max=steered_max, real_now=real_now
+            connection,
+            now,
+            items,
+            lease_s=self._lease_s,
+            steered_max=steered_max,
+            real_now=real_now,
+            worker=self._worker,
         )
 
     def is_steered(self, row: RefundWork) -> bool:
