@@ -272,7 +272,7 @@ def verify(
     nothing. The report is stored: GET /api/v1/verify/last answers it. The exit code is 1 if there are breaches; the
     report lists their ids and what to do. The exit code is 2 if the command cannot run. See docs/verify.md.
     """
-    from cli.verify.command import Options, run_verify  # noqa: PLC0415 - it imports the worker's part, too
+    from cli.verify.command import Options, run_verify  # noqa: PLC0415 - it imports the statements, too
 
     raise typer.Exit(run_verify(Options(json=json, due_max_s=due_max, orders_since=orders_since, shown_max=show)))
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cli.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, Scan
 from shared.config.settings import Settings
 from shared.database.tables import deliveries, delivery_attempts
 from shared.runtime import Runtime, open_runtime
 from shared.simulation.clock import lock_clock, write_clock
+from shared.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, Scan
 from tests.support.api_client import RunningApi, accepted, added, opened, order, working
 from tests.support.receivers import answering, receiver, waiting_for
 from tests.support.waiting import eventually

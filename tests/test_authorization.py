@@ -71,6 +71,7 @@ POST   /dashboard/simulator/clock                                   -          3
 POST   /dashboard/simulator/rules/preset                            -          303  303  303   303     303     303
 POST   /dashboard/simulator/rules/delete                            -          303  303  303   303     303     303
 GET    /dashboard/system                                            -          303  303  303   303     303     303
+POST   /dashboard/system/verify                                     -          303  303  303   303     303     303
 GET    /dashboard/{name}                                            file       303  303  303   303     303     303
 
 POST   /payments                             own_method        401  202  422   422     422     422
@@ -145,6 +146,8 @@ POST   /webhooks/payment/{gateway}           unsigned          401  401  401   4
 GET    /callback-secret                      -                 401  200  200   200     200     200
 GET    /stats                                -                 401  403  403   403     403     200
 GET    /verify/last                          -                 401  403  403   403     403     404
+POST   /verify/run                           -                 401  403  403   403     403     202
+GET    /verify/run                           -                 401  403  403   403     403     404
 
 GET    /simulation/clock                     -                 401  200  200   200     200     200
 POST   /simulation/clock/advance             -                 401  403  403   403     403     200
@@ -173,6 +176,7 @@ ON_THE_PLATFORM = {
 }
 # The user whom a request on such an object names in its query or its body.
 NAMED = {"filtered": "1", "named_method": "1", "misnamed_method": "2"}
+WITHOUT_A_BODY = ("/cancel", "/resend", "/capture", "/refunds", "/verify/run")
 NAMED_IN_BODY = {"named_user": "1", "named_taken": "1", "named_ordered": "1", "named_owner": "1"}
 
 
@@ -374,7 +378,7 @@ class Things:
 
     def body(self, row: Row, ids: dict[str, str]) -> dict[str, Any] | None:
         """What is sent: right in everything but, perhaps, its sender."""
-        if row.method not in {"POST", "PATCH"} or row.path.endswith(("/cancel", "/resend", "/capture", "/refunds")):
+        if row.method not in {"POST", "PATCH"} or row.path.endswith(WITHOUT_A_BODY):
             return None
         if row.method == "PATCH":
             return {"name": "n"} if "endpoint" in row.path else {"display_name": "n"}

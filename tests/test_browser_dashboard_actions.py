@@ -126,12 +126,24 @@ async def test_payments_are_made_in_the_simulator(reader: Reader, api: RunningAp
 async def test_the_system_is_for_admins(reader: Reader, api: RunningApi, worker: None) -> None:
     await reader.sign_in()
     await reader.open("/system")
-    await expect(reader.page.locator("#system")).to_contain_text("ready")
+    await expect(reader.page.locator("#checks")).to_contain_text("ready")
     await reader.page.get_by_text("The simulated gateway").click()
     await expect(reader.page.get_by_text("PAYMENT_SUCCESS_RATE")).to_be_visible()
     # What was opened stays open while the rest is refreshed.
     await reader.page.wait_for_timeout(1500)
     await expect(reader.page.get_by_text("PAYMENT_SUCCESS_RATE")).to_be_visible()
+
+
+async def test_a_worker_is_asked_to_verify(reader: Reader, api: RunningApi, worker: None) -> None:
+    await paid(api.user(7))
+    await reader.sign_in()
+    await reader.open("/system")
+    await expect(reader.page.locator("#verify")).to_contain_text("Nobody has verified yet")
+    await reader.press("Verify now")
+    # The page follows by itself.
+    await expect(reader.page.locator("#verify")).to_contain_text("1 payments checked")
+    await expect(reader.page.locator("#verify .status.good")).to_have_text("sound")
+    await expect(reader.page.get_by_role("button", name="Verify now")).to_be_visible()
 
 
 async def test_markup_of_clients_and_receivers_is_harmless(browser: Browser, api: RunningApi, worker: None) -> None:

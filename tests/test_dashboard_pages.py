@@ -3,12 +3,14 @@
 import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from api.dashboard.pages import TONES
+from shared.broker.verify_runs import VerifyStatus, find_verify, say_verify, take_verify
 from shared.config.settings import Settings
 from shared.delivery_lifecycle import DeliveryStatus
 from shared.lifecycle import PaymentStatus
@@ -334,6 +336,34 @@ async def test_the_system_shows_every_setting_and_no_secret(
     for secret in (*secrets.values(), redis_url):
         assert secret not in page
     assert "http://127.0.0.1:9/planted" in page
+
+
+async def test_admins_ask_for_a_verification_and_see_how_far_it_is(running_api: RunningApi) -> None:
+    browser, broker = await visitor(running_api, "admin"), running_api.runtime.broker
+    answer = await pressed(browser, "/system", "/system/verify")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/system#verify")
+    page = (await browser.get("/system")).text
+    assert "It waits for a worker" in page
+    assert "Verify now" not in page
+    taken = await take_verify(broker, "<b>one</b>")
+    assert taken is not None
+    await say_verify(broker, replace(taken, checked=1234, total=5678))
+    page = (await browser.get("/system")).text
+    assert "1,234 of 5,678 payments and keys checked" in page
+    assert '<progress aria-labelledby="verify-run" max="5678" value="1234">' in page
+    assert "<b>one</b>" not in page
+    await say_verify(broker, replace(taken, status=VerifyStatus.FAILED, failure="It was <b>bad</b>."))
+    page = (await browser.get("/system")).text
+    assert "It was &lt;b&gt;bad&lt;/b&gt;." in page
+    assert "Verify now" in page
+
+
+@pytest.mark.parametrize("who", ["service", "user"])
+async def test_nobody_else_asks_for_a_verification(running_api: RunningApi, who: str) -> None:
+    browser = await visitor(running_api, who)
+    assert (await pressed(browser, "/simulator", "/system/verify")).status_code == 403
+    assert (await browser.post("/system/verify", data={"form": "forged"})).status_code == 403
+    assert await find_verify(running_api.runtime.broker) is None
 
 
 def test_every_status_has_a_tone() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from api.dashboard.unwell import Unwell
 from shared.database.engine import Database
 from shared.keyring import Keyring
-from shared.verify_reports import keep_report
+from shared.verify.reports import keep_report
 from shared.webhooks.attempts import TryAgain
 from shared.webhooks.failing import failing_receivers
 from tests.support.api_client import RunningApi

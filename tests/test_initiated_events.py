@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from cli.verify.breaches import BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events, webhook_endpoints
@@ -15,6 +14,7 @@ from shared.lifecycle import HistoryReason
 from shared.payments.events import emit
 from shared.payments.history import Move
 from shared.payments.payment import Payment
+from shared.verify.breaches import BreachKind
 from tests.support.receivers import register
 from tests.support.rows import accepted, write
 from tests.support.verified import LONG_AGO, NOW, look

@@ -39,13 +39,13 @@ from cli.load.sender import prepare
 from cli.load.targets import Target, remote_target
 from cli.local.service import free_port
 from cli.options import Shape
-from cli.verify.breaches import BreachKind
-from cli.verify.kinds import KINDS
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import gateway_ledger
 from shared.ids import new_id
 from shared.lifecycle import MethodType, PaymentStatus
+from shared.verify.breaches import BreachKind
+from shared.verify.kinds import KINDS
 from tests.support.loads import MIX, a_plan, shown
 from tests.support.rows import accepted, write
 

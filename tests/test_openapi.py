@@ -21,10 +21,10 @@ from api.schemas import simulation_clock as clock_models
 from api.schemas import simulation_rules as rule_models
 from api.schemas import webhooks as webhook_models
 from api.schemas.fields import METADATA_PAIRS_MAX
-from cli.verify.breaches import PROMISES, BreachKind, Invariant
-from cli.verify.kinds import KINDS as KINDS_OF_BREACH
 from shared.database.engine import Database
 from shared.ids import ORDER_ID, USER_ID
+from shared.verify.breaches import PROMISES, BreachKind, Invariant
+from shared.verify.kinds import KINDS as KINDS_OF_BREACH
 from tests.support.api_client import RunningApi, added
 from tests.support.approvals import waiting
 from tests.support.models import strict
@@ -108,6 +108,8 @@ OPERATIONS = {
     "post /simulation/clock/advance": ("200", f"{BODY} {KEYED} forbidden simulation_disabled"),
     "get /stats": ("200", "forbidden"),
     "get /verify/last": ("200", "forbidden not_found"),
+    "post /verify/run": ("202", "forbidden"),
+    "get /verify/run": ("200", "forbidden not_found"),
 }
 EVERYWHERE = {"invalid_token", "validation_error", "rate_limited", "unavailable"}
 # Operations whose requests are signed and need no token.

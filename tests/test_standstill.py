@@ -8,11 +8,11 @@ import httpx
 import pytest
 import redis
 
-from cli.verify.breaches import BreachKind
-from cli.verify.command import verify
-from cli.verify.scan import Scan
 from shared.config.settings import Settings
 from shared.database.engine import Database
+from shared.verify.breaches import BreachKind
+from shared.verify.scan import Scan
+from shared.verify.verifier import verify
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.survival import MakeSettings, a_service, everything_settles
 from tests.support.waiting import eventually

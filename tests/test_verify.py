@@ -8,13 +8,13 @@ import httpx
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from cli.verify.breaches import BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, gateway_ledger, payments, webhook_endpoints
 from shared.ids import new_id
 from shared.payments.events import emit_order_conflicts
 from shared.runtime import Runtime
+from shared.verify.breaches import BreachKind
 from tests.support.api_client import APPROVED, RunningApi, added, order, working
 from tests.support.verified import (
     LONG_AGO,

@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.breaches import BreachKind
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events, gateway_ledger, payment_history, payments
 from shared.ids import new_id
 from shared.payments.events import emit_order_conflicts
+from shared.verify.breaches import BreachKind
 from tests.support.planted import Plant, Plants, assert_found_alone
 from tests.support.verified import (
     IN_AN_HOUR,

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.breaches import BreachKind
 from shared.database.engine import Database
 from shared.database.refund_tables import payment_balances
 from shared.database.tables import events, payment_history
+from shared.verify.breaches import BreachKind
 from tests.support.planted import Plant, Plants, assert_found_alone
 from tests.support.verified import LONG_AGO, NOW, bind, record_entry
 from tests.support.verified_money import (

@@ -4,9 +4,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 
-from cli.verify import event_checks
-from cli.verify.breaches import BreachKind
-from cli.verify.scan import Scan
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events
 from shared.event_types import EventType
@@ -19,6 +16,9 @@ from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, record_refunds
 from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
+from shared.verify import event_checks
+from shared.verify.breaches import BreachKind
+from shared.verify.scan import Scan
 from tests.support.api_client import APPROVED
 from tests.support.verified import LONG_AGO, NOW, accept, settle
 

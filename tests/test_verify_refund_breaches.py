@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.breaches import BreachKind
 from shared.database.engine import Database
 from shared.database.refund_tables import refund_history, refunds
 from shared.database.tables import deliveries, events, payment_history
 from shared.ids import new_id
 from shared.refunds.refund import Refund
+from shared.verify.breaches import BreachKind
 from tests.support.planted import Plant, Plants, assert_found_alone
 from tests.support.verified import IN_AN_HOUR, LONG_AGO, bind, repeat_row
 from tests.support.verified_money import (

@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 
 from api.schemas.operations import VERIFY_REPORT_EXAMPLE, VerifyReport
 from cli.main import app
-from cli.verify.breaches import PROMISES, BreachKind
-from cli.verify.kinds import KINDS
-from cli.verify.report import document, lines
-from cli.verify.scan import Found
+from cli.verify.lines import lines
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events, verify_reports
-from shared.verify_reports import REPORTS_KEPT, keep_report, last_report
+from shared.verify.breaches import PROMISES, BreachKind
+from shared.verify.kinds import KINDS
+from shared.verify.report import document
+from shared.verify.reports import REPORTS_KEPT, keep_report, last_report
+from shared.verify.scan import Found
 from tests.support.processes import environment_of
 from tests.support.verified import NOW, World, build, look, of_delivery, record_entry
 

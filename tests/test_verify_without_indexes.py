@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Index, text
 
-from cli.verify.breaches import PROMISES, BreachKind
-from cli.verify.kinds import KINDS
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, gateway_ledger, payments
 from shared.ids import new_id
+from shared.verify.breaches import PROMISES, BreachKind
+from shared.verify.kinds import KINDS
 from tests.support.verified import NOW, World, accept, build, look, of_delivery, record_entry, repeat_row, without
 from tests.support.verified_money import build_money
 from tests.test_verify_breaches import add_initiated, plants

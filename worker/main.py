@@ -31,7 +31,7 @@ from worker.gateway.notifier import open_notifier
 from worker.gateway.rule_book import RuleBook
 from worker.gateway.simulator import SimulatedGateway
 from worker.health import Check, serving_health
-from worker.heartbeat import Heartbeat
+from worker.heartbeat import Heartbeat, name_worker
 from worker.orders import OrderService
 from worker.payments.charge import Charger
 from worker.prefetch import PrefetchBuffer
@@ -41,6 +41,7 @@ from worker.refunds.repay import Repayer
 from worker.relay import Relay
 from worker.rules import ChargeRules
 from worker.service_timer import ServiceTimer
+from worker.verifier import Verifier
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,7 @@ class WorkerProcess:
         settings = runtime.settings
         database = runtime.database
         self._runtime = runtime
+        name = name_worker()
         self._publisher = Publisher(runtime.broker)
         self._ledger = Ledger(database, batch_max=LEDGER_BATCH_MAX, queue_max=2 * settings.worker_concurrency)
         self._timer = timer = ServiceTimer(database, runtime.broker)
@@ -82,12 +84,15 @@ class WorkerProcess:
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
             sender=self.pool,
+            worker=name,
         )
         self._prefetch = [
             PrefetchBuffer(self.processor, runtime.broker, queue, slots=settings.worker_concurrency)
             for queue in (Queue.PROCESS, Queue.REFUND)
         ]
-        self._heartbeat = Heartbeat(runtime.broker, self.processor, self.pool, slots=settings.worker_concurrency)
+        self._heartbeat = Heartbeat(
+            runtime.broker, self.processor, self.pool, worker=name, slots=settings.worker_concurrency
+        )
         self._relay = Relay(
             database,
             runtime.broker,
@@ -95,6 +100,7 @@ class WorkerProcess:
             batch_max=settings.relay_batch_max,
         )
         self._purge = Purge(database, retention_h=settings.idempotency_retention_h)
+        self._verifier = Verifier(settings, runtime.broker, worker=name)
         self._job_loops = self._open_job_loops()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -122,6 +128,7 @@ class WorkerProcess:
                 parts.create_task(self._heartbeat.run()),
                 parts.create_task(self._service_addresses.run()),
                 parts.create_task(self._purge.run()),
+                parts.create_task(self._verifier.run()),
                 parts.create_task(self.notifier.run()),
                 parts.create_task(self._timer.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),

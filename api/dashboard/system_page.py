@@ -1,4 +1,7 @@
-"""The system: what this process reaches, the workers, the settings in force without secrets, the last verification."""
+"""The system: what this process reaches, the workers, the settings in force without secrets, the last verification.
+
+Admins ask a worker for a verification here.
+"""
 
 import asyncio
 from typing import Any
@@ -8,7 +11,8 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import SecretStr
 
-from api.dashboard.visitors import PageRoute, SignedIn
+from api.dashboard.json_api import Refused
+from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from api.state import Api
 from shared.config.settings import GROUPS, Settings
@@ -25,22 +29,48 @@ CHECKS = {
 }
 
 
+# What a run of a verification is, while it is not over.
+UNDER_WAY = frozenset({"waiting", "running"})
+
+
 @router.get("/system")
 async def get_system(visitor: SignedIn) -> Response:
     """Show admins how the installation is set up, and how it is."""
+    return await system_page(visitor)
+
+
+@router.post("/system/verify")
+async def ask_for_verification(visitor: SignedIn) -> Response:
+    """Ask a worker to verify, and lead to where its progress is seen."""
+    await visitor.form()
+    try:
+        await visitor.json.post("/verify/run")
+    except Refused as refused:
+        return await system_page(visitor, fault=refused.sentence, status=refused.answer.status)
+    return visitor.lead_to("/system#verify")
+
+
+async def system_page(visitor: Visitor, *, fault: str | None = None, status: int = 200) -> Response:
+    """Return the page, with the reason if a form was refused. Raises Problem (403) for who is no admin."""
     visitor.require_admin()
     api = visitor.api
-    stats, report = await asyncio.gather(visitor.json.ask("GET", "/stats"), visitor.json.find("/verify/last"))
+    stats, report, run = await asyncio.gather(
+        visitor.json.ask("GET", "/stats"), visitor.json.find("/verify/last"), visitor.json.ask("GET", "/verify/run")
+    )
     shown = {
         "checks": await _checks(api),
         "workers": stats.content.get("workers") if stats.is_done else None,
         "uptime_s": api.uptime_s(),
         "database": api.runtime.settings.database_name,
         "report": report,
+        # Without Redis nobody knows of a run, and the page is shown all the same.
+        "run": run.content if run.is_done else None,
+        "is_verifying": run.is_done and run.content["status"] in UNDER_WAY,
+        "fault": fault,
         "groups": [_group(group, api.runtime.settings) for group in GROUPS],
         "is_live": True,
     }
-    return visitor.page("system.html", shown)
+    return visitor.page("system.html", shown, status=status)
 
 
 async def _checks(api: Api) -> list[tuple[str, str, str]]:

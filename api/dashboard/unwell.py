@@ -6,7 +6,7 @@ from typing import Any
 from api.single_flight import CachedCall
 from api.state import Api
 from shared.errors import PaymentsError
-from shared.verify_reports import last_report
+from shared.verify.reports import last_report
 from shared.webhooks.failing import FailingReceiver, failing_receivers
 
 # Seconds for which the answer is kept.

@@ -43,6 +43,16 @@ VERIFY_REPORT_EXAMPLE: dict[str, Any] = {
     ],
 }
 
+VERIFY_RUN_EXAMPLE: dict[str, Any] = {
+    "id": "0199f0a2-7d7e-7c3a-9a51-0d4b1f2f6f10",
+    "asked_at": "2026-11-24T15:00:00.000Z",
+    "status": "running",
+    "worker": "worker-1-17-4f2a",
+    "checked": 840_000,
+    "total": 2_000_000,
+    "failure": None,
+}
+
 
 class Health(BaseModel):
     """The health of this process: it answers."""
@@ -122,7 +132,7 @@ class Breaches(BaseModel):
 
 
 class VerifyReport(BaseModel):
-    """A report of `payments verify`."""
+    """The report of a verification."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [VERIFY_REPORT_EXAMPLE]})
 
@@ -143,3 +153,19 @@ class VerifyReport(BaseModel):
     invariants: list[Invariant]
     breaches_total: Int64
     breaches: list[Breaches]
+
+
+class VerifyRun(BaseModel):
+    """A verification that was asked of the workers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [VERIFY_RUN_EXAMPLE]})
+
+    id: str
+    asked_at: datetime
+    status: Literal["waiting", "running", "done", "failed"] = Field(
+        description="`waiting`: no worker has taken it, which one does within a second. `done`: there is a report."
+    )
+    worker: str | None = Field(description="The worker that does it; null before one has taken it.")
+    checked: Int64 = Field(description="Payments and idempotency keys that were checked.")
+    total: Int64 | None = Field(description="How many there are; null until they are counted.")
+    failure: str | None = Field(description="Why there is no report; null unless it failed.")

@@ -14,17 +14,16 @@ from sqlalchemy import func, select
 
 from cli.load.client import Api, Document, NoAnswer, Unusable
 from cli.load.payment_tally import PaymentTally
-from cli.verify.balance_checks import balances
-from cli.verify.kinds import KINDS
-from cli.verify.ledger_checks import CHARGED
-from cli.verify.scan import LEDGER, Found, Scan
 from shared.config.settings import Settings
 from shared.database.engine import open_database
 from shared.database.tables import gateway_ledger, payments
 from shared.event_types import REFUND_EVENT_OF_REASON
 from shared.lifecycle import PaymentStatus
-from shared.simulation.ledger_entries import EntryKind
-from worker.gateway.ledger import MOVES_MONEY
+from shared.simulation.ledger_entries import MOVES_MONEY, EntryKind
+from shared.verify.balance_checks import balances
+from shared.verify.kinds import KINDS
+from shared.verify.ledger_checks import CHARGED
+from shared.verify.scan import LEDGER, Found, Scan
 
 # Histories that are read, with one request each.
 HISTORIES_MAX = 100

@@ -17,21 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from cli.errors import refusal_names_the_setting, require_database_file, unavailable
-from cli.verify.report import document, lines
-from cli.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, SHOWN_MAX, Found, Scan
+from cli.verify.lines import lines
 from shared.config.settings import Settings, load_settings
 from shared.database.engine import Database, open_database
 from shared.database.migrations import require_current
 from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
-from shared.event_types import EventType
-from shared.verify_reports import keep_report
+from shared.verify.scan import SHOWN_MAX, Found, Scan
+from shared.verify.verifier import DUE_MAX_S, verify_installation, with_time_to_verify
 
-# Seconds. The relay looks every second, and publishes a row again if no worker has claimed it within 30 s.
-DUE_MAX_S = 60.0
-# Seconds that a claim lasts by default.
-LEASE_S = 30.0
-# Seconds. One statement counts all payments.
-STATEMENT_TIMEOUT_S = 300.0
 EXIT_BROKEN = 1
 EXIT_CANNOT_RUN = 2
 EXIT_INTERRUPTED = 130
@@ -82,7 +75,7 @@ def _check_file(path: Path | None) -> None:
 
 
 async def _run(settings: Settings, options: Options, view: Console) -> Found:
-    database = open_database(settings.model_copy(update={"database_timeout_s": STATEMENT_TIMEOUT_S}))
+    database = open_database(with_time_to_verify(settings))
     try:
         with refusal_names_the_setting(settings):
             await require_current(database)
@@ -92,54 +85,14 @@ async def _run(settings: Settings, options: Options, view: Console) -> Found:
 
 
 async def _verify(database: Database, settings: Settings, options: Options, view: Console) -> Found:
-    started_at = await _now(database)
     async with _scanning(database, options, view) as scan:
-        found = await verify(
-            scan,
-            due_max_s=options.due_max_s,
-            confirms_orders=settings.order_service_url is not None,
-            cancels_orders=settings.cancels_orders,
-            orders_since=options.orders_since,
-            lease_s=settings.lease_s,
-            webhook_lease_s=settings.webhook_lease_s,
-        )
-    finished_at = await _now(database)
-    report = document(found, started_at=started_at, finished_at=finished_at)
-    for line, style in lines(found, took_s=(finished_at - started_at).total_seconds()):
+        done = await verify_installation(scan, settings, due_max_s=options.due_max_s, orders_since=options.orders_since)
+    for line, style in lines(done.found, took_s=(done.finished_at - done.started_at).total_seconds()):
         _print_line(view, line, style)
     if options.json is not None:
-        options.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    async with database.transaction() as connection:
-        await keep_report(connection, report, started_at=started_at, finished_at=finished_at)
-    return found
-
-
-async def verify(
-    scan: Scan,
-    *,
-    due_max_s: float = DUE_MAX_S,
-    confirms_orders: bool = False,
-    cancels_orders: bool = False,
-    orders_since: datetime | None = None,
-    lease_s: float = LEASE_S,
-    webhook_lease_s: float = LEASE_S,
-) -> Found:
-    """Check every invariant and return what was found.
-
-    A payment or delivery may be due, or wait for its first claim, for `due_max_s` seconds. With `confirms_orders`, each
-    payment that was completed after `orders_since` must have an order update; None means a minute after the first order
-    update. With `cancels_orders` the same holds of refunded payments, from a minute after the first of their updates. A
-    claim of a payment lasts `lease_s` seconds, and one of a delivery `webhook_lease_s`.
-    """
-    of_orders = await scan.order_update_queries(orders_since, EventType.COMPLETED) if confirms_orders else []
-    if cancels_orders:
-        of_orders += await scan.order_update_queries(None, EventType.REFUNDED)
-    await scan.of_payments([*RECORDS, *LEDGER, *DELIVERIES, *OPEN, *of_orders])
-    await scan.of_keys()
-    await scan.of_due(due_max_s)
-    await scan.of_leases(lease_s, webhook_lease_s)
-    await scan.of_unclaimed(due_max_s)
-    return scan.found
+        options.json.write_bytes(orjson.dumps(done.report, option=orjson.OPT_INDENT_2))
+    await done.keep(database)
+    return done.found
 
 
 @asynccontextmanager
@@ -151,11 +104,6 @@ async def _scanning(database: Database, options: Options, view: Console) -> Asyn
         scan = Scan(database, Found(options.shown_max), on_progress=lambda count: progress.advance(bar, count))
         progress.update(bar, total=await scan.size())
         yield scan
-
-
-async def _now(database: Database) -> datetime:
-    async with database.read() as connection:
-        return await database.clock.now(connection)
 
 
 def _print_line(view: Console, line: str, style: str = "") -> None:

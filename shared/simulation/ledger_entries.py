@@ -24,3 +24,9 @@ class EntryKind(StrEnum):
     """Money was paid back."""
     REFUND_DECLINE = "refund_decline"
     """A refund was refused: no money moves."""
+
+
+MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
+CAPTURE_OR_VOID = (EntryKind.CAPTURE, EntryKind.VOID)
+# The step of what is settled late, before that.
+PENDING_STEP = 0

@@ -9,8 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping, select
 
-from cli.verify import delivery_checks, due_checks
-from cli.verify.scan import Scan
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.refund_tables import refunds
@@ -28,6 +26,8 @@ from shared.refunds.record import RefundRecord, record_refunds
 from shared.refunds.refund import Refund
 from shared.refunds.requests import ExceedsBalance, NotRefundable, RefundMoved, RefundRequest, request_refund
 from shared.runtime import Runtime, open_runtime
+from shared.verify import delivery_checks, due_checks
+from shared.verify.scan import Scan
 from shared.webhooks.resend import resend
 from tests.support.processing import simulated_gateway
 from tests.support.rows import accepted, assert_sound, write

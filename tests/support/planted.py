@@ -7,8 +7,8 @@ import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.breaches import BreachKind
 from shared.database.engine import Database
+from shared.verify.breaches import BreachKind
 from tests.support.verified import LONG_AGO, look
 
 type Plant[W] = Callable[[AsyncConnection, W], Awaitable[Any]]

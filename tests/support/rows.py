@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.scan import DELIVERIES, LEDGER, RECORDS, Found, Scan
 from shared.database.engine import Database
 from shared.database.leases import FIRST_RELAY_AFTER_S, Claimed, WorkItem
 from shared.database.tables import columns_of, gateway_ledger, payment_history, payments
@@ -17,6 +16,7 @@ from shared.event_types import EventType
 from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments import claim as claims
 from shared.payments.payment import Payment
+from shared.verify.scan import DELIVERIES, LEDGER, RECORDS, Found, Scan
 from tests.support.payment_rows import columns_of_payment
 from tests.support.receivers import a_payment
 

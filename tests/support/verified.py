@@ -10,8 +10,6 @@ from uuid import UUID
 from sqlalchemy import Index, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify.command import verify
-from cli.verify.scan import Found, Scan
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
@@ -25,6 +23,8 @@ from shared.payments.outcomes import Settled
 from shared.payments.payment import Payment
 from shared.payments.record import Record, record
 from shared.payments.requests import cancel
+from shared.verify.scan import Found, Scan
+from shared.verify.verifier import verify
 from tests.support.api_client import APPROVED, DECLINED
 from tests.support.receivers import register
 from tests.support.rows import accepted, claim, write

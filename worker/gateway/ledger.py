@@ -26,16 +26,13 @@ from shared.database.tables import gateway_ledger
 from shared.lifecycle import CaptureFailureCode, FailureCode
 from shared.payments.outcomes import Approved, Declined, GatewayAnswer
 from shared.refund_lifecycle import RefundFailureCode
-from shared.simulation.ledger_entries import EntryKind
+from shared.simulation.ledger_entries import CAPTURE_OR_VOID, PENDING_STEP, EntryKind
 
 # See GroupCommit: how long to linger after a commit, as a multiple of the time it took. Large, for few large commits:
 # the wait is short beside the delay of a gateway.
 LINGER_FACTOR = 8.0
 
-
-PENDING_STEP, FIRST_STEP, SECOND_STEP = 0, 1, 2
-MOVES_MONEY = (EntryKind.SALE, EntryKind.CAPTURE)
-CAPTURE_OR_VOID = (EntryKind.CAPTURE, EntryKind.VOID)
+FIRST_STEP, SECOND_STEP = 1, 2
 
 
 @dataclass(frozen=True, slots=True)

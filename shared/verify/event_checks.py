@@ -1,17 +1,17 @@
 """Statements that find breaches among events.
 
-Each of them checks one range of payments. Each check is one statement on purpose; `cli.verify.scan` says why.
+Each of them checks one range of payments. Each check is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, extract, func, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.ledger_checks import CHARGED
-from cli.verify.statements import Query, breach, in_range, not_once
 from shared.database.tables import events, payment_history, webhook_endpoints
 from shared.event_types import EVENT_OF_MOVE, REFUND_EVENT_OF_REASON, WRITTEN_IF_WANTED, EventType
+from shared.verify.breaches import BreachKind
+from shared.verify.ledger_checks import CHARGED
+from shared.verify.statements import Query, breach, in_range, not_once
 
 # Seconds; longer than any transaction of the service. A transaction that began before a change may not have seen it.
 SETTLING_S = 60

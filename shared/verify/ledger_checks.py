@@ -1,18 +1,17 @@
 """Statements that compare payments and refunds with the gateway's ledger.
 
-Each of them checks one range of payments. Each check is one statement on purpose; `cli.verify.scan` says why.
+Each of them checks one range of payments. Each check is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from sqlalchemy import ColumnElement, Subquery, and_, case, func, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, in_range, is_wrong, kind_of, only_breaches
 from shared.database.refund_tables import payment_balances, refunds
 from shared.database.tables import gateway_ledger, payments
 from shared.lifecycle import HistoryReason, OutcomeRule, PaymentStatus
 from shared.refund_lifecycle import RefundStatus
-from shared.simulation.ledger_entries import EntryKind
-from worker.gateway.ledger import CAPTURE_OR_VOID, MOVES_MONEY, PENDING_STEP
+from shared.simulation.ledger_entries import CAPTURE_OR_VOID, MOVES_MONEY, PENDING_STEP, EntryKind
+from shared.verify.breaches import BreachKind
+from shared.verify.statements import IDS, Query, in_range, is_wrong, kind_of, only_breaches
 
 # Money was taken for these, whatever was paid back afterwards.
 CHARGED = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED)

@@ -15,7 +15,13 @@ from uuid import UUID
 from sqlalchemy import Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli.verify import (
+from shared.database.clock import rfc3339
+from shared.database.engine import Database
+from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S
+from shared.database.refund_tables import refunds
+from shared.database.tables import deliveries, idempotency_keys, payments
+from shared.event_types import EventType
+from shared.verify import (
     balance_checks,
     delivery_checks,
     due_checks,
@@ -25,15 +31,9 @@ from cli.verify import (
     payment_checks,
     waiting_checks,
 )
-from cli.verify.breaches import BreachKind
-from cli.verify.event_checks import SETTLING_S
-from cli.verify.statements import Query, Times
-from shared.database.clock import rfc3339
-from shared.database.engine import Database
-from shared.database.leases import CLOCK_SKEW_MAX_S, REPUBLISHED_AFTER_S
-from shared.database.refund_tables import refunds
-from shared.database.tables import deliveries, idempotency_keys, payments
-from shared.event_types import EventType
+from shared.verify.breaches import BreachKind
+from shared.verify.event_checks import SETTLING_S
+from shared.verify.statements import Query, Times
 
 # Payments, or keys, that one statement reads, which takes a fraction of a second.
 RANGE = 20_000

@@ -1,14 +1,12 @@
 """Statements about ranges of payments and keys, about live payments of one order and about idempotency keys.
 
-Each check is one statement on purpose; `cli.verify.scan` says why.
+Each check is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, exists, func, or_, select, tuple_
 
-from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, breach, in_range
 from shared.database.api_key_tables import api_keys
 from shared.database.refund_tables import refunds
 from shared.database.tables import (
@@ -18,6 +16,8 @@ from shared.database.tables import (
     webhook_endpoints,
 )
 from shared.lifecycle import NOT_LIVE
+from shared.verify.breaches import BreachKind
+from shared.verify.statements import IDS, Query, breach, in_range
 
 
 def live_twice() -> Query:

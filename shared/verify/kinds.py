@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cli.verify.breaches import BreachKind, Invariant
+from shared.verify.breaches import BreachKind, Invariant
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, literal, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, breach
 from shared.database.columns import UtcDateTime
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
 from shared.delivery_lifecycle import DeliveryStatus
 from shared.lifecycle import WAITING, HistoryReason, PaymentStatus
 from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
+from shared.verify.breaches import BreachKind
+from shared.verify.statements import IDS, Query, breach
 
 UNCLAIMED = {
     payments: BreachKind.PAYMENT_UNCLAIMED,

@@ -5,8 +5,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, literal, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, Times, breach, in_range, is_wrong, kind_of, only_breaches
 from shared import refund_lifecycle
 from shared.database.columns import UtcDateTime
 from shared.database.leases import is_held
@@ -15,6 +13,8 @@ from shared.database.tables import deliveries, payments
 from shared.delivery_lifecycle import OPEN_DELIVERY, DeliveryStatus
 from shared.lifecycle import WAITING, HistoryReason, PaymentStatus
 from shared.refund_lifecycle import RefundHistoryReason, RefundStatus
+from shared.verify.breaches import BreachKind
+from shared.verify.statements import IDS, Query, Times, breach, in_range, is_wrong, kind_of, only_breaches
 
 OVERDUE = {
     payments: BreachKind.PAYMENT_OVERDUE,

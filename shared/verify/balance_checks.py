@@ -1,17 +1,17 @@
 """A statement that finds payments whose amounts do not agree with their status and their refunds.
 
-It checks one range of payments. It is one statement on purpose; `cli.verify.scan` says why.
+It checks one range of payments. It is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from sqlalchemy import ColumnElement, Subquery, and_, case, func, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.ledger_checks import CHARGED
-from cli.verify.statements import IDS, Query, in_range, kind_of, only_breaches
 from shared.database.refund_tables import payment_balances, refunds
 from shared.database.tables import payments
 from shared.lifecycle import PaymentOperation, PaymentStatus
 from shared.refund_lifecycle import OPEN, RefundStatus
+from shared.verify.breaches import BreachKind
+from shared.verify.ledger_checks import CHARGED
+from shared.verify.statements import IDS, Query, in_range, kind_of, only_breaches
 
 # What a payment is due for, or was at last, after it was authorized.
 _AFTER_AUTHORIZATION = (PaymentOperation.CAPTURE, PaymentOperation.VOID)

@@ -1,6 +1,6 @@
 """Statements that find breaches among deliveries.
 
-Each of them checks one range of payments. Each check is one statement on purpose; `cli.verify.scan` says why.
+Each of them checks one range of payments. Each check is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from datetime import datetime
@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.event_checks import certainly_wants
-from cli.verify.statements import IDS, Query, breach, in_range, not_once
 from shared.database.columns import UtcDateTime
 from shared.database.tables import deliveries, events, payments, webhook_endpoints
 from shared.delivery_lifecycle import DeliveryKind, DeliveryStatus
 from shared.event_types import CALLBACK_EVENTS, EventType
+from shared.verify.breaches import BreachKind
+from shared.verify.event_checks import certainly_wants
+from shared.verify.statements import IDS, Query, breach, in_range, not_once
 
 _UNDELIVERED_ENDS = (DeliveryStatus.EXHAUSTED, DeliveryStatus.CANCELLED)
 _OF_EVENT = and_(

@@ -1,6 +1,6 @@
 """Statements that find breaches in the histories of payments and refunds.
 
-Each of them checks one range of payments. Each check is one statement on purpose; `cli.verify.scan` says why.
+Each of them checks one range of payments. Each check is one statement on purpose; `shared.verify.scan` says why.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, func, or_, select
 
-from cli.verify.breaches import BreachKind
-from cli.verify.statements import IDS, Query, at_least_one, in_range, is_wrong, kind_of, only_breaches
 from shared import lifecycle, refund_lifecycle
 from shared.database.refund_tables import refund_history, refunds
 from shared.database.tables import payment_history, payments
+from shared.verify.breaches import BreachKind
+from shared.verify.statements import IDS, Query, at_least_one, in_range, is_wrong, kind_of, only_breaches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,10 @@ from sqlalchemy import (
     select,
 )
 
-from cli.verify.breaches import BreachKind
 from shared.database.clock import Clock
 from shared.database.refund_tables import refunds
 from shared.database.tables import deliveries, payments
+from shared.verify.breaches import BreachKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,164 @@
+"""Verifications that an admin asks of the workers: one at a time, and how far it is.
+
+They are for people who watch. Redis may forget them: the report of one that ended is in the database.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+from redis.asyncio.client import Pipeline
+
+from shared.broker.client import Broker
+from shared.database.clock import rfc3339
+
+# The run that is under way, as it was asked for. Whoever does it says so once a second, or it has failed.
+CURRENT_KEY = "payments:verify:current"
+# The run that was asked for last, as it is.
+LAST_KEY = "payments:verify:last"
+# With the id of a run: the worker that does it.
+TAKEN_KEY = "payments:verify:taken:"
+# Seconds that a run has to be taken by a worker, and after each word of it.
+ALIVE_S = 15
+# Seconds for which it is known how a run ended, and who has taken it: longer than it may take.
+KEPT_S = 2 * 3600
+REDIS_TIMEOUT_S = 1.0
+
+NO_WORKER = "No worker took it. Is one alive?"
+
+
+class VerifyStatus(StrEnum):
+    """How far a run is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRun:
+    """A verification that was asked for at `asked_at`, in service time.
+
+    `worker` does it: None = none has taken it yet. It has checked so many payments and idempotency keys of `total`,
+    which is None until they are counted. `failure` says why there is no report, in a sentence.
+    """
+
+    id: UUID
+    asked_at: datetime
+    status: VerifyStatus = VerifyStatus.WAITING
+    worker: str | None = None
+    checked: int = 0
+    total: int | None = None
+    failure: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as clients see it."""
+        return {**asdict(self), "id": str(self.id), "asked_at": rfc3339(self.asked_at)}
+
+    @classmethod
+    def of(cls, stored: bytes | None) -> Self | None:
+        """Return the run that Redis knows; None if it knows none."""
+        if stored is None:
+            return None
+        members = orjson.loads(stored)
+        return cls(
+            id=UUID(members["id"]),
+            asked_at=datetime.fromisoformat(members["asked_at"]),
+            status=VerifyStatus(members["status"]),
+            worker=members["worker"],
+            checked=members["checked"],
+            total=members["total"],
+            failure=members["failure"],
+        )
+
+    def lost(self) -> Self:
+        """Return the run as one that nobody does any more."""
+        gone = f"The worker {self.worker} is gone, or Redis did not answer it." if self.worker else NO_WORKER
+        return replace(self, status=VerifyStatus.FAILED, failure=gone)
+
+
+async def ask_for_verify(broker: Broker, run: VerifyRun) -> VerifyRun:
+    """Ask the workers for a run, and return it; while another is under way, return that one.
+
+    Raises BrokerUnavailable.
+    """
+
+    def ask(pipe: Pipeline) -> None:
+        pipe.set(CURRENT_KEY, _stored(run), nx=True, ex=ALIVE_S)
+        _read(pipe)
+
+    is_first, *known = await broker.round_trip(ask, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    if not is_first:
+        return _known(*known) or run
+    await broker.round_trip(lambda pipe: pipe.set(LAST_KEY, _stored(run), ex=KEPT_S), timeout_s=REDIS_TIMEOUT_S)
+    return run
+
+
+async def find_verify(broker: Broker) -> VerifyRun | None:
+    """Return the run that was asked for last, at most two hours ago; None if there is none.
+
+    Raises BrokerUnavailable.
+    """
+    return _known(*await broker.round_trip(_read, timeout_s=REDIS_TIMEOUT_S, is_transaction=True))
+
+
+async def take_verify(broker: Broker, worker: str) -> VerifyRun | None:
+    """Return the run that waits for a worker: this one does it now. None if none waits. Raises BrokerUnavailable."""
+    [current] = await broker.round_trip(lambda pipe: pipe.get(CURRENT_KEY), timeout_s=REDIS_TIMEOUT_S)
+    run = VerifyRun.of(current)
+    if run is None:
+        return None
+    key = f"{TAKEN_KEY}{run.id}"
+    [is_mine] = await broker.round_trip(
+        lambda pipe: pipe.set(key, worker, nx=True, ex=KEPT_S), timeout_s=REDIS_TIMEOUT_S
+    )
+    return replace(run, status=VerifyStatus.RUNNING, worker=worker) if is_mine else None
+
+
+async def say_verify(broker: Broker, run: VerifyRun) -> bool:
+    """Say how far a run is, or how it ended. Return False if another run was asked for. Raises BrokerUnavailable.
+
+    A run that Redis has forgotten is known again.
+    """
+
+    def retake(pipe: Pipeline) -> None:
+        pipe.set(CURRENT_KEY, _stored(run), nx=True, ex=ALIVE_S)
+        pipe.get(CURRENT_KEY)
+
+    _, current = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    of_current = VerifyRun.of(current)
+    if of_current is not None and of_current.id != run.id:
+        return False
+
+    def say(pipe: Pipeline) -> None:
+        pipe.set(LAST_KEY, _stored(run), ex=KEPT_S)
+        if run.status is VerifyStatus.RUNNING:
+            pipe.expire(CURRENT_KEY, ALIVE_S)
+        else:
+            pipe.delete(CURRENT_KEY)
+
+    await broker.round_trip(say, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    return True
+
+
+def _stored(run: VerifyRun) -> bytes:
+    return orjson.dumps(run.to_json())
+
+
+def _read(pipe: Pipeline) -> None:
+    pipe.get(CURRENT_KEY)
+    pipe.get(LAST_KEY)
+
+
+def _known(current: bytes | None, last: bytes | None) -> VerifyRun | None:
+    asked, said = VerifyRun.of(current), VerifyRun.of(last)
+    if asked is not None and (said is None or said.id != asked.id):
+        # It was asked for this moment.
+        return asked
+    if asked is not None or said is None or said.status in {VerifyStatus.DONE, VerifyStatus.FAILED}:
+        return said
+    return said.lost()

@@ -1,0 +1,133 @@
+"""Verifies the whole installation when an admin asks for it: one worker does it, beside its payments.
+
+It must repair nothing, and no payment may wait for it: it has a connection of its own to the database.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Never
+
+import structlog
+
+from shared.broker.client import Broker
+from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S
+from shared.broker.verify_runs import VerifyRun, VerifyStatus, say_verify, take_verify
+from shared.config.settings import Settings
+from shared.database.engine import open_database
+from shared.database.uninterrupted import uninterrupted
+from shared.errors import BrokerUnavailable, CommitUnknown, DatabaseUnavailable
+from shared.verify.scan import Scan
+from shared.verify.verifier import Verification, verify_installation, with_time_to_verify
+
+log = structlog.get_logger(__name__)
+
+# Seconds that a run may take: a million payments take a quarter of a minute.
+RUN_MAX_S = 3600.0
+
+UNAVAILABLE = "The database did not answer. Ask again when it does."
+TOO_LONG = "It took more than an hour. Run `payments verify` instead, which has no limit."
+DEFECT = "An internal error occurred. The log of the worker has its traceback."
+
+type Verify = Callable[[Scan, Settings], Awaitable[Verification]]
+
+
+class Verifier:
+    """Takes the verification that waits, if there is one. Each worker process has one; `worker` is its name."""
+
+    def __init__(
+        self, settings: Settings, broker: Broker, *, worker: str, verify: Verify = verify_installation
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._worker = worker
+        self._verify = verify
+
+    async def run(self) -> Never:
+        """Look for a verification every second until cancelled, and do it."""
+        while True:
+            await self.run_once()
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+
+    async def run_once(self) -> bool:
+        """Do the verification that waits. Return False if none does."""
+        try:
+            run = await take_verify(self._broker, self._worker)
+        except BrokerUnavailable:
+            # Safe: nobody can ask without Redis either.
+            return False
+        if run is None:
+            return False
+        log.info("verify.started", run_id=str(run.id))
+        await _Run(self._broker, run, self._verify).through(self._settings)
+        return True
+
+
+class _Run:
+    """One run from its start to its last word."""
+
+    def __init__(self, broker: Broker, run: VerifyRun, verify: Verify) -> None:
+        self._broker = broker
+        self._run = run
+        self._verify = verify
+        self._limit = asyncio.timeout(RUN_MAX_S)
+
+    async def through(self, settings: Settings) -> None:
+        saying = asyncio.create_task(self._say_every_second())
+        try:
+            async with self._limit:
+                is_sound = await self._verify_all(settings)
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            self._end(UNAVAILABLE)
+            log.warning("verify.failed", run_id=str(self._run.id), error=str(error))
+        except TimeoutError:
+            self._end(TOO_LONG)
+            log.warning("verify.ended_early", run_id=str(self._run.id))
+        except Exception:
+            # A defect of a check must not stop payments.
+            self._end(DEFECT)
+            log.exception("verify.failed", run_id=str(self._run.id))
+        else:
+            self._end()
+            log.info("verify.done", run_id=str(self._run.id), is_sound=is_sound)
+        finally:
+            saying.cancel()
+        await self._say()
+
+    async def _verify_all(self, settings: Settings) -> bool:
+        """Verify, keep the report and return whether it is sound. Raises DatabaseUnavailable or CommitUnknown."""
+        database = open_database(with_time_to_verify(settings))
+        try:
+            scan = Scan(database, on_progress=self._note)
+            self._run = replace(self._run, total=await scan.size())
+            done = await self._verify(scan, settings)
+            await done.keep(database)
+            return done.found.is_sound
+        finally:
+            await uninterrupted(database.dispose())
+
+    def _note(self, count: int) -> None:
+        # Payments that arrive meanwhile are checked, too.
+        checked = self._run.checked + count
+        self._run = replace(self._run, checked=checked, total=max(checked, self._run.total or 0))
+
+    def _end(self, failure: str | None = None) -> None:
+        status = VerifyStatus.FAILED if failure else VerifyStatus.DONE
+        self._run = replace(self._run, status=status, failure=failure)
+
+    async def _say_every_second(self) -> None:
+        is_known = True
+        while is_known:
+            is_known = await self._say()
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+        # Another was asked for, since Redis did not hear of this one for too long: there is one at a time.
+        self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _say(self) -> bool:
+        """Say how far the run is. Return False if another was asked for."""
+        try:
+            return await say_verify(self._broker, self._run)
+        except BrokerUnavailable as error:
+            # Safe: the report says how it ended, and the next word is a second away.
+            log.warning("verify.not_said", run_id=str(self._run.id), error=str(error))
+            return True
