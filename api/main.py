@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import problem_handlers
-from api.approval import routes as approval
 from api.approval.problem_pages import ProblemPagesMiddleware
 from api.dashboard import routes as dashboard
 from api.edge.arrival import ArrivalMemory
@@ -26,27 +25,7 @@ from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.edge.signed_notifications import SignedNotificationMiddleware
 from api.openapi.document import describe, operation_id
-from api.paths import PAYMENTS, PLATFORM_PREFIX, PREFIX, REFUNDS
-from api.routes import (
-    api_keys,
-    callback_secret,
-    docs,
-    explain,
-    health,
-    notifications,
-    operations,
-    payment_intents,
-    payment_methods,
-    payment_requests,
-    payments,
-    ready_made,
-    refunds,
-    rule_tests,
-    simulation_clock,
-    simulation_rules,
-    webhook_deliveries,
-    webhook_endpoints,
-)
+from api.route_table import all_routes
 from api.state import Api
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
@@ -103,48 +82,11 @@ def create_app(api: Api) -> FastAPI:
         servers=_servers(settings),
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        routes=all_routes(has_dashboard=settings.is_dashboard_on),
     )
     app.state.api = api
-    app.include_router(health.router)
-    app.include_router(docs.router)
-    app.include_router(approval.router)
-    app.include_router(payment_methods.router, prefix=f"{PREFIX}/payment-methods")
-    app.include_router(refunds.of_payments, prefix=PREFIX)
-    app.include_router(refunds.router, prefix=f"{PREFIX}{REFUNDS}")
-    for module in (
-        ready_made,
-        payment_intents,
-        payments,
-        explain,
-        payment_requests,
-        webhook_endpoints,
-        webhook_deliveries,
-        callback_secret,
-        notifications,
-        api_keys,
-        simulation_rules,
-        rule_tests,
-        simulation_clock,
-        operations,
-    ):
-        app.include_router(module.router, prefix=PREFIX)
-    # The platform's gateway forwards /api/payments/* without changing the path. Payments come last: else "methods" or
-    # "approve" would be taken for the id of a payment. The description has each operation once.
-    app.include_router(approval.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}")
-    app.include_router(ready_made.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}", include_in_schema=False)
-    app.include_router(payment_methods.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}/methods", include_in_schema=False)
-    app.include_router(refunds.router, prefix=f"{PLATFORM_PREFIX}{PAYMENTS}{REFUNDS}", include_in_schema=False)
-    for router in (
-        payment_intents.router,
-        payments.router,
-        explain.router,
-        payment_requests.router,
-        refunds.of_payments,
-    ):
-        app.include_router(router, prefix=PLATFORM_PREFIX, include_in_schema=False)
     if settings.is_dashboard_on:
         app.state.dashboard = dashboard.open_dashboard(api)
-        app.include_router(dashboard.router)
     problem_handlers.install(app)
     # What is added last is called first.
     app.add_middleware(RefusalMiddleware)
@@ -198,7 +140,11 @@ async def serve(
     """
     api = Api(runtime)
     limits = ConnectionLimits(
-        request_timeout_s=runtime.settings.request_timeout_s, write_timeout_s=write_timeout_s, memory=ArrivalMemory()
+        request_timeout_s=runtime.settings.request_timeout_s,
+        write_timeout_s=write_timeout_s,
+        memory=ArrivalMemory(),
+        root_path=runtime.settings.root_path or "",
+        has_rate_limits=api.rate_limits is not None,
     )
     app = create_app(api)
     server = _Server(

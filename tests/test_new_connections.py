@@ -15,7 +15,7 @@ from bench.attack import KINDS
 from shared.config.settings import Settings
 from shared.runtime import open_runtime
 from tests.support.api_client import RunningApi, added, order, served
-from tests.support.raw_http import connected
+from tests.support.raw_http import RawResponse, connected
 from tests.support.waiting import eventually
 
 # Nothing here depends on the database.
@@ -124,3 +124,50 @@ async def test_a_large_request_has_no_more_time_than_a_small_one(api: RunningApi
         (response,) = await connection.until_closed()
     assert response.status == 408
     assert monotonic() - began < 1.4 * TIMEOUT_S
+
+
+async def late(api: RunningApi, *lines: bytes) -> RawResponse:
+    """The answer to a payment whose body never comes."""
+    async with connected(api.url) as connection:
+        await connection.send(post(api, b"Content-Length: 50", *lines) + b"{")
+        (response,) = await connection.until_closed()
+    return response
+
+
+async def test_who_is_late_is_answered_as_the_application_would(api: RunningApi) -> None:
+    """Whoever names their request is answered by it."""
+    plain, named = await asyncio.gather(late(api), late(api, b"X-Correlation-ID: mine"))
+    assert (plain.status, plain.code, plain.closes) == (408, "request_timeout", True)
+    assert named.code == plain.code
+    assert named.json["correlation_id"] == "mine" != plain.json["correlation_id"]
+    assert {**plain.json, "correlation_id": "mine"} == named.json
+    assert {name for name, _ in plain.headers} == {name for name, _ in named.headers} >= {b"date"}
+
+
+async def test_what_arrives_after_the_last_answer_is_dropped(api: RunningApi) -> None:
+    async with connected(api.url) as connection:
+        await connection.send(post(api, b"Content-Length: 50") + b"{")
+        await connection.responses(1)
+        await connection.send(b"}" * 49 + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert len(await connection.until_closed()) == 1
+    await eventually(lambda: alive(NewConnection) == 0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"GET /health HTTP/1.1", b"Content-Length: 1"),
+        (b"HEAD /api/v1/payments HTTP/1.1", b"Content-Length: 1"),
+        (b"POST /api/v1/p%61yments HTTP/1.1", b"Content-Length: 1"),
+        (b"POST http://x/ HTTP/1.1", b"Content-Length: 1"),
+        (b"POST /approve/abc HTTP/1.1", b"Content-Length: 1"),
+        (b"POST /x HTTP/1.0", b"Content-Length: 1"),
+        (b"GET /x",),
+    ],
+    ids=lambda lines: lines[0].decode(),
+)
+async def test_whatever_is_late_is_408(api: RunningApi, lines: tuple[bytes, ...]) -> None:
+    async with connected(api.url) as connection:
+        end = b"\r\n\r\n" if len(lines) > 1 else b""
+        await connection.send(b"\r\n".join((*lines, *([b"Host: x"] if end else []))) + end)
+        assert await connection.line() == b"HTTP/1.1 408 Request Timeout\r\n"

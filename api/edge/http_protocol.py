@@ -20,12 +20,13 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from api.edge.access_log import REFUSED
 from api.edge.arrival import Arrival, ArrivalMemory
 from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
 from api.edge.framing import Framing
 from api.edge.lingering import LINGER_S, LingeringTransport
-from api.edge.refusals import REFUSED, full, late, response_without_request, stopping
+from api.edge.refusals import full, late, response_without_request, stopping
 from api.edge.unread import NOT_HTTP, Unread
 from api.problems import Code, Problem
 
@@ -49,11 +50,15 @@ class _Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The limits of every connection, and the memory that the connections of a process share."""
+    """The limits of every connection, and what the connections of a process share."""
 
     request_timeout_s: float
     write_timeout_s: float
     memory: ArrivalMemory
+    # What a gateway has stripped from the paths.
+    root_path: str = ""
+    # What is refused counts for a rate limit, which only the application knows.
+    has_rate_limits: bool = False
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -232,7 +237,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
             self._start(problem)
         else:
-            transport.write(response_without_request(problem))
+            transport.write(response_without_request(problem, self.server_state.default_headers))
             transport.close()
         self._arrival.end()
         self._reading.start()

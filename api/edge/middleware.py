@@ -10,14 +10,12 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth.dependencies import api_key_id_of
+from api.edge.access_log import ASKED, log_and_measure
 from api.edge.admission import Admission
-from api.edge.refusals import REFUSED
-from api.paths import QUIET_PATHS, ROOT_PATH, shown_path
+from api.paths import ROOT_PATH, shown_path
 from api.problems import Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
-from shared.log_limits import UNREAD
 
 log = structlog.get_logger("api.access")
 
@@ -26,8 +24,6 @@ LOG_EVERY_S = 1.0
 # Methods that change nothing (RFC 9110, 9.2.1).
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
-# The member of the scope with the method that the client sent, where it is another one than the application sees.
-_ASKED = "payments.asked_method"
 
 
 class RequestContextMiddleware:
@@ -86,7 +82,7 @@ class RequestContextMiddleware:
                     await self._send_problem(Problem(Code.INTERNAL_ERROR), scope, receive, send_with_headers)
             finally:
                 self._admission.leave(scope)
-            _log_and_measure(scope, status, perf_counter() - started)
+            log_and_measure(scope, status, perf_counter() - started)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 503 with as little work as possible. One log line per second counts the refusals."""
@@ -115,35 +111,4 @@ def _as_get(scope: Scope) -> Scope:
     The server sees the HEAD in its own scope and leaves out the body. A HEAD never waits, so it has no preference.
     """
     headers = [(name, value) for name, value in scope["headers"] if name != b"prefer"]
-    return {**scope, "method": "GET", "headers": headers, _ASKED: "HEAD"}
-
-
-def _log_and_measure(scope: Scope, status: int, duration_s: float) -> None:
-    route = _route(scope)
-    asked = scope.get(_ASKED, scope["method"])
-    method = asked if route is not None else "other"
-    metrics.http_requests.labels(method, route or "unknown", status).inc()
-    metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
-    is_shown = scope.get(REFUSED) is None or UNREAD.admits("http.answered")
-    if is_shown and scope["path"] not in QUIET_PATHS:
-        api_key_id = api_key_id_of(scope)
-        log.info(
-            "http.answered",
-            method=asked,
-            path=scope["path"],
-            status=status,
-            duration_ms=round(duration_s * 1000, 1),
-            **({"api_key_id": str(api_key_id)} if api_key_id else {}),
-        )
-
-
-def _route(scope: Scope) -> str | None:
-    """Return the path template of the route, with the prefix of its mount; None if no route matches.
-
-    A route knows its template without the prefix. Prefixes have no parameters, so the path begins with the prefix.
-    """
-    template: str | None = getattr(scope.get("route"), "path", None)
-    if template is None:
-        return None
-    parts = scope["path"].split("/")
-    return "/".join(parts[: len(parts) - template.count("/")]) + template
+    return {**scope, "method": "GET", "headers": headers, ASKED: "HEAD"}

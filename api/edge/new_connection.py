@@ -18,8 +18,8 @@ from api.edge.arrival import ArrivalMemory
 from api.edge.deadline import SharedDeadline
 from api.edge.expected_body import ExpectedBody
 from api.edge.http_protocol import CONTINUE, ConnectionLimits, HttpProtocol
-from api.edge.lingering import LINGER_S
-from api.edge.refusals import full, late, stopping
+from api.edge.lingering import LINGER_S, LingeringTransport
+from api.edge.refusals import full, late, response_to_head, response_without_request, stopping
 from api.edge.unread import Unread, checked_head
 from api.problems import Problem
 
@@ -35,6 +35,8 @@ class _Server:
     connections: set[Any]
     memory: ArrivalMemory
     deadline: SharedDeadline
+    state: ServerState
+    limits: ConnectionLimits
     make_protocol: Callable[[], HttpProtocol]
 
 
@@ -60,15 +62,21 @@ class Front:
                 connections=server_state.connections,
                 memory=self._limits.memory,
                 deadline=SharedDeadline(loop, self._limits.request_timeout_s),
+                state=server_state,
+                limits=self._limits,
                 make_protocol=partial(HttpProtocol, config, server_state, app_state, loop, limits=self._limits),
             )
         return NewConnection(self._server)
 
 
 class NewConnection(asyncio.Protocol):
-    """A connection until its first request is whole. Then, or when something is wrong, `HttpProtocol` takes over."""
+    """A connection until its first request is whole. Then, or when something is wrong, `HttpProtocol` takes over.
 
-    __slots__ = ("_body", "_has_continued", "_server", "_transport", "_unread")
+    What has not arrived in time, is too large or breaks a rule is refused here, with as little work as possible: it may
+    be thousands of requests.
+    """
+
+    __slots__ = ("_body", "_has_continued", "_is_closing", "_server", "_transport", "_unread")
 
     def __init__(self, server: _Server) -> None:
         self._server = server
@@ -76,6 +84,8 @@ class NewConnection(asyncio.Protocol):
         # None until the head is whole.
         self._body: ExpectedBody | None = None
         self._has_continued = False
+        # It has its last answer. Whatever still arrives is dropped.
+        self._is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock: a connection on which nothing arrives is closed."""
@@ -91,8 +101,17 @@ class NewConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep what has arrived while the request is not whole."""
+        if self._is_closing:
+            return
         self._unread.data += data
-        if not self._must_wait(data):
+        try:
+            must_wait = self._must_wait(data)
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            must_wait = False
+        if not must_wait:
             self._take_over()
         elif held_bytes := len(self._unread.data):
             self._server.memory.hold(self, held_bytes)
@@ -108,35 +127,58 @@ class NewConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection; uvicorn calls this at the end of the process."""
         transport = self._transport
-        self._end(stopping)
+        if not self._is_closing:
+            self._end(stopping)
         # A client that does not read must not delay the end of the process.
         self._server.loop.call_later(2 * LINGER_S, transport.abort)
 
     def _must_wait(self, data: bytes | bytearray) -> bool:
-        """Return whether the request is not whole, and nothing is wrong with it so far."""
-        try:
-            if self._body is None:
-                if (head_bytes := self._unread.find_head()) is None:
-                    return True
-                self._body = ExpectedBody(checked_head(bytes(self._unread.data[:head_bytes])))
-                data = self._unread.data[head_bytes:]
-                must_wait = not self._body.is_whole_with(data)
-                if must_wait and self._body.asks_first and not data:
-                    self._has_continued = True
-                    self._transport.write(CONTINUE)
-            else:
-                must_wait = not self._body.is_whole_with(data)
-        except (Problem, httptools.HttpParserError, httptools.HttpParserUpgrade):
-            return False
+        """Return whether the request is not whole. Raises Problem or an error of httptools if something is wrong."""
+        if self._body is None:
+            if (head_bytes := self._unread.find_head()) is None:
+                return True
+            head = checked_head(bytes(self._unread.data[:head_bytes]))
+            self._unread.head_bytes = head_bytes
+            self._body = ExpectedBody(head)
+            data = self._unread.data[head_bytes:]
+            must_wait = not self._body.is_whole_with(data)
+            if must_wait and self._body.asks_first and not data:
+                self._has_continued = True
+                self._transport.write(CONTINUE)
+        else:
+            must_wait = not self._body.is_whole_with(data)
         return must_wait and not (self._body.is_chunked and len(self._unread.data) > CHUNKED_HERE_BYTES_MAX)
 
-    def _end(self, problem: Callable[[], Problem]) -> None:
+    def _end(self, make_problem: Callable[[], Problem]) -> None:
         if self._unread.data:
-            self._leave()
-            self._successor().take_over_refused(self._unread, problem())
+            self._refuse(make_problem())
         else:
             # No byte of a request has arrived.
+            self._wait_no_longer()
             self._transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with a problem document and close the connection. What still arrives is read and dropped."""
+        self._wait_no_longer()
+        if (response := self._response(problem)) is not None:
+            self._is_closing = True
+            self._unread, self._body = Unread(), None
+            transport = LingeringTransport(self._transport, self._server.loop)
+            transport.write(response)
+            transport.close()
+        else:
+            self._leave()
+            self._successor().take_over_refused(self._unread, problem)
+
+    def _response(self, problem: Problem) -> bytes | None:
+        """Return the response to what has arrived; None if the application must answer."""
+        headers = self._server.state.default_headers
+        head = bytes(self._unread.data[: self._unread.head_bytes])
+        if not head:
+            return response_without_request(problem, headers)
+        if self._server.limits.has_rate_limits:
+            return None
+        return response_to_head(problem, head, headers, root_path=self._server.limits.root_path)
 
     def _take_over(self) -> None:
         left_s = self._leave()
@@ -151,5 +193,8 @@ class NewConnection(asyncio.Protocol):
     def _leave(self) -> float:
         """Wait no longer, and return the seconds that the request has left."""
         self._server.connections.discard(self)
+        return self._wait_no_longer()
+
+    def _wait_no_longer(self) -> float:
         self._server.memory.release(self)
         return self._server.deadline.cancel(self)

@@ -1,10 +1,18 @@
-"""Requests that the HTTP protocol refuses. The application answers them, so that they are logged and counted."""
+"""Requests that the HTTP protocol refuses. All of them are logged and counted.
+
+The application answers those that it has something to add to. All others cost as little as possible, as anybody may
+send thousands of them.
+"""
+
+import re
+from collections.abc import Iterable
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from api.paths import shown_path
+from api.edge.access_log import REFUSED, log_and_measure
+from api.paths import APPROVAL_PATHS, ROOT_PATH, shown_path
 from api.problems import KINDS, Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
@@ -12,8 +20,12 @@ from shared.log_limits import UNREAD
 
 log = structlog.get_logger("api.access")
 
-# The member of the ASGI scope with the Problem to answer with, instead of running the application's route, or None.
-REFUSED = "payments.refused"
+# The heads that are answered without the application: it would have nothing to add.
+_PLAIN_HEAD = re.compile(rb"(?!HEAD )([A-Z]+) (/[\w./-]*)(?:\?[^ ]*)? HTTP/1\.1\r\n", re.ASCII)
+_FOR_THE_APPLICATION = re.compile(rb"\r\n(?:origin|x-correlation-id):", re.IGNORECASE)
+# Paths whose problems are pages.
+_PAGES = tuple(path.encode() for path in APPROVAL_PATHS)
+type Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RefusalMiddleware:
@@ -32,16 +44,34 @@ class RefusalMiddleware:
             await answer(scope, receive, send)
 
 
-def response_without_request(problem: Problem) -> bytes:
-    """Return the bytes of the response to a request without a readable head: the application cannot answer it."""
+def response_without_request(problem: Problem, headers: Headers) -> bytes:
+    """Return the bytes of the response to a request without a readable head, with `headers` among its headers."""
     status = KINDS[problem.code].status
     metrics.http_requests.labels("other", "unknown", status).inc()
     if UNREAD.admits("http.unreadable"):
         log.info("http.unreadable", status=status)
+    return _response(problem, "", str(new_id()), headers)
+
+
+def response_to_head(problem: Problem, head: bytes, headers: Headers, *, root_path: str) -> bytes | None:
+    """Return the bytes of the response to a request with this head; None if the application must answer it.
+
+    They are what the application would answer.
+    """
+    plain = _PLAIN_HEAD.match(head)
+    if plain is None or plain[2].startswith(_PAGES) or _FOR_THE_APPLICATION.search(head):
+        return None
     correlation_id = str(new_id())
-    answer = render(problem, path="", correlation_id=correlation_id)
+    scope = {"method": plain[1].decode(), "path": plain[2].decode(), ROOT_PATH: root_path, REFUSED: problem}
+    with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
+        log_and_measure(scope, KINDS[problem.code].status, 0.0)
+    return _response(problem, shown_path(scope), correlation_id, headers)
+
+
+def _response(problem: Problem, path: str, correlation_id: str, headers: Headers) -> bytes:
+    answer = render(problem, path=path, correlation_id=correlation_id)
     answer.headers["X-Correlation-ID"] = correlation_id
-    lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in answer.raw_headers)]
+    lines = [STATUS_LINE[answer.status_code], *(b"%b: %b\r\n" % header for header in (*headers, *answer.raw_headers))]
     return b"".join((*lines, b"connection: close\r\n\r\n", bytes(answer.body)))
 
 

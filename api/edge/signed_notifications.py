@@ -10,8 +10,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.edge.access_log import REFUSED
 from api.edge.admission import Admission
-from api.edge.refusals import REFUSED
 from api.paths import NOTIFICATIONS, PREFIX, shown_path
 from api.problems import Code, Problem, render
 from shared import metrics
