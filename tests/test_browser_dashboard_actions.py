@@ -141,7 +141,7 @@ async def test_a_worker_is_asked_to_verify(reader: Reader, api: RunningApi, work
     await expect(reader.page.locator("#verify")).to_contain_text("Nobody has verified yet")
     await reader.press("Verify now")
     # The page follows by itself.
-    await expect(reader.page.locator("#verify")).to_contain_text("1 payments checked")
+    await expect(reader.page.locator("#verify")).to_contain_text("1 payment checked")
     await expect(reader.page.locator("#verify .status.good")).to_have_text("sound")
     await expect(reader.page.get_by_role("button", name="Verify now")).to_be_visible()
 
