@@ -44,18 +44,22 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # tests. What decides races and queries runs on both in any case.
 ONE_DATABASE = {
     "sqlite": (
-        "api_actions", "api_captures", "api_key_cache", "api_keys", "api_notifications", "api_payment_methods",
-        "api_payments", "api_problems", "api_refunds", "api_rules", "api_steering", "api_webhooks",
-        "approval_forgeries", "approval_pages", "authorization", "captured_orders", "charge", "cors",
-        "dashboard_entry", "dashboard_figures", "dashboard_pages", "dashboard_unwell", "delivery_receivers",
-        "delivery_shutdown", "explain", "explain_bounds", "explain_endings", "explain_texts", "gateway",
-        "gateway_refunds", "gateway_repeats", "gateway_undecided", "gone_clients", "hostile", "long_poll",
-        "order_checks", "platform", "ready_made", "refunded_orders", "roles", "rules_in_gateway",
-        "service_timer", "simulate_clock", "simulate_command", "state_refusals",
+        "api_actions", "api_captures", "api_key_cache", "api_keys", "api_notification_limits",
+        "api_notifications", "api_payment_methods", "api_payments", "api_problems", "api_refunds", "api_rules",
+        "api_steering", "api_webhooks", "approval_forgeries", "approval_pages", "auth", "authorization",
+        "captured_orders", "charge", "cors", "dashboard_entry", "dashboard_figures", "dashboard_link",
+        "dashboard_pages", "dashboard_unwell", "delivery_receivers", "delivery_shutdown", "explain",
+        "explain_bounds", "explain_endings", "explain_texts", "gateway", "gateway_refunds", "gateway_repeats",
+        "gateway_undecided", "gone_clients", "hostile", "long_poll", "openapi", "openapi_webhooks",
+        "order_checks", "platform", "polling", "ready_made", "refunded_orders", "refusal_logs",
+        "response_models", "roles", "rules_in_gateway", "service_timer", "simulate_clock", "simulate_command",
+        "state_refusals", "stats", "steering", "verify_runs", "worker_names",
     ),
     "postgresql": (
-        "crash_points", "group_commit", "model", "money_model", "verify", "verify_breaches", "verify_money_breaches",
-        "verify_refund_breaches",
+        "actions", "advance", "crash_points", "delivery_changes", "delivery_shares", "group_commit",
+        "group_commit_properties", "later_crash_points", "model", "money_model", "order_conflict_records",
+        "order_conflicts", "order_postponements", "pipeline", "rule_book", "verify", "verify_breaches",
+        "verify_money_breaches", "verify_refund_breaches",
     ),
 }  # fmt: skip
 RUNS_ON = {f"test_{name}": backend for backend, names in ONE_DATABASE.items() for name in names}

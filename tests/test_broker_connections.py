@@ -149,8 +149,7 @@ async def test_a_loop_takes_jobs_from_the_new_master(proxy: RedisProxy, old: Val
     async with brokers(proxy.url) as broker:
         first, second = WorkItem(new_id(), 0), WorkItem(new_id(), 0)
         await broker.publish(Queue.PROCESS, [first])
-        await eventually(lambda: taken == [first])
-        assert loop.is_polling
+        await eventually(lambda: taken == [first] and loop.is_polling)
         fail_over(proxy, old, new, STALE["READONLY"])
         # As the relay does once a second.
         await eventually(broker.probe, WELL_AFTER_S)

@@ -155,7 +155,7 @@ async def everything_ends(database: Database) -> None:
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 async def test_answers_to_random_requests_are_as_described(running_api: RunningApi, tmp_path: Path) -> None:
-    await examine(running_api, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "3")
+    await examine(running_api, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "2")
 
 
 @pytest.mark.slow

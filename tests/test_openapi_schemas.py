@@ -72,6 +72,8 @@ LARGE = {
     "VerifyReport.breaches_total",
     "VerifyReport.idempotency_keys_checked",
     "VerifyReport.payments_checked",
+    "VerifyRun.checked",
+    "VerifyRun.total",
     "Worker.settled",
 }
 

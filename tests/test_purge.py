@@ -13,7 +13,7 @@ from shared.errors import DatabaseUnavailable
 from shared.idempotency import PURGE_MAX, purge
 from shared.ids import new_id
 from tests.support.waiting import eventually
-from worker.purge import Purge
+from worker.purge import IDLE_S, Purge
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -53,8 +53,8 @@ async def test_a_backlog_is_removed_batch_by_batch_without_waiting_for_the_next_
     async def is_done() -> bool:
         return await kept(database) == 0
 
-    # Four pauses between the batches; IDLE_S lies between two looks.
-    await eventually(is_done, 4)
+    # With IDLE_S between the batches it would take four times as long.
+    await eventually(is_done, 3 * IDLE_S)
     running.cancel()
     await asyncio.wait([running])
 

@@ -163,7 +163,7 @@ async def test_a_service_at_work_is_sound_at_every_moment(
     async def pay_many() -> None:
         nonlocal paid
         # On a busy machine the scans take longer than the payments: there must be some beside the other.
-        while paid < 120 or scans <= 3:
+        while paid < 60 or scans <= 3:
             await asyncio.gather(*(pay(number) for number in range(paid, paid + 20)))
             paid += 20
 
