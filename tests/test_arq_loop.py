@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -372,6 +372,30 @@ async def test_ending_the_loop_needs_no_redis(
         run.cancel()
         _done, pending = await asyncio.wait([run], timeout=10)
         assert not pending
+
+
+class _LosesItsCancel:
+    """arq's worker over a client of Redis that closes a connection when it is cancelled, and fails at that."""
+
+    tasks: ClassVar[dict[str, asyncio.Task[None]]] = {}
+
+    async def async_run(self) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+
+async def test_the_loop_ends_although_redis_answers_its_cancel_with_an_error(own: ValkeyServer, job: FakeJob) -> None:
+    class Loop(JobLoop):
+        def _worker(self, _broker: Broker) -> Any:
+            return _LosesItsCancel()
+
+    run = asyncio.create_task(Loop(own.url, Queue.PROCESS, job.run, poll_delay_ms=5, gate=lambda: 1).run())
+    await asyncio.sleep(0.05)
+    run.cancel()
+    await asyncio.wait([run], timeout=5)
+    assert run.cancelled()
 
 
 async def test_a_bug_in_the_loop_itself_ends_it(redis_url: str, job: FakeJob) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Self, cast
 from uuid import UUID
 
 import orjson
@@ -12,6 +13,7 @@ import pytest
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import ResponseError
 
 from shared.broker.client import (
     BREAKER_OPEN_S,
@@ -35,6 +37,34 @@ from tests.support.waiting import eventually
 
 # For what takes no time, on a loaded machine.
 PROMPT_S = 1.0
+
+
+class _FailsToClose:
+    """A client of Redis whose connection cannot be closed when it is cancelled."""
+
+    def pipeline(self, **_options: bool) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        return
+
+    async def execute(self) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ResponseError("no") from None
+
+
+async def test_a_cancel_is_none_of_redis_failures() -> None:
+    broker = Broker(cast("ArqRedis", _FailsToClose()))
+    asking = asyncio.create_task(broker.round_trip(lambda _pipe: None, timeout_s=60))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking], timeout=5)
+    assert asking.cancelled()
 
 
 def some_items(count: int) -> list[WorkItem]:

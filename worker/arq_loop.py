@@ -16,7 +16,7 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from shared.broker.client import Broker, Queue, open_broker
-from shared.broker.failures import reason_of
+from shared.broker.failures import raise_if_cancelled, reason_of
 from shared.database.leases import WorkItem
 
 log = structlog.get_logger(__name__)
@@ -107,6 +107,7 @@ class JobLoop:
                 log.warning("jobs.loop_ended", queue=self._queue, error=reason_of(error), again_in_s=pause_s)
             finally:
                 await asyncio.shield(_close(worker, broker))
+            raise_if_cancelled()
             await asyncio.sleep(pause_s)
 
     def _worker(self, broker: Broker) -> _GatedWorker:

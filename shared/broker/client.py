@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from shared import metrics
 from shared.broker.connections import close_idle, open_pool
-from shared.broker.failures import FailureKind, kind_of, reason_of
+from shared.broker.failures import FailureKind, kind_of, raise_if_cancelled, reason_of
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.upstream.breaker import Breaker
@@ -244,6 +244,7 @@ def _errors_translated() -> Iterator[None]:
 
 
 def _translated(error: Exception) -> BrokerUnavailable:
+    raise_if_cancelled()
     metrics.broker_failures.labels(kind_of(error)).inc()
     return BrokerUnavailable(reason_of(error))
 

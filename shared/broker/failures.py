@@ -3,6 +3,7 @@
 The reason names the command and the keys that were refused, and never the payload or a password.
 """
 
+import asyncio
 import re
 from enum import StrEnum
 
@@ -91,3 +92,13 @@ def _message(error: BaseException) -> str:
 def _command(error: BaseException) -> str:
     found = _OF_PIPELINE.fullmatch(str(error)) if isinstance(error, RedisError) else None
     return found.group(1) if found else ""
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if the task is to end: the client of Redis may answer a cancel with an error of its own.
+
+    Whoever takes that for a failure and tries again would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
