@@ -145,6 +145,7 @@ async def serve(
         memory=ArrivalMemory(),
         root_path=runtime.settings.root_path or "",
         has_rate_limits=api.rate_limits is not None,
+        varies_by_origin=bool(runtime.settings.cors_origins),
     )
     app = create_app(api)
     server = _Server(

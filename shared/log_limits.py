@@ -1,6 +1,6 @@
 """Limits how often one line is logged: an outage is a few lines a second, however many payments meet it.
 
-Requests that are refused before anybody has looked at them are limited, too: they cost their senders nothing.
+Requests that are refused before they are read are limited, too: they cost their senders nothing.
 
 Nothing is left out in silence: what is left out is counted, and the counts are logged.
 """
@@ -20,8 +20,8 @@ from shared import metrics
 # Lines of one event, and the seconds in which no more of them are logged.
 LINES_MAX = 3
 WINDOW_S = 5.0
-# Lines about requests that are refused unread, in as many seconds.
-UNREAD_LINES_MAX = 100
+# Lines of one event about requests that are refused before they are read, in as many seconds.
+REFUSALS_MAX = 100
 LIMITED_LEVELS = frozenset({"warning", "error", "critical"})
 
 log = structlog.get_logger(__name__)
@@ -56,9 +56,9 @@ class RepeatLimit:
         return left_out
 
 
-# The limits of this process: of warnings and errors, and of requests that are refused unread.
+# The limits of this process: of warnings and errors, and of requests that are refused before they are read.
 REPEATS = RepeatLimit()
-UNREAD = RepeatLimit(lines_max=UNREAD_LINES_MAX)
+REFUSALS = RepeatLimit(lines_max=REFUSALS_MAX)
 
 
 def limit_repeats(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -75,7 +75,7 @@ def admits_record(record: logging.LogRecord) -> bool:
 
 def log_left_out() -> None:
     """Log how many lines were left out, if there are any."""
-    if left_out := REPEATS.take_left_out() | UNREAD.take_left_out():
+    if left_out := REPEATS.take_left_out() | REFUSALS.take_left_out():
         log.warning("logs.left_out", counts=left_out)
 
 

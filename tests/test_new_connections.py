@@ -171,3 +171,14 @@ async def test_whatever_is_late_is_408(api: RunningApi, lines: tuple[bytes, ...]
         end = b"\r\n\r\n" if len(lines) > 1 else b""
         await connection.send(b"\r\n".join((*lines, *([b"Host: x"] if end else []))) + end)
         assert await connection.line() == b"HTTP/1.1 408 Request Timeout\r\n"
+
+
+async def test_with_cors_every_refusal_says_that_it_depends_on_the_origin(
+    make_settings: Callable[..., Settings],
+) -> None:
+    runtime = open_runtime(make_settings(request_timeout_s=TIMEOUT_S, cors_origins=("https://shop.example",)))
+    async with served(runtime) as running_api:
+        plain, of_page = await asyncio.gather(late(running_api), late(running_api, b"Origin: https://shop.example"))
+    await runtime.close()
+    assert plain.header(b"vary") == of_page.header(b"vary") == b"Origin"
+    assert of_page.header(b"access-control-allow-origin") == b"https://shop.example"

@@ -9,7 +9,7 @@ import httpx
 
 from shared.config.settings import Settings
 from shared.database.migrations import migrate
-from shared.log_limits import UNREAD_LINES_MAX, WINDOW_S
+from shared.log_limits import REFUSALS_MAX, WINDOW_S
 from tests.support.processes import PaymentsProcess, processes
 from tests.support.raw_http import connected
 from tests.support.servers import free_port
@@ -47,7 +47,7 @@ async def test_a_flood_of_refusals_is_counted_and_not_logged_line_by_line(
             await http.get("/api/v1/payments")
             figures = (await http.get("/metrics")).text
         await eventually(lambda: api.lines("logs.left_out"), timeout_s=2 * WINDOW_S)
-    assert len(api.lines("http.unreadable")) == UNREAD_LINES_MAX
-    assert Counter(line["status"] for line in api.lines("http.answered")) == {413: UNREAD_LINES_MAX, 401: 2}
+    assert len(api.lines("http.unreadable")) == REFUSALS_MAX
+    assert Counter(line["status"] for line in api.lines("http.answered")) == {413: REFUSALS_MAX, 401: 2}
     assert f'payments_http_requests_total{{method="other",route="unknown",status="413"}} {FLOOD}.0' in figures
     assert f'payments_http_requests_total{{method="other",route="unknown",status="400"}} {FLOOD}.0' in figures

@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import orjson
+import pytest
 from sqlalchemy import delete, text
 
 from shared.broker.client import Broker
 from shared.broker.verify_runs import (
     ALIVE_S,
+    ASKED_KEY,
     CURRENT_KEY,
     LAST_KEY,
     NO_WORKER,
@@ -79,7 +82,7 @@ async def test_a_run_that_was_asked_for_this_moment_waits(broker: Broker) -> Non
     await say_verify(broker, replace(taken, status=ONE.DONE))
     await ask_for_verify(broker, new)
     # Who asks has not written it down as the last one yet.
-    await forget(broker, LAST_KEY)
+    await forget(broker, ASKED_KEY)
     assert await known(broker) == new
 
 
@@ -112,6 +115,42 @@ async def test_a_run_that_redis_forgot_goes_on_unless_another_was_asked_for(brok
     await ask_for_verify(broker, other)
     assert not await say_verify(broker, replace(taken, status=ONE.DONE))
     assert await known(broker) == other
+
+
+async def test_a_run_that_redis_forgot_is_not_taken_by_another_worker(broker: Broker) -> None:
+    await ask_for_verify(broker, asked())
+    taken = await take_verify(broker, "one")
+    assert taken is not None
+    await broker.round_trip(lambda pipe: pipe.flushdb(), timeout_s=1)
+    assert await say_verify(broker, taken)
+    assert await take_verify(broker, "two") is None
+    # A replica that has become the master may still have the run as it was asked for.
+    waiting = orjson.dumps(replace(taken, status=ONE.WAITING, worker=None).to_json())
+    await broker.round_trip(lambda pipe: pipe.set(CURRENT_KEY, waiting), timeout_s=1)
+    assert await take_verify(broker, "two") is None
+
+
+async def test_a_word_of_who_asked_that_comes_late_changes_nothing(broker: Broker) -> None:
+    run = asked()
+    await ask_for_verify(broker, run)
+    taken = await take_verify(broker, "one")
+    assert taken is not None
+    done = replace(taken, status=ONE.DONE)
+    await say_verify(broker, done)
+    await broker.round_trip(lambda pipe: pipe.set(ASKED_KEY, orjson.dumps(run.to_json())), timeout_s=1)
+    assert await known(broker) == done
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"[]", b"1", b"null", b'{"id": 1}', b'{"id": "x", "status": "new"}'])
+async def test_what_is_no_run_ends_no_worker_and_is_replaced(settings: Settings, broker: Broker, value: bytes) -> None:
+    await broker.round_trip(
+        lambda pipe: [pipe.set(key, value) for key in (CURRENT_KEY, ASKED_KEY, LAST_KEY)], timeout_s=1
+    )
+    assert await find_verify(broker) is None
+    assert not await Verifier(settings, broker, worker="one").run_once()
+    run = asked()
+    assert await ask_for_verify(broker, run) == run
+    assert (await take_verify(broker, "one")) is not None
 
 
 async def test_a_worker_verifies_and_keeps_the_report(database: Database, settings: Settings, broker: Broker) -> None:

@@ -4,6 +4,7 @@ It must repair nothing, and no payment may wait for it: it has a connection of i
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Never
@@ -12,7 +13,7 @@ import structlog
 
 from shared.broker.client import Broker
 from shared.broker.heartbeats import HEARTBEAT_INTERVAL_S
-from shared.broker.verify_runs import VerifyRun, VerifyStatus, say_verify, take_verify
+from shared.broker.verify_runs import ALIVE_S, VerifyRun, VerifyStatus, say_verify, take_verify
 from shared.config.settings import Settings
 from shared.database.engine import open_database
 from shared.database.uninterrupted import uninterrupted
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 RUN_MAX_S = 3600.0
 
 UNAVAILABLE = "The database did not answer. Ask again when it does."
-TOO_LONG = "It took more than an hour. Run `payments verify` instead, which has no limit."
+TOO_LONG = "It took more than an hour. Run `payments verify` instead."
 DEFECT = "An internal error occurred. The log of the worker has its traceback."
 
 type Verify = Callable[[Scan, Settings], Awaitable[Verification]]
@@ -53,8 +54,9 @@ class Verifier:
         """Do the verification that waits. Return False if none does."""
         try:
             run = await take_verify(self._broker, self._worker)
-        except BrokerUnavailable:
-            # Safe: nobody can ask without Redis either.
+        except BrokerUnavailable as error:
+            # Safe: nobody can ask without Redis either, and a run that nobody takes is shown as such.
+            log.warning("verify.not_taken", error=str(error))
             return False
         if run is None:
             return False
@@ -71,6 +73,7 @@ class _Run:
         self._run = run
         self._verify = verify
         self._limit = asyncio.timeout(RUN_MAX_S)
+        self._is_replaced = False
 
     async def through(self, settings: Settings) -> None:
         saying = asyncio.create_task(self._say_every_second())
@@ -79,8 +82,9 @@ class _Run:
                 is_sound = await self._verify_all(settings)
         except (DatabaseUnavailable, CommitUnknown) as error:
             self._end(UNAVAILABLE)
-            log.warning("verify.failed", run_id=str(self._run.id), error=str(error))
+            log.warning("verify.database_failed", run_id=str(self._run.id), error=str(error))
         except TimeoutError:
+            # If another was asked for, nobody asks how this one ended.
             self._end(TOO_LONG)
             log.warning("verify.ended_early", run_id=str(self._run.id))
         except Exception:
@@ -92,7 +96,8 @@ class _Run:
             log.info("verify.done", run_id=str(self._run.id), is_sound=is_sound)
         finally:
             saying.cancel()
-        await self._say()
+            await asyncio.gather(saying, return_exceptions=True)
+        await self._say_last()
 
     async def _verify_all(self, settings: Settings) -> bool:
         """Verify, keep the report and return whether it is sound. Raises DatabaseUnavailable or CommitUnknown."""
@@ -116,18 +121,29 @@ class _Run:
         self._run = replace(self._run, status=status, failure=failure)
 
     async def _say_every_second(self) -> None:
-        is_known = True
-        while is_known:
-            is_known = await self._say()
+        while True:
+            await self._say()
+            if self._is_replaced:
+                break
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
-        # Another was asked for, since Redis did not hear of this one for too long: there is one at a time.
-        self._limit.reschedule(asyncio.get_running_loop().time())
+        # There is one at a time.
+        with contextlib.suppress(RuntimeError):
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _say_last(self) -> None:
+        """Say how the run ended, as long as anybody may wait for it."""
+        for _ in range(ALIVE_S):
+            if self._is_replaced or await self._say():
+                return
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _say(self) -> bool:
-        """Say how far the run is. Return False if another was asked for."""
+        """Say how far the run is, or note that another was asked for. Return False if Redis did not answer."""
         try:
-            return await say_verify(self._broker, self._run)
+            # Redis may not have heard of this run for so long that another was asked for.
+            self._is_replaced = not await say_verify(self._broker, self._run)
         except BrokerUnavailable as error:
-            # Safe: the report says how it ended, and the next word is a second away.
+            # Safe: it is said again in a second.
             log.warning("verify.not_said", run_id=str(self._run.id), error=str(error))
-            return True
+            return False
+        return True

@@ -6,7 +6,7 @@ from starlette.types import Scope
 from api.auth.dependencies import api_key_id_of
 from api.paths import QUIET_PATHS
 from shared import metrics
-from shared.log_limits import UNREAD
+from shared.log_limits import REFUSALS
 
 log = structlog.get_logger("api.access")
 
@@ -17,14 +17,15 @@ ASKED = "payments.asked_method"
 
 
 def log_and_measure(scope: Scope, status: int, duration_s: float) -> None:
-    """Write the line of a request that was answered, and count it."""
+    """Count a request that was answered, and log it; of those that were refused before they were read, only some."""
     route = _route(scope)
     asked = scope.get(ASKED, scope["method"])
     method = asked if route is not None else "other"
     metrics.http_requests.labels(method, route or "unknown", status).inc()
     metrics.http_request_seconds.labels(method, route or "unknown").observe(duration_s)
-    is_shown = scope.get(REFUSED) is None or UNREAD.admits("http.answered")
-    if is_shown and scope["path"] not in QUIET_PATHS:
+    if scope["path"] in QUIET_PATHS:
+        return
+    if scope.get(REFUSED) is None or REFUSALS.admits("http.answered"):
         api_key_id = api_key_id_of(scope)
         log.info(
             "http.answered",

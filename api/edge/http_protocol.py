@@ -2,7 +2,7 @@
 
 Uvicorn's own protocol gives its parser every byte as it arrives, and starts the application with the head of a request.
 This one reads one request at a time and starts the application when the request is whole. It takes a connection over
-from `api.edge.new_connection` when the first request is whole or must be refused:
+from `api.edge.new_connection` when the first request is whole, or must be refused by the application:
 
 - What follows a request is read after its response. An error in it changes nothing for the request before it.
 - A body is read to its end and never as a request: nobody switches protocols here, so `Upgrade` is ignored
@@ -59,6 +59,8 @@ class ConnectionLimits:
     root_path: str = ""
     # What is refused counts for a rate limit, which only the application knows.
     has_rate_limits: bool = False
+    # A cache must not give the response of one origin to another.
+    varies_by_origin: bool = False
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -102,10 +104,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._read()
 
     def take_over_refused(self, unread: Unread, problem: Problem) -> None:
-        """Refuse a request that has not arrived whole."""
+        """Refuse a request whose head has arrived."""
         self._unread, self._has_continued = unread, True
         self._parse()
-        if self._phase in {_Phase.HEAD, _Phase.BODY}:
+        if self._phase is _Phase.BODY:
             self._refuse(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:

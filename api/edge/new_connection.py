@@ -70,7 +70,7 @@ class Front:
 
 
 class NewConnection(asyncio.Protocol):
-    """A connection until its first request is whole. Then, or when something is wrong, `HttpProtocol` takes over.
+    """A connection until its first request is whole. Then `HttpProtocol` takes over.
 
     What has not arrived in time, is too large or breaks a rule is refused here, with as little work as possible: it may
     be thousands of requests.
@@ -178,7 +178,10 @@ class NewConnection(asyncio.Protocol):
             return response_without_request(problem, headers)
         if self._server.limits.has_rate_limits:
             return None
-        return response_to_head(problem, head, headers, root_path=self._server.limits.root_path)
+        limits = self._server.limits
+        return response_to_head(
+            problem, head, headers, root_path=limits.root_path, varies_by_origin=limits.varies_by_origin
+        )
 
     def _take_over(self) -> None:
         left_s = self._leave()

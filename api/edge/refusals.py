@@ -1,4 +1,4 @@
-"""Requests that the HTTP protocol refuses. All of them are logged and counted.
+"""Requests that the HTTP protocol refuses. All of them are counted, and a limited number is logged.
 
 The application answers those that it has something to add to. All others cost as little as possible, as anybody may
 send thousands of them.
@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from api.edge.access_log import REFUSED, log_and_measure
-from api.paths import APPROVAL_PATHS, ROOT_PATH, shown_path
+from api.paths import APPROVAL_PATHS, PREFIX, ROOT_PATH, shown_path
 from api.problems import KINDS, Code, Problem, render
 from shared import metrics
 from shared.ids import new_id
-from shared.log_limits import UNREAD
+from shared.log_limits import REFUSALS
 
 log = structlog.get_logger("api.access")
 
@@ -48,23 +48,28 @@ def response_without_request(problem: Problem, headers: Headers) -> bytes:
     """Return the bytes of the response to a request without a readable head, with `headers` among its headers."""
     status = KINDS[problem.code].status
     metrics.http_requests.labels("other", "unknown", status).inc()
-    if UNREAD.admits("http.unreadable"):
+    if REFUSALS.admits("http.unreadable"):
         log.info("http.unreadable", status=status)
     return _response(problem, "", str(new_id()), headers)
 
 
-def response_to_head(problem: Problem, head: bytes, headers: Headers, *, root_path: str) -> bytes | None:
+def response_to_head(
+    problem: Problem, head: bytes, headers: Headers, *, root_path: str, varies_by_origin: bool
+) -> bytes | None:
     """Return the bytes of the response to a request with this head; None if the application must answer it.
 
-    They are what the application would answer.
+    They are what the application would answer, but for its admission control, which no refusal needs.
     """
     plain = _PLAIN_HEAD.match(head)
     if plain is None or plain[2].startswith(_PAGES) or _FOR_THE_APPLICATION.search(head):
         return None
     correlation_id = str(new_id())
-    scope = {"method": plain[1].decode(), "path": plain[2].decode(), ROOT_PATH: root_path, REFUSED: problem}
+    path = plain[2].decode()
+    scope = {"method": plain[1].decode(), "path": path, ROOT_PATH: root_path, REFUSED: problem}
     with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
         log_and_measure(scope, KINDS[problem.code].status, 0.0)
+    if varies_by_origin and path.startswith(f"{PREFIX}/"):
+        headers = (*headers, (b"vary", b"Origin"))
     return _response(problem, shown_path(scope), correlation_id, headers)
 
 

@@ -10,14 +10,19 @@ from typing import Any, Self
 from uuid import UUID
 
 import orjson
+import structlog
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
 from shared.database.clock import rfc3339
 
+log = structlog.get_logger(__name__)
+
 # The run that is under way, as it was asked for. Whoever does it says so once a second, or it has failed.
 CURRENT_KEY = "payments:verify:current"
-# The run that was asked for last, as it is.
+# The run that was asked for last: only who asks writes it.
+ASKED_KEY = "payments:verify:asked"
+# The run that a worker has taken last, as it is: only workers write it.
 LAST_KEY = "payments:verify:last"
 # With the id of a run: the worker that does it.
 TAKEN_KEY = "payments:verify:taken:"
@@ -61,19 +66,24 @@ class VerifyRun:
 
     @classmethod
     def of(cls, stored: bytes | None) -> Self | None:
-        """Return the run that Redis knows; None if it knows none."""
+        """Return the run that Redis knows; None if it knows none, or something that is not ours."""
         if stored is None:
             return None
-        members = orjson.loads(stored)
-        return cls(
-            id=UUID(members["id"]),
-            asked_at=datetime.fromisoformat(members["asked_at"]),
-            status=VerifyStatus(members["status"]),
-            worker=members["worker"],
-            checked=members["checked"],
-            total=members["total"],
-            failure=members["failure"],
-        )
+        try:
+            members = orjson.loads(stored)
+            return cls(
+                id=UUID(members["id"]),
+                asked_at=datetime.fromisoformat(members["asked_at"]),
+                status=VerifyStatus(members["status"]),
+                worker=members["worker"],
+                checked=members["checked"],
+                total=members["total"],
+                failure=members["failure"],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Safe: any client of a shared Redis may write there, and a newer version may have other members.
+            log.warning("verify.run_refused", error=type(error).__name__)
+            return None
 
     def lost(self) -> Self:
         """Return the run as one that nobody does any more."""
@@ -92,9 +102,16 @@ async def ask_for_verify(broker: Broker, run: VerifyRun) -> VerifyRun:
         _read(pipe)
 
     is_first, *known = await broker.round_trip(ask, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
-    if not is_first:
-        return _known(*known) or run
-    await broker.round_trip(lambda pipe: pipe.set(LAST_KEY, _stored(run), ex=KEPT_S), timeout_s=REDIS_TIMEOUT_S)
+    if not is_first and (current := _known(*known)) is not None and VerifyRun.of(known[0]) is not None:
+        return current
+
+    def note(pipe: Pipeline) -> None:
+        pipe.set(ASKED_KEY, _stored(run), ex=KEPT_S)
+        if not is_first:
+            # What stands there is no run.
+            pipe.set(CURRENT_KEY, _stored(run), ex=ALIVE_S)
+
+    await broker.round_trip(note, timeout_s=REDIS_TIMEOUT_S)
     return run
 
 
@@ -110,11 +127,10 @@ async def take_verify(broker: Broker, worker: str) -> VerifyRun | None:
     """Return the run that waits for a worker: this one does it now. None if none waits. Raises BrokerUnavailable."""
     [current] = await broker.round_trip(lambda pipe: pipe.get(CURRENT_KEY), timeout_s=REDIS_TIMEOUT_S)
     run = VerifyRun.of(current)
-    if run is None:
+    if run is None or run.status is not VerifyStatus.WAITING:
         return None
-    key = f"{TAKEN_KEY}{run.id}"
     [is_mine] = await broker.round_trip(
-        lambda pipe: pipe.set(key, worker, nx=True, ex=KEPT_S), timeout_s=REDIS_TIMEOUT_S
+        lambda pipe: pipe.set(_taken_key(run), worker, nx=True, ex=KEPT_S), timeout_s=REDIS_TIMEOUT_S
     )
     return replace(run, status=VerifyStatus.RUNNING, worker=worker) if is_mine else None
 
@@ -122,14 +138,15 @@ async def take_verify(broker: Broker, worker: str) -> VerifyRun | None:
 async def say_verify(broker: Broker, run: VerifyRun) -> bool:
     """Say how far a run is, or how it ended. Return False if another run was asked for. Raises BrokerUnavailable.
 
-    A run that Redis has forgotten is known again.
+    A run that Redis has forgotten is known again, with its worker.
     """
 
     def retake(pipe: Pipeline) -> None:
         pipe.set(CURRENT_KEY, _stored(run), nx=True, ex=ALIVE_S)
+        pipe.set(_taken_key(run), run.worker or "", nx=True, ex=KEPT_S)
         pipe.get(CURRENT_KEY)
 
-    _, current = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    *_, current = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
     of_current = VerifyRun.of(current)
     if of_current is not None and of_current.id != run.id:
         return False
@@ -149,16 +166,23 @@ def _stored(run: VerifyRun) -> bytes:
     return orjson.dumps(run.to_json())
 
 
+def _taken_key(run: VerifyRun) -> str:
+    return f"{TAKEN_KEY}{run.id}"
+
+
 def _read(pipe: Pipeline) -> None:
     pipe.get(CURRENT_KEY)
+    pipe.get(ASKED_KEY)
     pipe.get(LAST_KEY)
 
 
-def _known(current: bytes | None, last: bytes | None) -> VerifyRun | None:
-    asked, said = VerifyRun.of(current), VerifyRun.of(last)
-    if asked is not None and (said is None or said.id != asked.id):
-        # It was asked for this moment.
-        return asked
-    if asked is not None or said is None or said.status in {VerifyStatus.DONE, VerifyStatus.FAILED}:
-        return said
-    return said.lost()
+def _known(current: bytes | None, asked: bytes | None, last: bytes | None) -> VerifyRun | None:
+    under_way, said = VerifyRun.of(current), VerifyRun.of(last)
+    if under_way is not None:
+        return said if said is not None and said.id == under_way.id else under_way
+    newest = VerifyRun.of(asked)
+    if newest is None or (said is not None and said.id >= newest.id):
+        newest = said
+    if newest is None or newest.status in {VerifyStatus.DONE, VerifyStatus.FAILED}:
+        return newest
+    return newest.lost()
