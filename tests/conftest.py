@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import redis
@@ -65,13 +66,31 @@ ONE_DATABASE = {
 RUNS_ON = {f"test_{name}": backend for backend, names in ONE_DATABASE.items() for name in names}
 
 
+class _Case(NamedTuple):
+    """A test with its parameters; `backend` is its database, if it has one."""
+
+    test: str
+    parameters: str
+    backend: str | None
+
+
+def _case_of(item: pytest.Item) -> _Case:
+    callspec = getattr(item, "callspec", None)
+    parameters = dict(callspec.params) if callspec else {}
+    backend = parameters.pop("backend", None)
+    return _Case(item.nodeid.partition("[")[0], repr(parameters), backend)
+
+
 @pytest.hookimpl(tryfirst=True)  # Before tests are selected by their markers.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what runs on the other database; leave out what needs PgBouncer where there is none."""
+    cases = {item.nodeid: _case_of(item) for item in items}
+    everywhere = set(cases.values())
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        backend = callspec.params.get("backend") if callspec else None
-        if backend and backend != RUNS_ON.get(item.path.stem, backend):
+        case = cases[item.nodeid]
+        backend = RUNS_ON.get(item.path.stem)
+        # What is there for one database only is not there twice.
+        if case.backend and backend and case.backend != backend and case._replace(backend=backend) in everywhere:
             item.add_marker(pytest.mark.slow)
     if pgbouncer.PROGRAM is None:
         left_out = [item for item in items if item.get_closest_marker("pgbouncer")]

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -738,12 +738,19 @@ async def test_against_a_claim_exactly_one_wins(running_api: RunningApi, user: h
     async def taken(payment_id: str) -> bool:
         return await claimed(running_api.database, payment_id) is not None
 
+    async def later(rival: Callable[[str], Awaitable[bool]], payment_id: str, by_s: float) -> bool:
+        await asyncio.sleep(by_s)
+        return await rival(payment_id)
+
     method_id = await added(user)
     winners = set()
     for round_ in range(40):
         payment_id = (await accepted(user, order(method_id)))["id"]
-        rivals = [cancelled, taken] if round_ % 2 else [taken, cancelled]
-        results = dict(zip(rivals, await asyncio.gather(*(rival(payment_id) for rival in rivals)), strict=True))
+        first, second = [cancelled, taken] if round_ % 2 else [taken, cancelled]
+        # Without a head start in some rounds, the same one may win all of them by chance.
+        by_s = (round_ // 2 % 4) * 0.01
+        has_won = await asyncio.gather(first(payment_id), later(second, payment_id, by_s))
+        results = dict(zip((first, second), has_won, strict=True))
         assert sorted(results.values()) == [False, True]
         winners.add(results[cancelled])
         history = (await user.get(f"/payments/{payment_id}/history")).json()["history"]

@@ -196,6 +196,6 @@ def test_money_moves_as_the_model_says(harness: Harness) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_money_moves_as_the_model_says_however_long_one_looks(harness: Harness) -> None:
     examine(lambda: MoneyVerbs(harness), examples=500, steps=60)
