@@ -10,6 +10,7 @@ from redis import Redis
 
 from shared.broker.client import Queue
 from shared.config.settings import Settings
+from tests.support.api_client import token
 from tests.support.processes import Shop
 from tests.support.redis_processes import RedisProcess
 from tests.support.servers import free_port
@@ -58,12 +59,19 @@ def denied(operator: Redis) -> list[str]:
 async def test_everything_works_with_the_role_that_is_documented(make_settings: MakeSettings, tmp_path: Path) -> None:
     with RedisProcess(tmp_path / "redis") as server, server.client() as operator:
         grant(operator, documented_rules())
-        async with a_service(settings_with(make_settings, server), tmp_path, workers=1) as service:
+        settings = settings_with(make_settings, server)
+        secret = settings.jwt_secret_key.get_secret_value()
+        admin = {"Authorization": f"Bearer {token(secret, user_id='root', role='admin')}"}
+        async with a_service(settings, tmp_path, workers=1) as service:
             for _ in range(3):
                 # A long poll subscribes, and a limited user is counted.
                 answer = await service.shop.pay(headers={"Prefer": "wait=10"})
                 assert answer.status_code == 201, answer.text
             await eventually(lambda: all_ready(service), 20)
+            advanced = await service.shop.http.post("/simulation/clock/advance", json={"seconds": 60}, headers=admin)
+            assert advanced.status_code == 200, advanced.text
+            assert (await service.shop.http.post("/verify/run", headers=admin)).status_code == 202
+            await eventually(lambda: has_verified(service, admin), 20)
             await service.shop.http.get(f"http://127.0.0.1:{service.api.settings.port}/metrics")
             # The arq loop counts what it did, and a worker that ends removes its heartbeat.
             assert denied(operator) == []
@@ -73,6 +81,11 @@ async def test_everything_works_with_the_role_that_is_documented(make_settings: 
         operators = {"acl", "ping", "hello", "client", "config", "select", "auth", "command"}
         assert known - used <= {"ping", "unsubscribe", "select", "unwatch", "discard"}, "granted and never used"
         assert used - operators <= known
+
+
+async def has_verified(service: Service, admin: dict[str, str]) -> bool:
+    status: str = (await service.shop.http.get("/verify/run", headers=admin)).json()["status"]
+    return status == "done"
 
 
 async def all_ready(service: Service) -> bool:
