@@ -166,6 +166,9 @@ async def test_a_role_with_the_documented_rights_runs_the_service(
         async with opened(settings) as database:
             await everything_settles(database, 3)
             await assert_sound(database)
+        # Work that no request waits for, such as the purge, only logs that it was refused.
+        unwell = [line for process in (service.api, *service.workers) for line in process.lines() if "error" in line]
+        assert unwell == []
 
 
 def test_a_table_that_is_not_named_is_read_inserted_into_and_updated() -> None:

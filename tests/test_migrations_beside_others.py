@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from time import monotonic
 
@@ -101,7 +102,7 @@ async def test_the_old_version_runs_on_the_new_schema(empty: Settings, tmp_path:
 @asynccontextmanager
 async def held(settings: Settings, statement: str) -> AsyncIterator[AsyncConnection]:
     """Another process's transaction that holds a lock for the length of the block."""
-    database = open_database(settings, has_time_limit=False)
+    database = open_database(settings, statement_s=inf)
     try:
         async with database.transaction() as connection:
             await connection.execute(text(statement))
@@ -153,7 +154,7 @@ async def test_a_statement_of_a_migration_may_take_long(empty: Settings) -> None
     async with opened(empty) as limited:
         with pytest.raises(DatabaseUnavailable):
             await sleep_in(limited)
-    database = open_database(empty, has_time_limit=False)
+    database = open_database(empty, statement_s=inf)
     await sleep_in(database)
     await database.dispose()
 

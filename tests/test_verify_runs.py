@@ -1,5 +1,7 @@
 """Verifications that are asked of the workers: one at a time, with progress, and with a word when nobody does them."""
 
+import asyncio
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -185,6 +187,19 @@ async def test_without_a_database_it_says_so(make_settings: Any, broker: Broker)
     settings = make_settings(database_url="postgresql://127.0.0.1:1/x")
     await ask_for_verify(broker, asked())
     assert await Verifier(settings, broker, worker="one").run_once()
+    assert (await known(broker)).failure == UNAVAILABLE
+
+
+async def test_a_database_that_is_silent_is_reported_as_soon_as_anywhere_else(
+    make_settings: Any, broker: Broker
+) -> None:
+    # Connections get into the backlog of this socket, and nobody answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x"
+        verifier = Verifier(make_settings(database_url=url, database_timeout_s=0.3), broker, worker="one")
+        await ask_for_verify(broker, asked())
+        async with asyncio.timeout(20):
+            assert await verifier.run_once()
     assert (await known(broker)).failure == UNAVAILABLE
 
 

@@ -19,7 +19,7 @@ from shared.database.engine import open_database
 from shared.database.uninterrupted import uninterrupted
 from shared.errors import BrokerUnavailable, CommitUnknown, DatabaseUnavailable
 from shared.verify.scan import Scan
-from shared.verify.verifier import Verification, verify_installation, with_time_to_verify
+from shared.verify.verifier import STATEMENT_S, Verification, verify_installation
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ class _Run:
 
     async def _verify_all(self, settings: Settings) -> bool:
         """Verify, keep the report and return whether it is sound. Raises DatabaseUnavailable or CommitUnknown."""
-        database = open_database(with_time_to_verify(settings))
+        database = open_database(settings, statement_s=STATEMENT_S)
         try:
             scan = Scan(database, on_progress=self._note)
             self._run = replace(self._run, total=await scan.size())

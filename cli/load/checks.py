@@ -30,7 +30,7 @@ HISTORIES_MAX = 100
 HISTORIES_AT_ONCE = 10
 EXAMPLES_MAX = 3
 # Seconds. The whole ledger is counted, which takes longer than a request may.
-LEDGER_TIMEOUT_S = 60
+LEDGER_STATEMENT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,7 @@ def note_what_a_target_hides(verdict: LoadVerdict) -> None:
 
 async def judge_ledger(settings: Settings, verdict: LoadVerdict) -> None:
     """Compare the payments with the gateway's ledger, in the database of an installation that this command started."""
-    settings_with_timeout = settings.model_copy(update={"database_timeout_s": LEDGER_TIMEOUT_S})
-    database = open_database(settings_with_timeout)
+    database = open_database(settings, statement_s=LEDGER_STATEMENT_S)
     try:
         async with database.read() as connection:
             charges = (

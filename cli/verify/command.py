@@ -23,7 +23,7 @@ from shared.database.engine import Database, open_database
 from shared.database.migrations import require_current
 from shared.errors import CommitUnknown, ConfigurationError, DatabaseUnavailable, SchemaOutdated
 from shared.verify.scan import SHOWN_MAX, Found, Scan
-from shared.verify.verifier import DUE_MAX_S, verify_installation, with_time_to_verify
+from shared.verify.verifier import DUE_MAX_S, STATEMENT_S, verify_installation
 
 EXIT_BROKEN = 1
 EXIT_CANNOT_RUN = 2
@@ -75,7 +75,7 @@ def _check_file(path: Path | None) -> None:
 
 
 async def _run(settings: Settings, options: Options, view: Console) -> Found:
-    database = open_database(with_time_to_verify(settings))
+    database = open_database(settings, statement_s=STATEMENT_S)
     try:
         with refusal_names_the_setting(settings):
             await require_current(database)

@@ -139,11 +139,11 @@ class Database:
         await self._engine.dispose()
 
 
-def open_database(settings: Settings, *, clock: Clock | None = None, has_time_limit: bool = True) -> Database:
+def open_database(settings: Settings, *, clock: Clock | None = None, statement_s: float | None = None) -> Database:
     """Return the database that DATABASE_URL names. It connects to nothing yet.
 
-    Without a time limit, statements on PostgreSQL may take as long as they do. For SQLite it creates the folder of the
-    file. Raises ConfigurationError if that fails.
+    A statement on PostgreSQL may take `statement_s` seconds, by default DATABASE_TIMEOUT_S; `inf` sets no limit. For
+    SQLite it creates the folder of the file. Raises ConfigurationError if that fails.
     """
     timeout_s = settings.database_timeout_s
     target = settings.postgres
@@ -164,7 +164,7 @@ def open_database(settings: Settings, *, clock: Clock | None = None, has_time_li
             target,
             schema=settings.database_schema,
             connect_s=timeout_s,
-            timeout_s=timeout_s if has_time_limit else None,
+            timeout_s=None if statement_s == inf else statement_s or timeout_s,
         )
         # The connector knows the rest of the URL.
         engine = create_async_engine("postgresql+asyncpg://", **options)

@@ -4,6 +4,7 @@ The migrations are in `alembic/`. They are expand-then-contract, so code that is
 """
 
 import asyncio
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -50,7 +51,7 @@ async def migrate(settings: Settings) -> str:
     between the migration gives way, so that payments do not queue behind it.
     Raises ConfigurationError, SchemaOutdated, DatabaseUnavailable or, if the answer to COMMIT was lost, CommitUnknown.
     """
-    database = open_database(settings, has_time_limit=False)
+    database = open_database(settings, statement_s=inf)
     began_at = monotonic()
     try:
         while True:

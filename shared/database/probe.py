@@ -24,6 +24,8 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "delivery_attempts": ("SELECT", "INSERT"),
     # To lock the rows that are purged, PostgreSQL wants UPDATE.
     "idempotency_keys": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "simulation_rules": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "simulation_rule_uses": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "verify_reports": ("SELECT", "INSERT", "DELETE"),
 }
 MISSING_RIGHTS = text(

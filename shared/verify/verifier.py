@@ -18,8 +18,8 @@ from shared.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, Found, Scan
 DUE_MAX_S = 60.0
 # Seconds that a claim lasts by default.
 LEASE_S = 30.0
-# Seconds. One statement counts all payments.
-STATEMENT_TIMEOUT_S = 300.0
+# Seconds that a statement of a verification may take: one counts all payments.
+STATEMENT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,6 @@ class Verification:
         """Store the report, so that every API process answers with it."""
         async with database.transaction() as connection:
             await keep_report(connection, self.report, started_at=self.started_at, finished_at=self.finished_at)
-
-
-def with_time_to_verify(settings: Settings) -> Settings:
-    """Return the settings with which to open the database of a verification: its statements may take 300 s."""
-    return settings.model_copy(update={"database_timeout_s": STATEMENT_TIMEOUT_S})
 
 
 async def verify_installation(

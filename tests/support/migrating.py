@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 from alembic import command
@@ -21,7 +22,7 @@ async def downgrade(settings: Settings, to: str) -> None:
         configuration.attributes["connection"] = connection
         command.downgrade(configuration, to)
 
-    database = open_database(settings, has_time_limit=False)
+    database = open_database(settings, statement_s=inf)
     try:
         async with database.transaction() as connection:
             await connection.run_sync(run)
