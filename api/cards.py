@@ -3,6 +3,7 @@
 A card number is inspected once, while its payment method is added. It is never stored here and never part of an error.
 """
 
+import re
 import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from shared.simulation.scenarios import (
     Scenario,
 )
 
+# As many digits as a card number has (ISO/IEC 7812-1), in one piece or in the groups that are printed on cards.
+RUN = re.compile(
+    r"(?<![0-9])(?:[0-9]{13,19}|[0-9]{4}(?P<by>[ -])[0-9]{4}(?P=by)[0-9]{4}(?P=by)[0-9]{4}(?:(?P=by)[0-9]{1,3})?"
+    r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5})(?![0-9])"
+)
 # The form of the CVC of any brand.
 CVC = r"^[0-9]{3,4}$"
 
@@ -167,6 +173,11 @@ def passes_luhn(digits: str) -> bool:
     from_the_right = [int(digit) for digit in reversed(digits)]
     doubled = (2 * digit for digit in from_the_right[1::2])
     return (sum(from_the_right[::2]) + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0  # noqa: PLR2004
+
+
+def has_card_number(text: str) -> bool:
+    """Return whether a run of 13 to 19 digits in the text has the check digit of a card number."""
+    return any(passes_luhn(run[0].replace(" ", "").replace("-", "")) for run in RUN.finditer(text))
 
 
 def expires_at(month: int, year: int) -> datetime:

@@ -23,6 +23,7 @@ from tests.support.api_client import (
     card,
     opened,
     order,
+    paypal,
     pointers,
     problem,
     row_counts,
@@ -115,6 +116,28 @@ async def test_a_member_of_metadata_is_named_for_its_name_and_for_its_value(user
         assert problem(answer, 422, "validation_error")["errors"] == [
             {"pointer": pointer, "detail": f'"{pointer.removeprefix("/metadata/")}" {reason}.'}
         ]
+
+
+async def test_a_card_number_in_a_text_is_refused_and_not_repeated(user: httpx.AsyncClient) -> None:
+    method_id = await added(user)
+    for path, body, pointer in (
+        ("/payments", order(method_id, description=f"for {VISA}"), "/description"),
+        ("/payment-methods", card(display_name="4242 4242 4242 4242"), "/display_name"),
+        ("/payment-methods", paypal(display_name=VISA), "/display_name"),
+        ("/payment-methods", card(cardholder_name=f"{VISA} Jane"), "/payment_details/cardholder_name"),
+    ):
+        answer = await user.post(path, json=body)
+        assert pointers(answer) == [pointer]
+        assert "4242" not in answer.text
+    changed = await user.patch(f"/payment-methods/{method_id}", json={"display_name": VISA})
+    assert problem(changed, 422, "validation_error")["errors"] == [
+        {
+            "pointer": "/display_name",
+            "detail": '"display_name" must not contain a card number: 13 to 19 digits with a valid check digit.',
+        }
+    ]
+    for text in ("order 12345678901234567890", "4242424242424241", "call 0123 456 789"):
+        assert (await user.post("/payments", json=order(method_id, description=text))).json()["description"] == text
 
 
 async def test_a_plus_sign_that_is_not_escaped_is_named(user: httpx.AsyncClient) -> None:

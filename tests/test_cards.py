@@ -12,6 +12,7 @@ from api.cards import (
     InspectedCard,
     digits_of,
     expires_at,
+    has_card_number,
     inspect_card,
     passes_luhn,
 )
@@ -323,3 +324,42 @@ def test_a_card_is_valid_through_the_last_day_of_its_month(month: int, year: int
 def test_a_month_that_no_calendar_has_is_refused(month: int, year: int) -> None:
     with pytest.raises(ValueError, match=r"month|year"):
         expires_at(month, year)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(number for number, _ in SUCCESS_CARDS),
+        "4222222222222",
+        "6304000000000000018",
+        "card 4242424242424242.",
+        "x4242424242424242x",
+        "4242 4242 4242 4242",
+        "4242-4242-4242-4242",
+        "3782 822463 10005",
+        "3056 930902 5904",
+        "6304 0000 0000 0000 018",
+    ],
+)
+def test_a_card_number_in_a_text_is_found(text: str) -> None:
+    assert has_card_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Two cups, blue",
+        "4242424242424241",
+        "4242 4242 4242 4241",
+        "424242424242",
+        "42424242424242424242",
+        "4242 4242-4242 4242",
+        "order 1234567890",
+        "0193ae5c-2f5e-7c40-8d5f-424242424242",
+        "2026-11-28 09:12:40",
+        "\uff14\uff12" * 8,
+    ],
+)
+def test_other_digits_are_no_card_number(text: str) -> None:
+    assert not has_card_number(text)

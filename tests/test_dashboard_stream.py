@@ -14,13 +14,19 @@ pytest_plugins = ["tests.support.api_fixtures"]
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 ENDS_WITHIN_S = 5
+# Headers about a body that a HEAD has not.
+BODY = {"transfer-encoding", "content-length"}
 
 
 async def test_a_stream_sends_figures_and_ends_with_the_process(runtime: Runtime) -> None:
     stop = asyncio.Event()
     async with served(runtime, stop) as running:
         browser = await signed_in(running, bearer(running))
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            head = await browser.head("/stream")
         async with browser.stream("GET", "/stream") as answer:
+            assert head.status_code == answer.status_code == 200
+            assert head.headers.keys() - BODY == answer.headers.keys() - BODY
             assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
             assert answer.headers["x-accel-buffering"] == "no"
             lines = answer.aiter_lines()

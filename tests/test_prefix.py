@@ -9,7 +9,7 @@ from api.routes.docs import CONTENT_SECURITY_POLICY, FILES
 from shared.config.settings import Settings, load_settings
 from shared.errors import ConfigurationError
 from shared.runtime import Runtime, open_runtime
-from tests.support.api_client import RunningApi, card, opened, order, problem
+from tests.support.api_client import RunningApi, card, opened, opened_with, order, problem
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -74,6 +74,16 @@ async def test_the_pages_for_people_load_nothing_from_elsewhere(running_api: Run
     assert "unsafe" not in CONTENT_SECURITY_POLICY
     problem(await anybody.get("/docs/none"), 404, "not_found")
     problem(await anybody.get("/docs/viewer.html"), 404, "not_found")
+
+
+async def test_the_page_of_the_api_leads_to_the_dashboard_if_that_is_on(
+    make_settings: Callable[..., Settings],
+) -> None:
+    for dashboard in ("on", "off"):
+        async with opened_with(make_settings(dashboard=dashboard)) as running_api:
+            page = (await running_api.client(base="").get("/docs")).text
+        # Relative, so it is below every prefix.
+        assert ('href="dashboard"' in page) is (dashboard == "on")
 
 
 # -- settings

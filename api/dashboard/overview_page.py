@@ -7,7 +7,11 @@ from fastapi.sse import EventSourceResponse
 from api.dashboard.overview import OUTCOMES_OVER_S, TIMES_OVER_S
 from api.dashboard.pages import HEADERS
 from api.dashboard.visitors import PageRoute, SignedIn, dashboard_of
+from api.edge.access_log import ASKED
 from api.paths import DASHBOARD
+
+# A proxy must not collect the events before it passes them on.
+STREAM_HEADERS = {**HEADERS, "X-Accel-Buffering": "no"}
 
 router = APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
 
@@ -28,5 +32,6 @@ async def get_stream(visitor: SignedIn) -> Response:
     visitor.require_admin()
     overview = dashboard_of(visitor.request).overview
     overview.require_room()
-    # A proxy must not collect the events before it passes them on.
-    return EventSourceResponse(overview.events(), headers={**HEADERS, "X-Accel-Buffering": "no"})
+    if visitor.request.scope.get(ASKED) == "HEAD":
+        return Response(headers=STREAM_HEADERS, media_type=EventSourceResponse.media_type)
+    return EventSourceResponse(overview.events(), headers=STREAM_HEADERS)

@@ -1,4 +1,4 @@
-"""The pages for people: `/docs` shows the OpenAPI document, and `/` leads there.
+"""The pages for people: `/docs` shows the OpenAPI document and leads to the dashboard, and `/` leads to `/docs`.
 
 The viewer is a page of our own, so it loads nothing from another host and needs no internet. Its files are in
 `api/viewer`. Links in them are relative, so they work under every prefix.
@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from api.paths import ROOT_PATH
 from api.problems import Code, Problem
+from api.routes.parameters import ApiState
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,6 +43,8 @@ def _file(name: str, media_type: str) -> File:
 
 
 PAGE = _file("viewer.html", "text/html")
+LINK = b' \xc2\xb7 <a href="dashboard">Dashboard</a>'
+PAGE_WITH_DASHBOARD = PAGE._replace(content=PAGE.content.replace(b"<!-- dashboard -->", LINK))
 FILES = {
     "viewer.css": _file("viewer.css", "text/css"),
     "viewer.js": _file("viewer.js", "text/javascript"),
@@ -57,9 +60,9 @@ async def get_root(request: Request) -> Response:
 
 
 @router.get(DOCS)
-async def get_docs() -> Response:
-    """Return the viewer of the OpenAPI document."""
-    return _response(PAGE)
+async def get_docs(api: ApiState) -> Response:
+    """Return the viewer of the OpenAPI document, with a link to the dashboard where that is on."""
+    return _response(PAGE_WITH_DASHBOARD if api.runtime.settings.is_dashboard_on else PAGE)
 
 
 @router.get(f"{DOCS}/{{name}}")

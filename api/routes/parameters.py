@@ -38,7 +38,7 @@ type Prefer = Annotated[
     Header(
         alias="Prefer",
         description="`wait=N` (RFC 7240): hold the answer until the object has ended, or waits for its customer or a "
-        f"capture, for at most N seconds (1-{WAIT_MAX_S}).",
+        f"capture, for at most N seconds (1-{WAIT_MAX_S}; more counts as {WAIT_MAX_S}, and 0 does not wait).",
     ),
 ]
 type NamedUser = Annotated[
@@ -92,7 +92,7 @@ def is_current(if_none_match: str, found: Versioned) -> bool:
 
 
 def parse_prefer_wait(prefer: str | None, request: Request, *, if_none_match: str | None = None) -> Wait | None:
-    """Return the wait that a Prefer header asks for, clamped to 1-25 s; None if it asks for none.
+    """Return the wait that a Prefer header asks for, at most 25 s; None if it asks for none, or for 0 s.
 
     With `if_none_match` the wait is for another version than the client has. `*` names no version.
     """
@@ -101,7 +101,9 @@ def parse_prefer_wait(prefer: str | None, request: Request, *, if_none_match: st
     for preference in PREFERENCE.findall(prefer):
         # The first of several counts (RFC 7240, 2).
         if found := WAIT.fullmatch(preference):
-            seconds = min(max(int(found[1] or found[2]), 1), WAIT_MAX_S)
+            seconds = min(int(found[1] or found[2]), WAIT_MAX_S)
+            if seconds == 0:
+                return None
             known = None if if_none_match == ANY_ETAG else if_none_match
             return Wait(seconds, monotonic(), disconnect_of(request.scope), known)
     return None

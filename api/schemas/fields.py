@@ -9,6 +9,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.config import JsonDict
 
+from api.cards import has_card_number
 from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url, usable_return_url
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.ids import ORDER_ID, USER_ID
@@ -21,6 +22,7 @@ UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
 METADATA_BYTES_MAX = 8192
 METADATA_PAIRS_MAX = 20
+NO_CARD = "A card number in it is refused."
 # Without the format, clients in Java and Go read an integer into 32 bits.
 INT64: JsonDict = {"format": "int64"}
 
@@ -29,6 +31,13 @@ def clean_text(text: str) -> str:
     """Refuse control characters and lone surrogates, which some databases and logs cannot hold. Raises ValueError."""
     if FORBIDDEN_TEXT.search(text):
         raise ValueError("must not contain control characters")
+    return text
+
+
+def cardless_text(text: str) -> str:
+    """Refuse what `clean_text` refuses and a card number, which must not be stored anywhere. Raises ValueError."""
+    if has_card_number(clean_text(text)):
+        raise ValueError("must not contain a card number: 13 to 19 digits with a valid check digit")
     return text
 
 
@@ -130,6 +139,9 @@ type ReturnUrl = Annotated[
     AfterValidator(usable_return_url),
 ]
 type Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(clean_text)]
+type DisplayName = Annotated[
+    str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(cardless_text)
+]
 type UserId = Annotated[
     str,
     BeforeValidator(decimal_text, json_schema_input_type=Annotated[str, Field(pattern=USER_ID)] | IntegerId),

@@ -21,12 +21,13 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 from api.cards import CVC, CardRefused, check_cvc, check_number, expires_at
 from api.paypal_addresses import read_address
 from api.schemas.fields import (
+    NO_CARD,
     ChangeModel,
-    Name,
+    DisplayName,
     RequestModel,
     UserId,
+    cardless_text,
     change_config,
-    clean_text,
     require_true,
 )
 from api.schemas.rules import clock_beside_faults
@@ -67,8 +68,8 @@ class CardDetails(RequestModel):
         description="The card verification code: 4 digits for American Express, 3 for every other brand.",
         examples=["123"],
     )
-    cardholder_name: Annotated[str, StringConstraints(max_length=100), AfterValidator(clean_text)] | None = Field(
-        default=None, description="Accepted and not stored."
+    cardholder_name: Annotated[str, StringConstraints(max_length=100), AfterValidator(cardless_text)] | None = Field(
+        default=None, description=f"Accepted and not stored. {NO_CARD}"
     )
 
     @field_validator("exp_year")
@@ -132,7 +133,9 @@ class CardMethodRequest(RequestModel):
     )
 
     type: Literal["CREDIT_CARD", "DEBIT_CARD"]
-    display_name: Name | None = Field(default=None, description="By default the brand and the last four digits.")
+    display_name: DisplayName | None = Field(
+        default=None, description=f"By default the brand and the last four digits. {NO_CARD}"
+    )
     is_default: bool = Field(default=False, description=IS_DEFAULT)
     user_id: UserId | None = Field(default=None, description=OWNER)
     payment_details: CardDetails
@@ -148,7 +151,9 @@ class PaypalMethodRequest(RequestModel):
     )
 
     type: Literal["PAYPAL"]
-    display_name: Name | None = Field(default=None, description="By default `PayPal` and the masked address.")
+    display_name: DisplayName | None = Field(
+        default=None, description=f"By default `PayPal` and the masked address. {NO_CARD}"
+    )
     is_default: bool = Field(default=False, description=IS_DEFAULT)
     user_id: UserId | None = Field(default=None, description=OWNER)
     payment_details: PaypalDetails
@@ -195,7 +200,7 @@ class MethodChange(ChangeModel):
 
     model_config = change_config({"display_name": "Household", "is_default": True})
 
-    display_name: Name | None = None
+    display_name: DisplayName | None = None
     is_default: Annotated[Literal[True], BeforeValidator(require_true)] | None = Field(
         default=None,
         description="Only true: it makes this payment method the default. To end that, make another one the default.",

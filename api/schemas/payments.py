@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from api.schemas.fields import (
     INT64,
+    NO_CARD,
     Currency,
     Int64,
     Metadata,
@@ -18,7 +19,7 @@ from api.schemas.fields import (
     ReturnUrl,
     Url,
     UserId,
-    clean_text,
+    cardless_text,
 )
 from api.schemas.payment_methods import MaskedDetails
 from api.schemas.rules import INT64_MAX, known_if_ready_made, within_limits
@@ -83,8 +84,9 @@ class PaymentRequest(RequestModel):
         json_schema_extra=INT64 | {"minimum": 1, "maximum": INT64_MAX},
     )
     currency: Currency = "USD"
-    description: Annotated[str, StringConstraints(max_length=255), AfterValidator(clean_text)] | None = Field(
-        default=None, description="Free text of the client, which is stored and returned unchanged."
+    description: Annotated[str, StringConstraints(max_length=255), AfterValidator(cardless_text)] | None = Field(
+        default=None,
+        description=f"Free text of the client, which is stored and returned unchanged. {NO_CARD}",
     )
     metadata: Metadata = Field(default_factory=dict)
     callback_url: Url | None = Field(
