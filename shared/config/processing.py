@@ -30,17 +30,18 @@ class GatewaySettings(BaseSettings):
     )
     simulation: Annotated[Literal["on", "off"] | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
         default=None,
-        description="`on` allows ready-made payment methods such as `pm_test_visa`; `off` refuses them. Unset = `on` "
-        "in development and `off` in production.",
+        description="`on` allows what decides outcomes on purpose: ready-made payment methods such as `pm_test_visa`, "
+        "`simulation` in a request, `POST /payments/{id}/action`, rules and the clock. `off` refuses it, and no rule "
+        "fires in a worker: give API and workers the same value. Unset = `on` in development and `off` in production.",
     )
     simulation_speed: float = Field(
         default=1,
         ge=SIMULATION_SPEED_MIN,
         le=SIMULATION_SPEED_MAX,
         allow_inf_nan=False,
-        description="How many times as fast as real time service time passes, in which the service stores, shows and "
-        "waits. `payments up` and `payments migrate` write it into the database; an API or a worker with another value "
-        "does not start. It must be 1 in production.",
+        description="The speed of service time as a multiple of real time, 1 to 10,000. Service time is what the "
+        "service stores, shows and waits for. `payments up` and `payments migrate` write the speed into the database; "
+        "an API or a worker with another value does not start. It must be 1 in production.",
     )
     gateway_notification_url: BaseUrl = Field(
         default=None,
@@ -94,14 +95,16 @@ class WorkerSettings(BaseSettings):
         default=2000,
         ge=1,
         le=100_000,
-        description="Slots of one worker: payments in the gateway or in a check of their order at once. The compose "
-        "file sets 100, so that scaling shows.",
+        description="Slots of one worker: payments and refunds in the gateway, and payments whose order is being "
+        "checked, at once. The compose file sets 100, so that scaling shows.",
     )
     lease_s: float = Field(
         default=30,
         gt=0,
         le=3600,
-        description="Seconds that a claim of a payment holds; must exceed the longest delay of the gateway + 10 s.",
+        description="Seconds that a claim of a payment or a refund holds. It must exceed "
+        "`PAYMENT_PROCESSING_DELAY_MAX` + 10 s, with an order service `PAYMENT_PROCESSING_DELAY_MAX` + "
+        "`ORDER_NOT_FOUND_AFTER_S` + 2 x `ORDER_TIMEOUT_S` + 10 s.",
     )
     authorization_valid_s_card: int = Field(
         default=7 * 24 * 3600, ge=1, le=365 * 24 * 3600, description="Seconds that an authorization of a card holds."
@@ -119,13 +122,18 @@ class WorkerSettings(BaseSettings):
         default=5,
         ge=1,
         le=100,
-        description="Claims of a payment without an answer, after which the gateway's ledger decides.",
+        description="Claims without an answer for one charge, authorization, capture or refund, after which the "
+        "gateway's ledger decides.",
     )
     gateway_tries_max: int = Field(
-        default=3, ge=1, le=20, description="Attempts to charge while the gateway answers that nothing was charged."
+        default=3,
+        ge=1,
+        le=20,
+        description="Calls to the gateway for one charge, authorization, capture or refund while it gives no answer; "
+        "then its ledger decides.",
     )
     gateway_backoff_s: float = Field(
-        default=1, gt=0, le=600, description="Seconds between the first two such attempts; they double."
+        default=1, gt=0, le=600, description="Seconds between the first two of these calls; they double."
     )
     poll_delay_ms: int = Field(
         default=20,

@@ -28,12 +28,12 @@ class ServerSettings(BaseSettings):
     port: int = Field(default=8009, ge=1, le=65_535, description="The TCP port that the API listens on.")
     root_path: RootPath = Field(
         default=None,
-        description="The prefix that a gateway strips from paths before it forwards requests, such as `/shop`. It is "
+        description="The prefix that a proxy strips from paths before it forwards requests, such as `/shop`. It is "
         "part of every path that the API sends.",
     )
     public_url: BaseUrl = Field(
         default=None,
-        description="What links begin with that leave the service, with the gateway's prefix, such as "
+        description="What links begin with that leave the service, with the proxy's prefix, such as "
         "`https://pay.example/shop`. Unset = `http://127.0.0.1:PORT` if `HOST` is loopback, else no such links.",
     )
     cors_origins: Annotated[tuple[Origin, ...], *COMMA_SEPARATED] = Field(
@@ -55,8 +55,9 @@ class ServerSettings(BaseSettings):
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
-        description="`production` refuses the built-in secrets and keys under 16 bytes, and lets no delivery reach "
-        "loopback.",
+        description="`production` refuses the built-in secrets and keys under 16 bytes, never advances the clock, and "
+        "wants `SIMULATION_SPEED` 1. `SIMULATION`, `DASHBOARD` and `WEBHOOK_ALLOW_HTTP` are off there unless they are "
+        "set, and deliveries reach loopback only if `WEBHOOK_ALLOWED_NETWORKS` opens it.",
     )
     dashboard: Annotated[Literal["on", "off"] | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
         default=None,

@@ -29,8 +29,8 @@ class WebhookSettings(BaseSettings):
     )
     webhook_retry_schedule: Annotated[tuple[float, ...], *COMMA_SEPARATED] = Field(
         default=RETRY_SCHEDULE_S,
-        description="Seconds to wait after each failed attempt, separated by commas: n waits are n + 1 attempts. "
-        "`none` = one attempt.",
+        description="Seconds to wait after each failed attempt, at most 30 days each, separated by commas: n waits are "
+        "n + 1 attempts. `none` = one attempt.",
     )
     webhook_allowed_networks: Annotated[tuple[Network, ...], *COMMA_SEPARATED] | None = Field(
         default=None,
