@@ -1,4 +1,4 @@
-"""`payments simulate`: rules and ready-made rules, from the command line to a running API."""
+"""`payments simulate`: rules and presets, from the command line to a running API."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Rules of the simulation on the page of the simulator: admins create them, by hand or ready-made, and delete them."""
+"""Rules of the simulation on the page of the simulator: admins create them, by hand or by a preset, and delete them."""
 
 from typing import Any
 

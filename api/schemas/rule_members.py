@@ -194,8 +194,8 @@ class EffectRequest(RequestModel):
     )
     delay_ms: DelaySpan | None = Field(
         default=None,
-        description="How long a call takes, in milliseconds: one number, or one drawn from `min` to `max`. "
-        "At most 60,000, and 10 s less than `LEASE_S`.",
+        description="How long a call takes: one number, or one drawn from `min` to `max`, 0 to 60,000 ms, and at most "
+        "`LEASE_S` minus 10 s: 20,000 ms by default.",
     )
     outage: Annotated[Outage, Field(strict=False)] | None = Field(
         default=None,

@@ -57,8 +57,8 @@ OUTCOMES = (
 class _Steering(RequestModel):
     delay_ms: Annotated[int, Field(ge=0), AfterValidator(within_delay)] | None = Field(
         default=None,
-        description="How long each call takes, in milliseconds; without it as drawn. At most 60,000, and 10 s less "
-        "than `LEASE_S`.",
+        description="How long each call takes: 0 to 60,000 ms, and at most `LEASE_S` minus 10 s: 20,000 ms by default. "
+        "Without it as drawn.",
     )
     pending_ms: Annotated[int, Field(ge=0, le=PENDING_MS_MAX)] | None = Field(
         default=None, description="How long it waits before a worker takes it up, in milliseconds."

@@ -27,7 +27,7 @@ def simulate(
         ),
     ] = None,
 ) -> None:
-    """Decide what the simulated gateway does: by rules, by ready-made ones such as an outage, or by its clock.
+    """Decide what the simulated gateway does: by rules, by presets such as an outage, or by its clock.
 
     For example: `payments simulate outage --for 5m`. The service must have SIMULATION=on.
     """

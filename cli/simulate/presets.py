@@ -1,4 +1,4 @@
-"""The commands that create ready-made rules; see `shared.simulation.presets`."""
+"""The commands that create rules by a preset; see `shared.simulation.presets`."""
 
 from typing import Annotated, Literal
 

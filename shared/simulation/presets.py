@@ -1,4 +1,4 @@
-"""Ready-made rules: an outage, an issuer that is down, a slow gateway, and customers who never come back."""
+"""Presets of rules: an outage, an issuer that is down, a slow gateway, and customers who never come back."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
