@@ -67,7 +67,7 @@ Where the time went
   It took 4,993 ms.
   20 ms: queue and claim, which no record tells apart.
   1,394 ms: the delay of the gateway for call 1 of the charge.
-  1,000 ms: the pause before the next try.
+  1,000 ms: the pause before the next call.
   26 ms: queue and claim, which no record tells apart.
   2,547 ms: the delay of the gateway for call 2 of the charge.
   6 ms: all else until the answer was recorded.

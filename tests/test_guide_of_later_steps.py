@@ -14,6 +14,7 @@ from tests.support.waiting import eventually
 from tests.test_guides import TESTING
 
 WAITING = {"Prefer": "wait=10"}
+DAYS, PENDING_MS = 7, 5000
 
 
 @pytest_asyncio.fixture
@@ -25,8 +26,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Settings]:
         payment_processing_delay_min=0,
         payment_processing_delay_max=0,
         payment_success_rate=1,
-        # A busy machine may need more than the two seconds of the guide to capture.
-        authorization_valid_s_card=6,
     )
     up = PaymentsProcess("up", tmp_path / "up", settings)
     with processes(up):
@@ -53,6 +52,9 @@ async def test_captures_and_voids_end_as_the_guide_says(service: Settings) -> No
         answer = await shop.http.get(f"/payments/{voided['id']}", headers=WAITING)
         assert answer.json()["status"] == "CANCELLED"
         left = await paid(shop, capture_method="manual")
+        async with Shop(service, user="operator", role="admin") as operator:
+            answer = await operator.http.post("/simulation/clock/advance", json={"seconds": DAYS * 24 * 3600})
+            assert answer.status_code == 200, answer.text
 
         async def has_expired() -> bool:
             return bool((await shop.payment(left["id"]))["status"] == "CANCELLED")
@@ -60,7 +62,20 @@ async def test_captures_and_voids_end_as_the_guide_says(service: Settings) -> No
         await eventually(has_expired, 20)
         history = (await shop.http.get(f"/payments/{left['id']}/history")).json()["history"]
         assert [move["reason"] for move in history][-2:] == ["authorization_expired", "voided"]
-    assert "AUTHORIZATION_VALID_S_CARD=2" in TESTING
+    assert f"clock advance {DAYS}d" in TESTING
+
+
+async def test_what_waits_before_a_worker_takes_it_up_is_cancelled_as_the_guide_says(service: Settings) -> None:
+    waiting = {"simulation": {"pending_ms": PENDING_MS}}
+    async with Shop(service, user="shop", role="service") as shop:
+        payment_id = await shop.accepted(payment_method_id="pm_test_visa", **waiting)
+        answer = await shop.http.post(f"/payments/{payment_id}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
+        good = await paid(shop)
+        refund = (await shop.http.post(f"/payments/{good['id']}/refunds", json=waiting)).json()
+        answer = await shop.http.post(f"/refunds/{refund['id']}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
+    assert f'"pending_ms": {PENDING_MS}' in TESTING
 
 
 async def test_refunds_end_as_the_guide_says(service: Settings) -> None:

@@ -140,7 +140,7 @@ class Draws:
             drawn = self._fraction(key, "refund network", call.gateway_try)
             is_below = drawn < REFUND_NETWORK_ERRORS
             words = (
-                f"{_text(drawn, REFUND_NETWORK_ERRORS)} was drawn, and below {REFUND_NETWORK_ERRORS:g} a try of a "
+                f"{_text(drawn, REFUND_NETWORK_ERRORS)} was drawn, and below {REFUND_NETWORK_ERRORS:g} a call for a "
                 f"refund does not reach the gateway: so this one {'did not' if is_below else 'reached it'}."
             )
             threshold = REFUND_NETWORK_ERRORS

@@ -29,7 +29,7 @@ class PartName(StrEnum):
     RECORD = "record"
     """All else until the answer of the gateway was recorded, the check of the order too."""
     RETRY_PAUSE = "retry_pause"
-    """The pause before the next try."""
+    """The pause before the next call."""
     LOST_CLAIM = "lost_claim"
     """A claim that recorded nothing, until the next one."""
     ORDER_CHECK = "order_check"
@@ -53,7 +53,7 @@ WORDS = {
     PartName.QUEUE_AND_CLAIM: "queue and claim, which no record tells apart",
     PartName.GATEWAY: "the delay of the gateway",
     PartName.RECORD: "all else until the answer was recorded",
-    PartName.RETRY_PAUSE: "the pause before the next try",
+    PartName.RETRY_PAUSE: "the pause before the next call",
     PartName.LOST_CLAIM: "a claim that recorded nothing, and the wait for the next one",
     PartName.ORDER_CHECK: "a check of the order, with what came of it",
     PartName.LATE_ANSWER: "waiting for the late answer of the gateway",

@@ -23,14 +23,14 @@ PAYMENT_STATUSES = {
     PaymentStatus.PARTIALLY_REFUNDED: "a part of the money was paid back",
     PaymentStatus.REFUNDED: "all of the money was paid back",
     PaymentStatus.FAILED: "nothing was charged",
-    PaymentStatus.CANCELLED: "it was called off, and nothing was charged",
+    PaymentStatus.CANCELLED: "it was cancelled, and nothing was charged",
 }
 REFUND_STATUSES = {
     RefundStatus.PENDING: "no worker has taken it up yet",
     RefundStatus.PROCESSING: "a worker has it, or will take it up again",
     RefundStatus.COMPLETED: "the money was paid back",
     RefundStatus.FAILED: "nothing was paid back",
-    RefundStatus.CANCELLED: "it was called off, and nothing was paid back",
+    RefundStatus.CANCELLED: "it was cancelled, and nothing was paid back",
 }
 # What a row of a history says. A claim says why a worker took the payment or the refund up.
 REASONS: dict[str, str] = {
@@ -38,12 +38,12 @@ REASONS: dict[str, str] = {
     HistoryReason.CLAIMED: "A worker took it up for the first time.",
     HistoryReason.LEASE_EXPIRED: "A worker took it up, because the one before had recorded nothing in its time: it had "
     "died, was paused, or could not reach the database.",
-    HistoryReason.RETRIED: "A worker took it up to try again.",
+    HistoryReason.RETRIED: "A worker took it up for the next call.",
     HistoryReason.GATEWAY_TIMED_OUT: "A worker took it up to ask the gateway again.",
     HistoryReason.RELEASED: "A worker took it up, because the one before was stopped.",
-    HistoryReason.GATEWAY_APPROVED: "The gateway did it.",
+    HistoryReason.GATEWAY_APPROVED: "The gateway did the operation.",
     HistoryReason.GATEWAY_DECLINED: "The gateway declined it.",
-    HistoryReason.GATEWAY_UNREACHABLE: "No try got an answer. The last worker closed it at the gateway, so that "
+    HistoryReason.GATEWAY_UNREACHABLE: "No call got an answer. The last worker closed it at the gateway, so that "
     "nothing can happen later.",
     HistoryReason.CLAIMS_EXHAUSTED: "Too many workers had died with it, so the gateway's own record decided.",
     HistoryReason.ORDER_UNREACHABLE: "A worker took it up to check the order again.",
@@ -78,9 +78,9 @@ _REASONS_OF: dict[tuple[str, str], str] = {
 CALL_RESULTS: dict[str, str] = {
     HistoryReason.RETRIED: "The gateway could not be reached, and nothing happened.",
     HistoryReason.GATEWAY_TIMED_OUT: "The answer of the gateway was lost.",
-    HistoryReason.LEASE_EXPIRED: "Whether it did is not recorded.",
+    HistoryReason.LEASE_EXPIRED: "No record says whether the call was made.",
     HistoryReason.RELEASED: "The worker was stopped before the gateway had answered.",
-    HistoryReason.GATEWAY_UNREACHABLE: "The gateway gave no answer again, and it was the last try.",
+    HistoryReason.GATEWAY_UNREACHABLE: "The gateway gave no answer again, and it was the last call.",
 }
 OPERATIONS = {
     "charge": "charge",
@@ -129,14 +129,14 @@ EVENTS = {
     EventType.CAPTURE_FAILED: "a capture failed",
     EventType.COMPLETED: "the money has moved",
     EventType.FAILED: "the payment failed",
-    EventType.CANCELLED: "the payment was called off",
+    EventType.CANCELLED: "the payment was cancelled",
     EventType.PARTIALLY_REFUNDED: "a part was paid back",
     EventType.REFUNDED: "all was paid back",
     EventType.ORDER_CONFLICT: "the order of the paid payment was cancelled",
     EventType.REFUND_CREATED: "a refund was accepted",
     EventType.REFUND_COMPLETED: "a refund was paid",
     EventType.REFUND_FAILED: "a refund failed",
-    EventType.REFUND_CANCELLED: "a refund was called off",
+    EventType.REFUND_CANCELLED: "a refund was cancelled",
 }
 _FAILURES = {
     str(code): reason
