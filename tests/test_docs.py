@@ -14,7 +14,7 @@ from api.problems import Code
 from cli.main import app
 from shared.config.settings import GROUPS, Settings
 from shared.lifecycle import HistoryReason, PaymentStatus
-from tests.test_repository import ROOT
+from tests.test_repository import PROJECT, ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -101,6 +101,16 @@ def test_the_picture_of_the_lifecycle_names_every_status_and_reason() -> None:
     picture = (ROOT / "docs" / "images" / "lifecycle.svg").read_text()
     words = {*PaymentStatus, *HistoryReason}
     assert [word for word in words if word not in picture] == []
+
+
+@pytest.mark.parametrize("room", ["cli", "api", "worker", "shared"])
+def test_the_picture_of_the_rooms_has_the_floors_that_are_held(room: str) -> None:
+    picture = (ROOT / "docs" / "images" / "rooms.svg").read_text()
+    drawn = re.findall(r'class="part"[^>]*>([^<]+)<', picture.partition(f'<g id="{room}">')[2].partition("</g>")[0])
+    [held] = [one["layers"] for one in PROJECT["tool"]["importlinter"]["contracts"] if one.get("containers") == [room]]
+    assert [set(re.split(" [·:] ", floor.replace("/", ""))) for floor in drawn] == [
+        set(re.split(" [|:] ", floor)) for floor in held
+    ]
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
