@@ -1,4 +1,4 @@
-"""A service under a prefix: ROOT_PATH, which a gateway strips, and PUBLIC_URL, with which links begin."""
+"""A service under a prefix: ROOT_PATH, which a proxy strips, and PUBLIC_URL, with which links begin."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -16,7 +16,7 @@ pytest_plugins = ["tests.support.api_fixtures"]
 
 @pytest.fixture
 async def runtime(make_settings: Callable[..., Settings]) -> AsyncIterator[Runtime]:
-    """An installation behind a gateway that strips /shop/pay."""
+    """An installation behind a proxy that strips /shop/pay."""
     runtime = open_runtime(make_settings(root_path="/shop/pay"))
     yield runtime
     await runtime.close()

@@ -120,7 +120,7 @@ _TEMPLATES.filters["tone"] = lambda status: TONES.get(status, "off")
 
 
 def home(scope: Scope) -> str:
-    """Return the path of the dashboard as browsers see it, with the prefix that a gateway strips."""
+    """Return the path of the dashboard as browsers see it, with the prefix that a proxy strips."""
     return str(scope.get(ROOT_PATH, "")) + DASHBOARD
 
 

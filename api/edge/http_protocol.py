@@ -55,7 +55,7 @@ class ConnectionLimits:
     request_timeout_s: float
     write_timeout_s: float
     memory: ArrivalMemory
-    # What a gateway has stripped from the paths.
+    # What a proxy has stripped from the paths.
     root_path: str = ""
     # What is refused counts for a rate limit, which only the application knows.
     has_rate_limits: bool = False

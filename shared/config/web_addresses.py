@@ -1,4 +1,4 @@
-"""The types of settings that say under which addresses browsers and gateways reach the API."""
+"""The types of settings that say under which addresses browsers and proxies reach the API."""
 
 import re
 from typing import Annotated
