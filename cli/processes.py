@@ -130,7 +130,7 @@ async def _sign_in_link(runtime: Runtime) -> str | None:
     if not (settings.takes_sign_in_links and is_read_by_a_person):
         return None
     try:
-        link = await issue_link(runtime.broker)
+        link = await issue_link(runtime.broker, runtime.keyring)
     except BrokerUnavailable:
         # Safe: a token signs in as well.
         return None

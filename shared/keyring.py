@@ -31,6 +31,7 @@ class Keyring:
     approval_link_key: bytes = field(repr=False)
     approval_form_key: bytes = field(repr=False)
     notification_key: bytes = field(repr=False)
+    session_key: bytes = field(repr=False)
     cipher: Fernet = field(repr=False)
 
     def fingerprint(self, *parts: str | bytes) -> str:
@@ -63,6 +64,14 @@ class Keyring:
     def approval_form_value(self, token: str, sequence: int) -> str:
         """Return what the form of an approval page must send back. It changes with the payment's sequence."""
         return _text(_mac(self.approval_form_key, token, str(sequence)))
+
+    def seal_session(self, payload: bytes) -> str:
+        """Return `payload` with a MAC, as Redis keeps it: `open_session` accepts only text that was made here."""
+        return _seal(self.session_key, payload)
+
+    def open_session(self, text: str) -> bytes | None:
+        """Return the payload of a text that `seal_session` made; None for any other text."""
+        return _open(self.session_key, text)
 
     def encrypt(self, secret: str) -> str:
         """Return `secret` in a form that may be stored in a table."""
@@ -103,6 +112,7 @@ def open_keyring(settings: Settings) -> Keyring:
         approval_link_key=_derive(root, "approval links"),
         approval_form_key=_derive(root, "approval forms"),
         notification_key=_derive(root, "gateway notifications"),
+        session_key=_derive(root, "dashboard sessions"),
         cipher=Fernet(base64.urlsafe_b64encode(_derive(root, "secrets at rest"))),
     )
 

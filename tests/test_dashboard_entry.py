@@ -75,7 +75,9 @@ async def test_redis_keeps_the_principal_and_neither_token_nor_cookie(
     redis = runtime.broker.arq_connection
     keys = [key async for key in redis.scan_iter("payments:dashboard:*")]
     [key] = keys
-    stored = key + (await redis.get(key) or b"")
+    payload = runtime.keyring.open_session((await redis.get(key) or b"").decode())
+    assert payload is not None
+    stored = key + payload
     assert b"root" in stored
     for hidden in (secret, browser.cookies[COOKIE]):
         assert hidden.encode() not in stored
@@ -188,7 +190,7 @@ async def test_a_body_that_is_no_form_is_refused_with_a_page(
 
 
 async def test_a_link_signs_in_an_admin_once(running_api: RunningApi, runtime: Runtime) -> None:
-    link = await issue_link(runtime.broker)
+    link = await issue_link(runtime.broker, runtime.keyring)
     redis = runtime.broker.arq_connection
     [key] = [key async for key in redis.scan_iter("payments:dashboard:link:*")]
     assert 0 < await redis.ttl(key) <= LINK_S
@@ -206,7 +208,7 @@ async def test_elsewhere_than_on_the_developers_machine_no_link_works(
     make_settings: Callable[..., Settings], changes: dict[str, str]
 ) -> None:
     async with opened_with(make_settings(dashboard="on", **changes)) as elsewhere:
-        link = await issue_link(elsewhere.runtime.broker)
+        link = await issue_link(elsewhere.runtime.broker, elsewhere.runtime.keyring)
         assert (await visitor(elsewhere).get("/sign-in", params={"link": link})).status_code == 404
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 from sqlalchemy import delete, text
 
 from shared.broker.client import Broker
@@ -141,18 +140,6 @@ async def test_a_word_of_who_asked_that_comes_late_changes_nothing(broker: Broke
     await say_verify(broker, done)
     await broker.round_trip(lambda pipe: pipe.set(ASKED_KEY, orjson.dumps(run.to_json())), timeout_s=1)
     assert await known(broker) == done
-
-
-@pytest.mark.parametrize("value", [b"", b"x", b"[]", b"1", b"null", b'{"id": 1}', b'{"id": "x", "status": "new"}'])
-async def test_what_is_no_run_ends_no_worker_and_is_replaced(settings: Settings, broker: Broker, value: bytes) -> None:
-    await broker.round_trip(
-        lambda pipe: [pipe.set(key, value) for key in (CURRENT_KEY, ASKED_KEY, LAST_KEY)], timeout_s=1
-    )
-    assert await find_verify(broker) is None
-    assert not await Verifier(settings, broker, worker="one").run_once()
-    run = asked()
-    assert await ask_for_verify(broker, run) == run
-    assert (await take_verify(broker, "one")) is not None
 
 
 async def test_a_worker_verifies_and_keeps_the_report(database: Database, settings: Settings, broker: Broker) -> None:

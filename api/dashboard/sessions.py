@@ -1,6 +1,7 @@
 """Sessions of the dashboard: who is signed in, kept in Redis, which may forget it. No token is kept anywhere.
 
-A session is found by the hash of what its cookie says, so whoever reads Redis cannot take one over.
+A session is found by the hash of what its cookie says, and what Redis keeps of it has a MAC. So whoever reads Redis
+cannot take one over, and whoever writes there cannot make one.
 """
 
 import hashlib
@@ -8,9 +9,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
-from uuid import UUID
 
-import orjson
+from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
 from api.auth.api_keys import ApiKeys
@@ -20,6 +20,7 @@ from api.auth.tokens import expiry_of
 from api.problems import Problem
 from shared.api_keys import API_KEY_PREFIX
 from shared.broker.client import Broker
+from shared.broker.stored import read_stored
 from shared.keyring import Keyring
 
 SESSION_S = 12 * 3600
@@ -44,29 +45,24 @@ class Session:
     form: str = field(repr=False)
     key_hash: str | None = field(default=None, repr=False)
 
-    def payload(self) -> bytes:
-        """Return what Redis keeps."""
-        principal = self.principal
-        return orjson.dumps(
-            {
-                "user_id": principal.user_id,
-                "role": principal.role,
-                "api_key_id": str(principal.api_key_id) if principal.api_key_id else None,
-                "expires_at": self.expires_at,
-                "form": self.form,
-                "key_hash": self.key_hash,
-            }
-        )
 
-    @classmethod
-    def of(cls, payload: bytes) -> "Session":
-        """Return the session that `payload` made."""
-        content = orjson.loads(payload)
-        api_key_id = content.pop("api_key_id")
-        principal = Principal(
-            content.pop("user_id"), Role(content.pop("role")), api_key_id=UUID(api_key_id) if api_key_id else None
-        )
-        return cls(principal=principal, **content)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredSession:
+    """What Redis keeps of a session: `key` is the key there, so that it is good under no other."""
+
+    key: str
+    session: Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredLink:
+    """What Redis keeps of a link."""
+
+    key: str
+    expires_at: float
+
+
+_SESSION, _LINK = TypeAdapter(_StoredSession), TypeAdapter(_StoredLink)
 
 
 class Sessions:
@@ -103,24 +99,28 @@ class Sessions:
 
     async def redeem(self, link: str) -> str | None:
         """Return the cookie of a new session of an admin for a link of `issue_link`; None if it was used or is old."""
+        key = LINK_KEY + _hash(link)
 
         def add_commands(pipe: Pipeline) -> None:
-            pipe.get(LINK_KEY + _hash(link))
-            pipe.delete(LINK_KEY + _hash(link))
+            pipe.mget([key])
+            pipe.delete(key)
 
         # Both or none, so that of two requests with one link only one finds it.
-        [found, _] = await self._broker.round_trip(add_commands, timeout_s=TIMEOUT_S, is_transaction=True)
-        return await self._open(DEVELOPER, self._clock() + SESSION_S, None) if found else None
+        [[stored], _] = await self._broker.round_trip(add_commands, timeout_s=TIMEOUT_S, is_transaction=True)
+        found = _unsealed(_LINK, self._keyring, stored)
+        if found is None or found.key != key or found.expires_at <= self._clock():
+            return None
+        return await self._open(DEVELOPER, self._clock() + SESSION_S, None)
 
     async def find(self, cookie: str) -> Session | None:
         """Return the session of a cookie; None if it has ended, or if its API key was revoked or has expired."""
         key = SESSION_KEY + _hash(cookie)
-        [payload] = await self._broker.round_trip(lambda pipe: pipe.get(key), timeout_s=TIMEOUT_S)
-        if payload is None:
+        # A key of another type than a string is none for MGET, and an error for GET.
+        [[stored]] = await self._broker.round_trip(lambda pipe: pipe.mget([key]), timeout_s=TIMEOUT_S)
+        found = _unsealed(_SESSION, self._keyring, stored)
+        if found is None or found.key != key or found.session.expires_at <= self._clock():
             return None
-        session = Session.of(payload)
-        if session.expires_at <= self._clock():
-            return None
+        session = found.session
         if session.key_hash is not None:
             try:
                 await self._api_keys.principal_of_hash(session.key_hash)
@@ -137,21 +137,34 @@ class Sessions:
         cookie = new_secret()
         session = Session(principal=principal, expires_at=expires_at, form=new_secret(), key_hash=key_hash)
         lasts_s = max(1, int(expires_at - self._clock()))
-        key, payload = SESSION_KEY + _hash(cookie), session.payload()
-        await self._broker.round_trip(lambda pipe: pipe.set(key, payload, ex=lasts_s), timeout_s=TIMEOUT_S)
+        key = SESSION_KEY + _hash(cookie)
+        sealed = _sealed(_SESSION, self._keyring, _StoredSession(key=key, session=session))
+        await self._broker.round_trip(lambda pipe: pipe.set(key, sealed, ex=lasts_s), timeout_s=TIMEOUT_S)
         return cookie
 
 
-async def issue_link(broker: Broker) -> str:
+async def issue_link(broker: Broker, keyring: Keyring) -> str:
     """Return the secret of a link that signs in an admin, once, within ten minutes. Raises BrokerUnavailable."""
     link = new_secret()
-    await broker.round_trip(lambda pipe: pipe.set(LINK_KEY + _hash(link), b"1", ex=LINK_S), timeout_s=TIMEOUT_S)
+    key = LINK_KEY + _hash(link)
+    sealed = _sealed(_LINK, keyring, _StoredLink(key=key, expires_at=time() + LINK_S))
+    await broker.round_trip(lambda pipe: pipe.set(key, sealed, ex=LINK_S), timeout_s=TIMEOUT_S)
     return link
 
 
 def new_secret() -> str:
     """Return a new secret of 32 random bytes, as it stands in cookies, forms and links."""
     return secrets.token_urlsafe(32)
+
+
+def _sealed[T](form: TypeAdapter[T], keyring: Keyring, value: T) -> str:
+    return keyring.seal_session(form.dump_json(value))
+
+
+def _unsealed[T](form: TypeAdapter[T], keyring: Keyring, stored: bytes | None) -> T | None:
+    """Return what was sealed; None if nothing is there, or something that this service has not put there."""
+    payload = keyring.open_session(stored.decode(errors="replace")) if stored is not None else None
+    return read_stored(form, payload)
 
 
 def _hash(secret: str) -> str:

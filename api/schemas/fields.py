@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 
 from api.cards import has_card_number
 from api.schemas.rules import INT64_MAX, known_to_order_service, receiver_url, usable_return_url
+from shared.database.clock import in_utc
 from shared.database.tables import NAME_CHARS_MAX, URL_CHARS_MAX
 from shared.ids import ORDER_ID, USER_ID
 from shared.money import is_currency
@@ -66,15 +67,6 @@ def _rfc3339(value: Any) -> Any:
     return value
 
 
-def _in_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("needs a time zone, such as Z")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is too far away") from None
-
-
 def _known_currency(code: str) -> str:
     if not is_currency(code):
         raise ValueError("must be a currency that payments are made in: an ISO 4217 code in upper case, such as USD")
@@ -90,7 +82,7 @@ def _small(metadata: dict[str, str]) -> dict[str, str]:
 type Moment = Annotated[
     datetime,
     BeforeValidator(_rfc3339, json_schema_input_type=datetime),
-    AfterValidator(_in_utc),
+    AfterValidator(in_utc),
     Field(description="A date and time with a time zone (RFC 3339), such as 2026-11-22T12:00:00Z."),
 ]
 # An integer of a response that may outgrow 32 bits: an amount, or a number of rows.

@@ -6,13 +6,15 @@ Redis no worker is known to be alive.
 
 import asyncio
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Any
 
 import orjson
 import structlog
+from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
+from shared.broker.stored import Count, Seconds, read_stored
 from shared.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -41,18 +43,18 @@ class WorkerStatus:
     """
 
     worker: str
-    slots: int
-    in_gateway: int
-    sending: int
-    settled: int
-    settled_per_s: float
-    uptime_s: float
+    slots: Count
+    in_gateway: Count
+    sending: Count
+    settled: Count
+    settled_per_s: Seconds
+    uptime_s: Seconds
     # A worker of 0.1 says neither of these.
-    checking_orders: int = 0
+    checking_orders: Count = 0
     # None is a worker of 0.1.
     version: str | None = None
-    outcomes: dict[str, int] = field(default_factory=dict)
-    settle_counts: list[int] = field(default_factory=list)
+    outcomes: dict[str, Count] = field(default_factory=dict)
+    settle_counts: list[Count] = field(default_factory=list)
 
     def payloads(self) -> tuple[bytes, bytes]:
         """Return two payloads: the members that 0.1 knows, and the newer ones."""
@@ -60,15 +62,11 @@ class WorkerStatus:
         later = {name: members.pop(name) for name in _LATER_MEMBERS}
         return orjson.dumps(members), orjson.dumps(later)
 
-    @classmethod
-    def of(cls, payload: bytes, later: bytes | None) -> Self:
-        """Return the status in the two payloads; members that only a newer version knows are dropped."""
-        content = orjson.loads(payload) | (orjson.loads(later) if later else {})
-        return cls(**{name: value for name, value in content.items() if name in cls.__dataclass_fields__})
-
 
 # Members that a heartbeat of 0.1 does not have.
 _LATER_MEMBERS = ("checking_orders", "version", "outcomes", "settle_counts")
+_MEMBERS = TypeAdapter(dict[str, Any])
+_STATUS = TypeAdapter(WorkerStatus)
 
 
 async def send_heartbeat(broker: Broker, status: WorkerStatus) -> bool:
@@ -129,11 +127,21 @@ async def _read_alive(broker: Broker) -> list[WorkerStatus]:
     )
     if not names:
         return []
-    workers = [name.decode() for name in sorted(names)]
+    workers = [name.decode(errors="replace") for name in sorted(names)]
     keys = [*map(_key, workers), *map(_later_key, workers)]
     [payloads] = await broker.round_trip(lambda pipe: pipe.mget(keys), timeout_s=REDIS_TIMEOUT_S)
     pairs = zip(payloads[: len(workers)], payloads[len(workers) :], strict=True)
-    return [WorkerStatus.of(payload, later) for payload, later in pairs if payload]
+    statuses = [_status(payload, later) for payload, later in pairs]
+    return [status for status in statuses if status is not None]
+
+
+def _status(payload: bytes | None, later: bytes | None) -> WorkerStatus | None:
+    """Return what a worker has said in its two payloads; None if that is no heartbeat."""
+    members = read_stored(_MEMBERS, payload)
+    later_members = read_stored(_MEMBERS, later or b"{}")
+    if members is None or later_members is None:
+        return None
+    return read_stored(_STATUS, _MEMBERS.dump_json(members | later_members))
 
 
 def _key(worker: str) -> str:

@@ -7,9 +7,11 @@ for. Without Redis nothing is known, and nothing is processed either.
 from dataclasses import asdict, dataclass
 
 import orjson
+from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
+from shared.broker.stored import Count, Seconds, read_stored
 
 # A hash: a name of the process -> what it said last.
 SLEEPERS_KEY = "payments:sleepers"
@@ -26,10 +28,13 @@ class Sleepers:
     `wakes_until_s` of the last one that may be taken together with it; None = nothing sleeps. All are Unix seconds.
     """
 
-    count: int
-    seen_at_s: float
-    wakes_at_s: float | None = None
-    wakes_until_s: float | None = None
+    count: Count
+    seen_at_s: Seconds
+    wakes_at_s: Seconds | None = None
+    wakes_until_s: Seconds | None = None
+
+
+_SLEEPERS = TypeAdapter(Sleepers)
 
 
 async def say_sleepers(broker: Broker, name: str, sleepers: Sleepers) -> None:
@@ -45,4 +50,5 @@ async def say_sleepers(broker: Broker, name: str, sleepers: Sleepers) -> None:
 async def read_sleepers(broker: Broker) -> list[Sleepers]:
     """Return what every process has said last, also one that is gone. Raises BrokerUnavailable."""
     [said] = await broker.round_trip(lambda pipe: pipe.hgetall(SLEEPERS_KEY), timeout_s=REDIS_TIMEOUT_S)
-    return [Sleepers(**orjson.loads(each)) for each in said.values()]
+    read = [read_stored(_SLEEPERS, each) for each in said.values()]
+    return [sleepers for sleepers in read if sleepers is not None]

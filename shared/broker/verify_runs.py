@@ -4,19 +4,17 @@ They are for people who watch. Redis may forget them: the report of one that end
 """
 
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
 import orjson
-import structlog
+from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
+from shared.broker.stored import Count, Moment, read_stored
 from shared.database.clock import rfc3339
-
-log = structlog.get_logger(__name__)
 
 # The run that is under way, as it was asked for. Whoever does it says so once a second, or it has failed.
 CURRENT_KEY = "payments:verify:current"
@@ -53,42 +51,24 @@ class VerifyRun:
     """
 
     id: UUID
-    asked_at: datetime
+    asked_at: Moment
     status: VerifyStatus = VerifyStatus.WAITING
     worker: str | None = None
-    checked: int = 0
-    total: int | None = None
+    checked: Count = 0
+    total: Count | None = None
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as clients see it."""
         return {**asdict(self), "id": str(self.id), "asked_at": rfc3339(self.asked_at)}
 
-    @classmethod
-    def of(cls, stored: bytes | None) -> Self | None:
-        """Return the run that Redis knows; None if it knows none, or something that is not ours."""
-        if stored is None:
-            return None
-        try:
-            members = orjson.loads(stored)
-            return cls(
-                id=UUID(members["id"]),
-                asked_at=datetime.fromisoformat(members["asked_at"]),
-                status=VerifyStatus(members["status"]),
-                worker=members["worker"],
-                checked=members["checked"],
-                total=members["total"],
-                failure=members["failure"],
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # Safe: any client of a shared Redis may write there, and a newer version may have other members.
-            log.warning("verify.run_refused", error=type(error).__name__)
-            return None
-
     def lost(self) -> Self:
         """Return the run as one that nobody does any more."""
         gone = f"The worker {self.worker} is gone, or Redis did not answer it." if self.worker else NO_WORKER
         return replace(self, status=VerifyStatus.FAILED, failure=gone)
+
+
+_RUN = TypeAdapter(VerifyRun)
 
 
 async def ask_for_verify(broker: Broker, run: VerifyRun) -> VerifyRun:
@@ -101,8 +81,8 @@ async def ask_for_verify(broker: Broker, run: VerifyRun) -> VerifyRun:
         pipe.set(CURRENT_KEY, _stored(run), nx=True, ex=ALIVE_S)
         _read(pipe)
 
-    is_first, *known = await broker.round_trip(ask, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
-    if not is_first and (current := _known(*known)) is not None and VerifyRun.of(known[0]) is not None:
+    is_first, known = await broker.round_trip(ask, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    if not is_first and (current := _known(*known)) is not None and _run(known[0]) is not None:
         return current
 
     def note(pipe: Pipeline) -> None:
@@ -120,13 +100,14 @@ async def find_verify(broker: Broker) -> VerifyRun | None:
 
     Raises BrokerUnavailable.
     """
-    return _known(*await broker.round_trip(_read, timeout_s=REDIS_TIMEOUT_S, is_transaction=True))
+    [known] = await broker.round_trip(_read, timeout_s=REDIS_TIMEOUT_S)
+    return _known(*known)
 
 
 async def take_verify(broker: Broker, worker: str) -> VerifyRun | None:
     """Return the run that waits for a worker: this one does it now. None if none waits. Raises BrokerUnavailable."""
-    [current] = await broker.round_trip(lambda pipe: pipe.get(CURRENT_KEY), timeout_s=REDIS_TIMEOUT_S)
-    run = VerifyRun.of(current)
+    [[current]] = await broker.round_trip(lambda pipe: pipe.mget([CURRENT_KEY]), timeout_s=REDIS_TIMEOUT_S)
+    run = _run(current)
     if run is None or run.status is not VerifyStatus.WAITING:
         return None
     [is_mine] = await broker.round_trip(
@@ -140,14 +121,19 @@ async def say_verify(broker: Broker, run: VerifyRun) -> bool:
 
     A run that Redis has forgotten is known again, with its worker.
     """
+    [[asked]] = await broker.round_trip(lambda pipe: pipe.mget([ASKED_KEY]), timeout_s=REDIS_TIMEOUT_S)
+    of_asked = _run(asked)
+    # The other one may have ended while this worker stood still.
+    if of_asked is not None and of_asked.id > run.id:
+        return False
 
     def retake(pipe: Pipeline) -> None:
         pipe.set(CURRENT_KEY, _stored(run), nx=True, ex=ALIVE_S)
         pipe.set(_taken_key(run), run.worker or "", nx=True, ex=KEPT_S)
-        pipe.get(CURRENT_KEY)
+        pipe.mget([CURRENT_KEY])
 
-    *_, current = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
-    of_current = VerifyRun.of(current)
+    *_, [current] = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
+    of_current = _run(current)
     if of_current is not None and of_current.id != run.id:
         return False
 
@@ -171,16 +157,19 @@ def _taken_key(run: VerifyRun) -> str:
 
 
 def _read(pipe: Pipeline) -> None:
-    pipe.get(CURRENT_KEY)
-    pipe.get(ASKED_KEY)
-    pipe.get(LAST_KEY)
+    # A key of another type than a string is none for MGET, and an error for GET.
+    pipe.mget([CURRENT_KEY, ASKED_KEY, LAST_KEY])
+
+
+def _run(stored: bytes | None) -> VerifyRun | None:
+    return read_stored(_RUN, stored)
 
 
 def _known(current: bytes | None, asked: bytes | None, last: bytes | None) -> VerifyRun | None:
-    under_way, said = VerifyRun.of(current), VerifyRun.of(last)
+    under_way, said = _run(current), _run(last)
     if under_way is not None:
         return said if said is not None and said.id == under_way.id else under_way
-    newest = VerifyRun.of(asked)
+    newest = _run(asked)
     if newest is None or (said is not None and said.id >= newest.id):
         newest = said
     if newest is None or newest.status in {VerifyStatus.DONE, VerifyStatus.FAILED}:

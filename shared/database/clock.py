@@ -129,6 +129,16 @@ def whole_milliseconds(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC. Raises ValueError if no date there can name it, or if it has no time zone."""
+    if moment.tzinfo is None:
+        raise ValueError("needs a time zone, such as Z")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too far away") from None
+
+
 def rfc3339(moment: datetime) -> str:
     """Return `moment` as RFC 3339 with milliseconds and `Z`, the only form of a time that clients see."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
