@@ -347,6 +347,10 @@ async def test_admins_ask_for_a_verification_and_see_how_far_it_is(running_api: 
     assert "Verify now" not in page
     taken = await take_verify(broker, "<b>one</b>")
     assert taken is not None
+    await say_verify(broker, taken)
+    page = (await browser.get("/system")).text
+    assert '<progress aria-labelledby="verify-run"></progress>' in page
+    assert "keys checked" not in page
     await say_verify(broker, replace(taken, checked=1234, total=5678))
     page = (await browser.get("/system")).text
     assert "1,234 of 5,678 payments and keys checked" in page
@@ -356,6 +360,33 @@ async def test_admins_ask_for_a_verification_and_see_how_far_it_is(running_api: 
     page = (await browser.get("/system")).text
     assert "It was &lt;b&gt;bad&lt;/b&gt;." in page
     assert "Verify now" in page
+    await say_verify(broker, replace(taken, status=VerifyStatus.DONE))
+    page = (await browser.get("/system")).text
+    assert "has no report" not in page
+    assert "Verify now" in page
+
+
+async def test_when_redis_refuses_it_the_system_is_shown_and_says_so(running_api: RunningApi) -> None:
+    browser = await visitor(running_api, "admin")
+    redis = running_api.runtime.broker.arq_connection
+    # It is full: it answers, and stores nothing.
+    await redis.config_set("maxmemory", 1)
+    try:
+        page = await browser.get("/system")
+        assert page.status_code == 200
+        assert 'role="alert"' not in page.text
+        answer = await pressed(browser, "/system", "/system/verify")
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert answer.status_code == 503
+    assert 'role="alert"' in answer.text
+    assert "Verify now" in answer.text
+
+
+async def test_another_sites_form_asks_for_no_verification(running_api: RunningApi) -> None:
+    browser = await visitor(running_api, "admin")
+    assert (await browser.post("/system/verify", data={"form": "forged"})).status_code == 403
+    assert await find_verify(running_api.runtime.broker) is None
 
 
 @pytest.mark.parametrize("who", ["service", "user"])

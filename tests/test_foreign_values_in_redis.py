@@ -25,6 +25,7 @@ from shared.broker.verify_runs import (
 from shared.config.settings import Settings
 from shared.ids import new_id
 from tests.support.api_client import RunningApi
+from tests.support.verify_runs import asked
 from worker.verifier import Verifier
 
 pytest_plugins = ["tests.support.api_fixtures"]
@@ -122,10 +123,6 @@ async def test_what_nobody_has_said_of_sleepers_is_dropped(broker: Broker, paylo
 
 
 # -- verifications
-
-
-def asked() -> VerifyRun:
-    return VerifyRun(id=new_id(), asked_at=datetime.now(UTC).replace(microsecond=0))
 
 
 @on_sqlite

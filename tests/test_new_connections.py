@@ -106,9 +106,11 @@ async def test_chunks_that_are_none_are_refused_at_once(api: RunningApi, garbage
     assert (response.status, response.code, response.closes) == (400, "malformed_request", True)
 
 
-async def test_who_was_asked_for_a_body_is_not_asked_again(api: RunningApi) -> None:
+# Who names their request is answered by the application, which knows the head only.
+@pytest.mark.parametrize("lines", [(), (b"X-Correlation-ID: mine",)], ids=["plain", "named"])
+async def test_who_was_asked_for_a_body_is_not_asked_again(api: RunningApi, lines: tuple[bytes, ...]) -> None:
     async with connected(api.url) as connection:
-        await connection.send(post(api, b"Expect: 100-continue", b"Content-Length: 2"))
+        await connection.send(post(api, b"Expect: 100-continue", b"Content-Length: 2", *lines))
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
         assert await connection.line() == b"\r\n"
         assert await connection.line() == b"HTTP/1.1 408 Request Timeout\r\n"
@@ -173,12 +175,50 @@ async def test_whatever_is_late_is_408(api: RunningApi, lines: tuple[bytes, ...]
         assert await connection.line() == b"HTTP/1.1 408 Request Timeout\r\n"
 
 
+async def test_who_asks_for_the_head_of_an_answer_and_is_late_gets_no_more(api: RunningApi) -> None:
+    async with connected(api.url) as connection:
+        await connection.send(b"HEAD /api/v1/payments HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        lines = [await connection.line()]
+        while line := await connection.line():
+            lines.append(line)
+    assert lines[0] == b"HTTP/1.1 408 Request Timeout\r\n"
+    assert lines[-1] == b"\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/approve/abc", b"/api/payments/approve/abc"])
+async def test_a_customer_who_is_late_sees_a_page(api: RunningApi, path: bytes) -> None:
+    async with connected(api.url) as connection:
+        await connection.send(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        (response,) = await connection.until_closed()
+    assert (response.status, response.header(b"content-type")) == (408, b"text/html; charset=utf-8")
+
+
+async def test_who_is_late_with_the_head_is_told_the_date_too(api: RunningApi) -> None:
+    async with connected(api.url) as connection:
+        await connection.send(b"GET /x")
+        (response,) = await connection.until_closed()
+    assert response.status == 408
+    assert response.header(b"date")
+
+
+async def test_a_refusal_names_the_path_that_the_client_asked_for(make_settings: Callable[..., Settings]) -> None:
+    runtime = open_runtime(make_settings(request_timeout_s=TIMEOUT_S, root_path="/shop/pay"))
+    async with served(runtime) as running_api:
+        plain, named = await asyncio.gather(late(running_api), late(running_api, b"X-Correlation-ID: mine"))
+    await runtime.close()
+    assert plain.json["instance"] == named.json["instance"] == "/shop/pay/api/v1/payments"
+
+
 async def test_with_cors_every_refusal_says_that_it_depends_on_the_origin(
     make_settings: Callable[..., Settings],
 ) -> None:
     runtime = open_runtime(make_settings(request_timeout_s=TIMEOUT_S, cors_origins=("https://shop.example",)))
     async with served(runtime) as running_api:
         plain, of_page = await asyncio.gather(late(running_api), late(running_api, b"Origin: https://shop.example"))
+        async with connected(running_api.url) as connection:
+            await connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n")
+            (of_no_page,) = await connection.until_closed()
     await runtime.close()
+    assert of_no_page.header(b"vary") is None
     assert plain.header(b"vary") == of_page.header(b"vary") == b"Origin"
     assert of_page.header(b"access-control-allow-origin") == b"https://shop.example"

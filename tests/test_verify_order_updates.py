@@ -1,9 +1,12 @@
 """What `payments verify` says of the orders of refunded payments, on both databases."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import pytest
 from sqlalchemy import delete, select
 
+from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries, events
 from shared.event_types import EventType
@@ -19,6 +22,7 @@ from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
 from shared.verify import event_checks
 from shared.verify.breaches import BreachKind
 from shared.verify.scan import Scan
+from shared.verify.verifier import verify_installation
 from tests.support.api_client import APPROVED
 from tests.support.verified import LONG_AGO, NOW, accept, settle
 
@@ -67,6 +71,19 @@ async def test_a_refunded_payment_without_its_order_update_is_a_breach(database:
     async with database.transaction() as connection:
         await connection.execute(delete(deliveries).where(deliveries.c.payment_id == late.id))
     assert await missing(database) == {BreachKind.MISSING_ORDER_DELIVERY: 1}
+
+
+@pytest.mark.parametrize(("on_refund", "count"), [("none", 1), ("cancel", 2)])
+async def test_both_updates_are_asked_for_only_where_the_order_service_is_told_of_refunds(
+    make_settings: Callable[..., Settings], database: Database, on_refund: str, count: int
+) -> None:
+    await refunded(database, at=LONG_AGO)
+    late = await refunded(database)
+    async with database.transaction() as connection:
+        await connection.execute(delete(deliveries).where(deliveries.c.payment_id == late.id))
+    settings = make_settings(order_service_url="http://127.0.0.1:9", order_on_refund=on_refund)
+    done = await verify_installation(Scan(database), settings)
+    assert done.found.totals[BreachKind.MISSING_ORDER_DELIVERY] == count
 
 
 async def test_a_conflict_that_is_found_after_a_part_was_refunded_is_no_unexpected_event(database: Database) -> None:

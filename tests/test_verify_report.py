@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from typer.testing import CliRunner
 
 from api.schemas.operations import VERIFY_REPORT_EXAMPLE, VerifyReport
@@ -15,12 +16,13 @@ from cli.main import app
 from cli.verify.lines import lines
 from shared.config.settings import Settings
 from shared.database.engine import Database
-from shared.database.tables import deliveries, events, verify_reports
+from shared.database.tables import deliveries, events, payments, verify_reports
 from shared.verify.breaches import PROMISES, BreachKind
 from shared.verify.kinds import KINDS
 from shared.verify.report import document
 from shared.verify.reports import REPORTS_KEPT, keep_report, last_report
-from shared.verify.scan import Found
+from shared.verify.scan import Found, Scan
+from shared.verify.verifier import verify_installation
 from tests.support.processes import environment_of
 from tests.support.verified import NOW, World, build, look, of_delivery, record_entry
 
@@ -120,6 +122,23 @@ async def test_order_updates_are_asked_for_where_the_order_service_is_set(
     since = ("--orders-since", "2020-01-01T00:00:00Z")
     assert (await run(make_settings(), *since))[0] == 0
     assert (await run(make_settings(order_service_url="http://127.0.0.1:9"), *since))[0] == 1
+
+
+async def test_a_claim_may_last_as_long_as_the_settings_say(
+    make_settings: Callable[..., Settings], database: Database, world: World
+) -> None:
+    due_at = datetime.now(UTC) + timedelta(minutes=10)
+    async with database.transaction() as connection:
+        await connection.execute(update(payments).where(payments.c.id == world.processing).values(due_at=due_at))
+        sending = update(deliveries).where(of_delivery(world, "endpoint"))
+        await connection.execute(sending.values(status="sending", due_at=due_at))
+    for changes, too_long in (
+        ({}, {BreachKind.PAYMENT_LEASED_TOO_LONG, BreachKind.DELIVERY_LEASED_TOO_LONG}),
+        ({"lease_s": 1200}, {BreachKind.DELIVERY_LEASED_TOO_LONG}),
+        ({"webhook_lease_s": 1200}, {BreachKind.PAYMENT_LEASED_TOO_LONG}),
+    ):
+        done = await verify_installation(Scan(database), make_settings(**changes))
+        assert done.found.totals.keys() == too_long
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
