@@ -1,5 +1,6 @@
 """The list of payments: its filters, and its pages by cursor."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -7,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.dashboard.forms import digits
 from api.dashboard.json_api import Refused
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
@@ -22,6 +24,8 @@ LOOKED_FOR = ("transaction", "method", "outcome", "amount_min", "amount_max")
 LOOKED_THROUGH, PAGE_LIMIT = 1000, 100
 
 DIGITS_MAX = 18
+# The zone at the end of a moment: Z, or an offset.
+ZONE = re.compile(r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$")
 
 type Test = Callable[[Mapping[str, Any]], bool]
 
@@ -74,7 +78,7 @@ async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: st
 
 def _asked(name: str, value: str) -> str:
     """Return a filter as the JSON API takes it. What a form says without a zone is UTC."""
-    has_no_zone = name.startswith("created") and not value.endswith("Z") and "+" not in value
+    has_no_zone = name.startswith("created") and ZONE.search(value) is None
     return f"{value}Z" if has_no_zone else value
 
 
@@ -97,6 +101,7 @@ def _tests(filters: Mapping[str, str]) -> list[Test]:
 
 
 def _minor_units(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+    amount = digits(text, digits_max=DIGITS_MAX)
+    if amount is None:
         raise ValueError("The amounts must be whole numbers of minor units, such as 1585 for 15.85 USD.")
-    return int(text)
+    return amount
