@@ -25,7 +25,15 @@ FORM = "form"
 # What browsers say of a request that no other site has caused. Older ones say nothing.
 OWN_SITES = frozenset({"same-origin", "none"})
 
-NOT_OWN = "This form did not come from this page, or the page is too old. Nothing has changed. Please try again."
+NOT_OWN = "This form did not come from this page, or the page is too old. Nothing has changed."
+GO_BACK = "Go back, load the page again, and send its form once more."
+
+
+class ForeignForm(Problem):
+    """A form without the value that only our own pages know, or with that of another session."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.FORBIDDEN, f"{NOT_OWN} {GO_BACK}")
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -34,11 +42,11 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 async def read_own_form(request: Request, value: str) -> dict[str, str]:
-    """Return the fields of a form that has `value`. Raises Problem (403) for a form of another page or site."""
+    """Return the fields of a form that has `value`. Raises ForeignForm (403) for one of another page or site."""
     form = await read_form(request)
     is_from_here = request.headers.get("sec-fetch-site", "none") in OWN_SITES
     if not is_from_here or not compare_digest(form.pop(FORM, "").encode(), value.encode()):
-        raise Problem(Code.FORBIDDEN, NOT_OWN)
+        raise ForeignForm
     return form
 
 

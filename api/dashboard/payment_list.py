@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from api.dashboard.forms import digits
 from api.dashboard.json_api import Refused
+from api.dashboard.simulator_page import COUNT_MAX
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from shared.lifecycle import FailureCode, MethodType, PaymentStatus
@@ -47,7 +48,7 @@ async def get_payments(visitor: SignedIn) -> Response:
         "statuses": list(PaymentStatus),
         "methods": list(MethodType),
         "outcomes": list(FailureCode),
-        "made": query.get("made", ""),
+        "made": _made(query.get("made", "")),
         "first": f"?{urlencode(filters)}" if "cursor" in query else None,
         "next": f"?{urlencode({**filters, 'cursor': next_cursor})}" if next_cursor else None,
         "is_live": "cursor" not in query and not shown["fault"] and not shown["looked_through"],
@@ -74,6 +75,12 @@ async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: st
         cursor = page["next_cursor"]
         if cursor is None or not tests or len(found) >= ROWS or looked_through >= LOOKED_THROUGH:
             return {"payments": found, "next": cursor, "looked_through": looked_through if tests else 0}
+
+
+def _made(text: str) -> int | None:
+    """Return how many payments the simulator has made; None for what it cannot have led here with."""
+    count = digits(text)
+    return count if count is not None and 1 < count <= COUNT_MAX else None
 
 
 def _asked(name: str, value: str) -> str:

@@ -107,7 +107,7 @@ def _preset(form: Mapping[str, str]) -> list[dict[str, Any]]:
 def _body(form: Mapping[str, str]) -> dict[str, Any]:
     """Return the rule that a form describes. Raises Refused (422) for what should be a number and is none.
 
-    An empty field asks for nothing. A zero is passed on, and the JSON API refuses it: left out, it would widen the rule.
+    An empty field asks for nothing. A zero is passed on, and the JSON API refuses it: without it the rule is wider.
     """
     match: dict[str, Any] = {name: form[name].strip() for name in MATCHED if form.get(name, "").strip()}
     if (percent := decimal_number(form, "percent")) is not None:
