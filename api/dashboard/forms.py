@@ -97,4 +97,5 @@ def minor_units(text: str, currency: str) -> int:
     if major is None or minor is None or (point and not part):
         example = in_major_units(EXAMPLE, currency)
         raise wrong(f"The amount must be a number such as {example}: {currency} has {decimals or 'no'} decimals.")
-    return major * 10**decimals + minor
+    units: int = 10**decimals
+    return major * units + minor
