@@ -72,6 +72,8 @@ PATTERNS = {
     USER_ID: "must be 1-64 visible ASCII characters",
     CVC: "must have 3 or 4 digits",
 }
+# Types of items that are ours, and have their reason with them.
+OWN_TYPES = frozenset({REFUSED, *OWN_CODES})
 # For a type of pydantic that nothing of ours is expected to raise.
 UNKNOWN = "is not valid"
 
@@ -100,6 +102,21 @@ def wrong_members(reasons: Mapping[tuple[str | int, ...], str]) -> ValidationErr
         InitErrorDetails(type=PydanticCustomError(REFUSED, "{reason}", {"reason": reason}), loc=place, input=None)
         for place, reason in reasons.items()
     ]
+    return ValidationError.from_exception_data("members", faults)
+
+
+def moved(error: ValidationError, places: Mapping[tuple[str | int, ...], tuple[str | int, ...]]) -> ValidationError:
+    """Return the error with the faults at `places`, and below them, where a client sent what is wrong there."""
+    faults = []
+    for item in error.errors(include_url=False, include_input=False):
+        location, context = item["loc"], item.get("ctx", {})
+        for place, sent_as in places.items():
+            if location[: len(place)] == place:
+                location = (*sent_as, *location[len(place) :])
+        kind: Any = item["type"]
+        if kind in OWN_TYPES:
+            kind = PydanticCustomError(kind, "{reason}", context)
+        faults.append(InitErrorDetails(type=kind, loc=location, input=None, ctx=context))
     return ValidationError.from_exception_data("members", faults)
 
 
@@ -151,7 +168,7 @@ def _name(path: Sequence[str | int]) -> str:
 def _reason(item: Item) -> str:
     kind, context = item["type"], item.get("ctx", {})
     reason: str
-    if kind == REFUSED or kind in OWN_CODES:
+    if kind in OWN_TYPES:
         reason = context["reason"]
     elif kind == "value_error":
         reason = str(context["error"])

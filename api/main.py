@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,17 +15,20 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import problem_handlers
-from api.approval.problem_pages import ProblemPagesMiddleware
+from api.approval.pages import problem_page as approval_problem
 from api.dashboard import routes as dashboard
+from api.dashboard.problem_pages import problem_page as dashboard_problem
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.new_connection import Front
+from api.edge.problem_pages import ProblemPagesMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.edge.signed_notifications import SignedNotificationMiddleware
 from api.openapi.document import describe, operation_id
+from api.paths import APPROVAL_PATHS, DASHBOARD
 from api.route_table import all_routes
 from api.state import Api
 from shared.config.settings import Settings
@@ -102,7 +106,13 @@ def create_app(api: Api) -> FastAPI:
         is_stopping=lambda: api.is_stopping,
         root_path=settings.root_path or "",
     )
-    app.add_middleware(ProblemPagesMiddleware)
+    app.add_middleware(ProblemPagesMiddleware, paths=APPROVAL_PATHS, make_page=approval_problem)
+    if settings.is_dashboard_on:
+        app.add_middleware(
+            ProblemPagesMiddleware,
+            paths=(DASHBOARD, f"{DASHBOARD}/"),
+            make_page=partial(dashboard_problem, root_path=settings.root_path or ""),
+        )
     if origins:
         app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way

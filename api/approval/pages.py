@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
+from starlette.types import Scope
 
 from api.approval.links import return_link
 from api.html import open_templates
@@ -124,8 +125,9 @@ def result_page(payment: Payment, state: State) -> HTMLResponse:
     return _response("result.html", shown, headers=headers)
 
 
-def problem_page(code: Code) -> HTMLResponse:
+def problem_page(_scope: Scope, problem: Mapping[str, Any]) -> HTMLResponse:
     """Return the page in the place of a problem document."""
+    code = Code(problem["code"])
     return _response("problem.html", {"result": ADVICE.get(code, OTHER_ADVICE)}, status=KINDS[code].status)
 
 

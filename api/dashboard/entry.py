@@ -48,7 +48,7 @@ async def sign_in(request: Request) -> Response:
     own = request.cookies.get(FORM_COOKIE, "")
     is_from_here = request.headers.get("sec-fetch-site", "none") in OWN_SITES
     if not (own and is_from_here and compare_digest(own.encode(), form.get(FORM, "").encode())):
-        return _sign_in_page(request, then, fault=NOT_OWN, status=403)
+        return _sign_in_page(request, then, fault=f"{NOT_OWN} Please try again.", status=403)
     token = form.get("token", "").strip()
     if not token or len(token) > TOKEN_CHARS_MAX or not token.isascii():
         return _sign_in_page(request, then, fault="Paste an access token or an API key.", status=422)

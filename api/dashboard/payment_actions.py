@@ -4,23 +4,18 @@ The JSON API decides whether they may.
 """
 
 from collections.abc import Awaitable
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.json_api import Answer, Refused
+from api.dashboard.forms import minor_units
+from api.dashboard.json_api import Refused
 from api.dashboard.payment_page import payment_page
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
-from api.problems import Code
-from shared.money import exponent
 
 router = APIRouter(prefix=f"{DASHBOARD}/payments/{{payment_id}}", route_class=PageRoute, include_in_schema=False)
-
-WRONG_AMOUNT = "The amount must be a number such as 15.85, with no more decimals than the currency has."
-MINOR_UNITS_MAX = 10**18
 
 
 @router.post("/cancel")
@@ -78,15 +73,3 @@ async def _done(visitor: Visitor, payment_id: str, word: str, asking: Awaitable[
     except Refused as refused:
         return await payment_page(visitor, payment_id, fault=refused.sentence, status=refused.answer.status)
     return visitor.lead_to(f"/payments/{payment_id}?done={word}")
-
-
-def minor_units(text: str, currency: str) -> int:
-    """Return an amount in major units, such as `15.85`, in minor units. Raises Refused (422) if it is none."""
-    wrong = Refused(Answer(422, {"code": Code.VALIDATION_ERROR, "detail": WRONG_AMOUNT}))
-    try:
-        amount = Decimal(text).scaleb(exponent(currency))
-    except (InvalidOperation, ArithmeticError, KeyError) as error:
-        raise wrong from error
-    if not amount.is_finite() or amount != amount.to_integral_value() or not 0 < amount < MINOR_UNITS_MAX:
-        raise wrong
-    return int(amount)

@@ -1,5 +1,6 @@
 """The list of payments: its filters, and its pages by cursor."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -7,7 +8,9 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.dashboard.forms import digits
 from api.dashboard.json_api import Refused
+from api.dashboard.simulator_page import COUNT_MAX
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from shared.lifecycle import FailureCode, MethodType, PaymentStatus
@@ -22,6 +25,8 @@ LOOKED_FOR = ("transaction", "method", "outcome", "amount_min", "amount_max")
 LOOKED_THROUGH, PAGE_LIMIT = 1000, 100
 
 DIGITS_MAX = 18
+# The zone at the end of a moment: Z, or an offset.
+ZONE = re.compile(r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$")
 
 type Test = Callable[[Mapping[str, Any]], bool]
 
@@ -43,7 +48,7 @@ async def get_payments(visitor: SignedIn) -> Response:
         "statuses": list(PaymentStatus),
         "methods": list(MethodType),
         "outcomes": list(FailureCode),
-        "made": query.get("made", ""),
+        "made": _made(query.get("made", "")),
         "first": f"?{urlencode(filters)}" if "cursor" in query else None,
         "next": f"?{urlencode({**filters, 'cursor': next_cursor})}" if next_cursor else None,
         "is_live": "cursor" not in query and not shown["fault"] and not shown["looked_through"],
@@ -72,9 +77,15 @@ async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: st
             return {"payments": found, "next": cursor, "looked_through": looked_through if tests else 0}
 
 
+def _made(text: str) -> int | None:
+    """Return how many payments the simulator has made; None for what it cannot have led here with."""
+    count = digits(text)
+    return count if count is not None and 1 < count <= COUNT_MAX else None
+
+
 def _asked(name: str, value: str) -> str:
     """Return a filter as the JSON API takes it. What a form says without a zone is UTC."""
-    has_no_zone = name.startswith("created") and not value.endswith("Z") and "+" not in value
+    has_no_zone = name.startswith("created") and ZONE.search(value) is None
     return f"{value}Z" if has_no_zone else value
 
 
@@ -97,6 +108,7 @@ def _tests(filters: Mapping[str, str]) -> list[Test]:
 
 
 def _minor_units(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+    amount = digits(text, digits_max=DIGITS_MAX)
+    if amount is None:
         raise ValueError("The amounts must be whole numbers of minor units, such as 1585 for 15.85 USD.")
-    return int(text)
+    return amount

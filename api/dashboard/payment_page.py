@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth.principal import Role
+from api.dashboard.links import endpoints_linked
 from api.dashboard.sessions import new_secret
 from api.dashboard.timeline import timeline
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
@@ -61,6 +62,7 @@ async def payment_page(
         "payment": payment,
         "history": history,
         "deliveries": deliveries["deliveries"],
+        "endpoints_linked": await endpoints_linked(visitor),
         "has_more_deliveries": deliveries["next_cursor"] is not None,
         "refunds": refunds["refunds"],
         "actions": _actions(visitor, payment),

@@ -5,7 +5,6 @@ from fastapi import APIRouter
 from api.dashboard import (
     entry,
     find_page,
-    not_found_page,
     overview_page,
     payment_actions,
     payment_list,
@@ -35,8 +34,6 @@ for module in (
     simulator_page,
     simulator_rules,
     system_page,
-    # It takes every other path.
-    not_found_page,
 ):
     router.include_router(module.router)
 

@@ -6,12 +6,11 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.json_api import Answer, Refused
-from api.dashboard.payment_actions import minor_units
+from api.dashboard.forms import digits, minor_units, wrong
+from api.dashboard.json_api import Refused
 from api.dashboard.sessions import new_secret
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
-from api.problems import Code
 from shared.lifecycle import CaptureMethod, MethodType
 from shared.money import EXPONENTS
 from shared.simulation.calls import CallOperation, outcomes_of
@@ -55,11 +54,11 @@ async def make_payments(visitor: SignedIn) -> Response:
 
 
 async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
-    count = int(given["count"]) if given["count"].isascii() and given["count"].isdigit() else 0
-    if not 1 <= count <= COUNT_MAX:
-        raise Refused(Answer(422, {"code": Code.VALIDATION_ERROR, "detail": WRONG_COUNT}))
+    count = digits(given["count"].strip())
+    if count is None or not 1 <= count <= COUNT_MAX:
+        raise wrong(WRONG_COUNT)
     body: dict[str, Any] = {
-        "amount": minor_units(given["amount"], given["currency"]),
+        "amount": minor_units(given["amount"].strip(), given["currency"]),
         "currency": given["currency"],
         "payment_method_id": given["method"],
         "capture_method": given["capture"],

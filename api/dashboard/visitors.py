@@ -1,5 +1,6 @@
 """Visitors: whoever is signed in and asks for a page, with the JSON API in their name; and pages instead of errors."""
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,29 +15,18 @@ from api.auth.principal import Principal, Role
 from api.dashboard.forms import read_own_form
 from api.dashboard.json_api import JsonApi, Refused
 from api.dashboard.pages import HEADERS, home, render
+from api.dashboard.problem_pages import page_of
 from api.dashboard.sessions import Session, Sessions
 from api.dashboard.stream import Broadcast
 from api.edge.rate_limits import RateLimits, limit_headers
 from api.paths import DASHBOARD
 from api.problem_handlers import as_problem
-from api.problems import KINDS, Code, Problem
+from api.problems import Code, Problem
 from api.state import Api
 from shared.errors import PaymentsError
 
 COOKIE = "payments_dashboard"
 SIGN_IN = "/sign-in"
-# What a person can do about a problem. Every other code is answered with its own words.
-ADVICE = {
-    Code.NOT_FOUND: (
-        "There is nothing here",
-        "The address is wrong, or it leads to something that you may not see. Look for it by its id at the top.",
-    ),
-    Code.RATE_LIMITED: ("Too many requests", "Wait for a minute, and load this page again."),
-    Code.UNAVAILABLE: (
-        "The service cannot answer right now",
-        "The database or Redis does not answer. Payments that were accepted are not lost. Load this page again.",
-    ),
-}
 
 
 class SignInNeeded(Exception):
@@ -96,6 +86,7 @@ def dashboard_of(request: Request) -> Dashboard:
 
 async def _visitor(request: Request) -> Visitor:
     api: Api = request.app.state.api
+    _require_single(request)
     cookie = request.cookies.get(COOKIE)
     session = await dashboard_of(request).sessions.find(cookie) if cookie else None
     if session is None:
@@ -122,13 +113,13 @@ class PageRoute(APIRoute):
             except SignInNeeded:
                 return _sign_in_first(request)
             except Refused as refused:
-                return await _problem_page(request, Problem(Code(refused.code), refused.sentence))
+                return page_of(request, Problem(Code(refused.code), refused.sentence))
             except RequestValidationError:
-                return await _problem_page(request, Problem(Code.NOT_FOUND))
+                return page_of(request, Problem(Code.NOT_FOUND))
             except Problem as problem:
-                return await _problem_page(request, problem)
+                return page_of(request, problem)
             except PaymentsError as error:
-                return await _problem_page(request, as_problem(error))
+                return page_of(request, as_problem(error))
 
         return handle_page
 
@@ -143,18 +134,11 @@ def _sign_in_first(request: Request) -> Response:
     return RedirectResponse(home(request.scope) + SIGN_IN + then, status_code=303, headers=HEADERS)
 
 
-async def _problem_page(request: Request, problem: Problem) -> Response:
-    """Return the page of a problem. It shows who is signed in, if that can be found out."""
-    kind = KINDS[problem.code]
-    heading, advice = ADVICE.get(problem.code, (f"{kind.title}.", ""))
-    shown = {
-        "heading": heading.removesuffix("."),
-        "text": problem.detail or advice or "Go back, and try again.",
-        "correlation_id": request.scope["correlation_id"],
-    }
-    answer = render(request, "problem.html", shown, status=kind.status)
-    answer.headers.update(problem.headers)
-    return answer
+def _require_single(request: Request) -> None:
+    """Raise Problem (422) for a parameter that comes twice: the page would show one of them, as if it were both."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    if any(count > 1 for count in counts.values()):
+        raise Problem(Code.VALIDATION_ERROR, "The address has a parameter twice. Leave one of them out.")
 
 
 async def _count(limits: RateLimits, principal: Principal) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.dashboard.json_api import Refused
+from api.dashboard.links import endpoints_linked, payments_linked
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from shared.delivery_lifecycle import DeliveryStatus
@@ -108,6 +109,7 @@ async def _endpoint_page(
         "endpoint": endpoint,
         "strip": await _strip(visitor, endpoint_id),
         "deliveries": page["deliveries"],
+        "payments_linked": await payments_linked(visitor, page["deliveries"]),
         "status_filter": delivery_status,
         "statuses": list(DeliveryStatus),
         "first": f"?{urlencode(filters)}" if cursor else None,
@@ -129,6 +131,8 @@ async def _delivery_page(
     shown = {
         "delivery": delivery,
         "event": event,
+        "endpoints_linked": await endpoints_linked(visitor),
+        "payments_linked": await payments_linked(visitor, [delivery]),
         "is_live": fault is None and delivery["status"] in {DeliveryStatus.PENDING, DeliveryStatus.SENDING},
         "done": done,
         "fault": fault,

@@ -44,7 +44,7 @@ ANSWER_AFTER_S, LOOK_S = 25.0, 0.05
 )
 async def get_clock(_principal: Authenticated, api: ApiState) -> Response:
     """Return service time, its speed, and by how much it is ahead of real time."""
-    require_simulation(api, "The clock of the simulation needs SIMULATION=on. Here service time is real time.")
+    require_simulation(api, "The clock of the simulation needs SIMULATION=on.")
     clock = api.runtime.database.clock
     async with api.runtime.database.read() as connection:
         now = await clock.now(connection)

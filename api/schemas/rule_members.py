@@ -7,12 +7,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
     StringConstraints,
+    ValidationError,
     model_validator,
 )
 
 from api.cards import Brand
-from api.faults import LAST4, wrong_members
+from api.faults import LAST4, moved, wrong_members
 from api.schemas.fields import (
     INT64,
     Currency,
@@ -148,24 +150,27 @@ class MatchRequest(RequestModel):
         json_schema_extra={"minimum": 0, "maximum": 100},
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _gather_metadata(cls, value: Any) -> Any:
-        """Read `metadata.<key>` as the member of `metadata`."""
+    def _gather_metadata(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read `metadata.<key>` as the member of `metadata`, and name its fault by the name that was sent."""
         if not isinstance(value, dict):
-            return value
+            return read(value)
         dotted = {
             name: text for name, text in value.items() if name.startswith(METADATA_PREFIX) and name != METADATA_PREFIX
         }
         given = value.get("metadata") or {}
         if not dotted or not isinstance(given, dict):
-            return value
+            return read(value)
         texts = {name.removeprefix(METADATA_PREFIX): text for name, text in dotted.items()}
         twice = [key for key, text in texts.items() if key in given and given[key] != text]
         if twice:
             raise wrong_members({(METADATA_PREFIX + key,): TWICE for key in twice})
         gathered = given | texts
-        return {name: each for name, each in value.items() if name not in dotted} | {"metadata": gathered}
+        try:
+            return read({name: each for name, each in value.items() if name not in dotted} | {"metadata": gathered})
+        except ValidationError as error:
+            raise moved(error, {("metadata", key): (METADATA_PREFIX + key,) for key in texts}) from None
 
     @model_validator(mode="after")
     def _check_card(self) -> Self:

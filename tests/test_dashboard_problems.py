@@ -1,0 +1,115 @@
+"""What is refused below /dashboard is a page, whichever part of the API refused it, and its words are true."""
+
+import html
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from api.dashboard.forms import NOT_OWN
+from shared.config.settings import Settings
+from tests.support.api_client import RunningApi, opened_with
+from tests.support.dashboards import bearer, form_of, pressed, signed_in, visitor
+
+pytest_plugins = ["tests.support.api_fixtures"]
+
+NOBODY = "01a22091-c2a7-77ae-9f71-cd99da4190aa"
+
+
+def heading_of(answer: httpx.Response, status: int) -> str:
+    """The heading of a page with this status, and its text, as people read them."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "content-security-policy" in answer.headers
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    return html.unescape(answer.text.partition("<h1>")[2].partition("</h1>")[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", f"/payments/{NOBODY}/refund", 405), ("GET", "/system/verify", 405), ("GET", "/simulator/rules", 405),
+     ("POST", "/payments", 405), ("DELETE", "", 405), ("PUT", f"/webhooks/{NOBODY}", 405), ("POST", "/nothing", 404),
+     ("GET", "/payments/", 404), ("GET", "/system/", 404), ("GET", "/nothing", 404), ("GET", "/a/b/c/d", 404),
+     ("GET", "/static/x", 404)],
+)  # fmt: skip
+@pytest.mark.parametrize("is_signed_in", [True, False])
+async def test_every_address_below_the_dashboard_answers_with_a_page(
+    running_api: RunningApi, method: str, path: str, status: int, *, is_signed_in: bool
+) -> None:
+    browser = await signed_in(running_api, bearer(running_api)) if is_signed_in else visitor(running_api)
+    answer = await browser.request(method, path)
+    heading = heading_of(answer, status)
+    assert heading == {404: "There is nothing here", 405: "This address has no page"}[status]
+    assert ("allow" in answer.headers) == (status == 405)
+    assert answer.headers["x-correlation-id"] in answer.text
+
+
+async def test_the_api_answers_with_problem_documents_all_the_same(running_api: RunningApi) -> None:
+    for path in ("/dashboards", "/dashboardx/y"):
+        answer = await running_api.client(base="").get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_below_a_prefix_the_page_of_a_problem_links_below_it(make_settings: Callable[..., Settings]) -> None:
+    async with opened_with(make_settings(root_path="/shop")) as running_api:
+        page = await visitor(running_api).get("/a/b")
+        assert heading_of(page, 404)
+        assert 'href="/shop/dashboard"' in page.text
+        assert '="/dashboard' not in page.text
+
+
+async def test_a_form_that_is_too_old_says_so_and_what_to_do(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    answer = await browser.post("/simulator", data={"form": "of another session"})
+    assert heading_of(answer, 403) == "This form is too old, or not ours"
+    assert NOT_OWN in answer.text
+    assert "load the page again" in answer.text
+
+
+async def test_every_form_says_in_which_media_type_it_is_read(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    paths = ["/sign-in", "/sign-out", "/simulator", "/simulator/rules", "/simulator/rules/preset", "/system/verify"]
+    paths += ["/simulator/clock", f"/payments/{NOBODY}/refund", f"/deliveries/{NOBODY}/resend"]
+    for path in paths:
+        answer = await browser.post(path, json={"form": form_of(await browser.get("/simulator"))})
+        assert heading_of(answer, 415) == "This is not a form", path
+        assert "application/x-www-form-urlencoded" in answer.text
+        assert "application/json" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/payments?status=FAILED&status=", "/find?q=a&q=b", f"/webhooks/{NOBODY}?x=1&x=1"])
+async def test_a_parameter_that_comes_twice_is_refused(running_api: RunningApi, path: str) -> None:
+    answer = await (await signed_in(running_api, bearer(running_api))).get(path)
+    assert heading_of(answer, 422)
+    assert "twice" in answer.text
+
+
+@pytest.mark.parametrize("made", ["999999", "101", "0", "-1", "\u0663", "9" * 5000, "x"])
+async def test_no_number_of_payments_is_said_that_the_simulator_never_makes(running_api: RunningApi, made: str) -> None:
+    page = await (await signed_in(running_api, bearer(running_api))).get("/payments", params={"made": made})
+    assert page.status_code == 200
+    assert "were accepted" not in page.text
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-11-28T11:00-02:00", "2026-11-28T11:00:00z", "2026-11-28T11:00:00Z", "2026-11-28T11:00+01:00",
+               "2026-11-28T11:00"]
+)  # fmt: skip
+async def test_the_list_takes_moments_of_every_zone(running_api: RunningApi, moment: str) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    for name in ("created_after", "created_before"):
+        assert (await browser.get("/payments", params={name: moment})).status_code == 200
+
+
+async def test_without_simulation_nothing_is_offered_that_would_be_refused(
+    make_settings: Callable[..., Settings],
+) -> None:
+    async with opened_with(make_settings(simulation="off")) as running_api:
+        browser = await signed_in(running_api, bearer(running_api))
+        page = await browser.get("/simulator")
+        assert "Simulation is off here" in page.text
+        assert 'action="/dashboard/simulator' not in page.text
+        answer = await running_api.user().get("/simulation/clock")
+        assert answer.json()["detail"] == "The clock of the simulation needs SIMULATION=on."
+        refused = await pressed(browser, "/simulator", "/simulator/clock", count="1", unit="hours")
+        assert refused.status_code == 403
