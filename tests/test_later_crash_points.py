@@ -4,8 +4,6 @@ Every death is a real SIGKILL, every recovery is by a worker that knows nothing 
 """
 
 import asyncio
-import signal
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +21,7 @@ from shared.payments.payment import Payment
 from shared.simulation.calls import Steering
 from shared.simulation.scenarios import CHALLENGED, PENDING
 from tests.support.api_client import working
-from tests.support.crashing import LEASE_S, later, run_to_end
+from tests.support.crashing import LEASE_S, assert_each_died, later, run_to_end
 from tests.support.crashing_later import Later, LaterJourney, ask_for, run_later_journey
 from tests.support.processing import processing, simulated_gateway
 from tests.support.rows import assert_sound, ledger_entries, read_all, write
@@ -154,7 +152,7 @@ async def test_whatever_boundary_a_process_dies_at_the_operation_happens_once(
     codes = await journeys_ended(
         [LaterJourney(settings, operation, one.work_item, number) for number, one in enumerate(victims)]
     )
-    assert Counter(codes) == {-signal.SIGKILL: len(victims)}
+    assert_each_died(codes)
     for victim in victims:
         # A client that got no answer asks again. The relay brings what it asked for.
         await ask_for(database, operation, victim.work_item)

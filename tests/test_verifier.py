@@ -30,7 +30,7 @@ from shared.verify.scan import Scan
 from shared.verify.verifier import STATEMENT_S, Verification
 from tests.support.api_client import RunningApi, problem
 from tests.support.verified import build
-from tests.support.verify_runs import asked, known
+from tests.support.verify_runs import asked, ended, known
 from worker.verifier import DEFECT, RUN_MAX_S, TOO_LONG, UNAVAILABLE, Verifier
 
 pytest_plugins = ["tests.support.api_fixtures"]
