@@ -368,6 +368,12 @@ async def test_the_method_may_be_one_of_a_user_or_be_described(
         assert pointers(await admin.post(f"{RULES}/test", json={**INTENT, **wrong})) == ["/payment_method"]
 
 
+async def test_a_debit_card_is_not_captured_later_in_a_test_either(admin: httpx.AsyncClient) -> None:
+    for method in ({"payment_method_id": "pm_test_debit"}, {"payment_method": {"type": "DEBIT_CARD"}}):
+        body = {**INTENT, "payment_method_id": None, **method, "capture_method": "manual"}
+        assert pointers(await admin.post(f"{RULES}/test", json=body)) == ["/capture_method"]
+
+
 async def test_a_part_may_be_smaller_than_a_payment(admin: httpx.AsyncClient) -> None:
     for operation in ("capture", "refund"):
         assert (await tested(admin, amount=1, operation=operation))["outcome"] == "approve"

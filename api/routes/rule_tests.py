@@ -23,9 +23,10 @@ from api.routes.steering import steering_of
 from api.routes.strict_route import StrictRoute
 from api.schemas import rule_tests as schemas
 from api.state import Api
+from shared.errors import CaptureMethodUnusable
 from shared.gateway_calls import repeatable_key, repeatable_refund_key
 from shared.ids import new_id, parse_id
-from shared.lifecycle import MethodType
+from shared.lifecycle import CaptureMethod, MethodType
 from shared.payment_methods import find_method
 from shared.payments.usable_methods import scenario_of
 from shared.simulation.calls import Call, CallOperation, CallOutcome
@@ -81,13 +82,19 @@ async def try_simulation_rules(
 
 
 async def _call(body: schemas.RuleTestRequest, principal: Principal, api: Api) -> Call:
-    """Return the call that is meant. Raises Problem if its payment method does not exist."""
+    """Return the call that is meant.
+
+    Raises Problem if its payment method does not exist, and CaptureMethodUnusable if that cannot be captured later.
+    """
     user_id, call_id, operation = body.user_id or principal.user_id, new_id(), body.asked_operation
     seed_key = str(call_id)
     if api.runtime.settings.simulator_seed is not None:
         seed_key = repeatable_key(user_id, body.order_id, body.idempotency_key)
         if operation is CallOperation.REFUND:
             seed_key = repeatable_refund_key(seed_key, 0)
+    method = await _method(body, api)
+    if body.capture_method is CaptureMethod.MANUAL and method["method_type"] is MethodType.DEBIT_CARD:
+        raise CaptureMethodUnusable
     call = Call(
         payment_id=call_id,
         seed_key=seed_key,
@@ -101,7 +108,7 @@ async def _call(body: schemas.RuleTestRequest, principal: Principal, api: Api) -
         user_id=user_id,
         order_id=body.order_id,
         metadata=body.metadata,
-        **await _method(body, api),
+        **method,
     )
     return replace(call, gateway=gateway_of(call, _outcome_settings(api).seed))
 
