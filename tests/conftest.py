@@ -41,6 +41,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Seconds; a busy machine of two cores needs minutes for what takes half a minute on a quiet one.
+SLOW_TIMEOUT_S = 600
 # Files whose subject is not the database: in `make test` they run on one of the two, and on the other one with the slow
 # tests. What decides races and queries runs on both in any case.
 ONE_DATABASE = {
@@ -83,7 +85,7 @@ def _case_of(item: pytest.Item) -> _Case:
 
 @pytest.hookimpl(tryfirst=True)  # Before tests are selected by their markers.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what runs on the other database; leave out what needs PgBouncer where there is none."""
+    """Mark as slow what runs on the other database, and give slow tests more time; leave out what has no PgBouncer."""
     cases = {item.nodeid: _case_of(item) for item in items}
     everywhere = set(cases.values())
     for item in items:
@@ -92,6 +94,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # What is there for one database only is not there twice.
         if case.backend and backend and case.backend != backend and case._replace(backend=backend) in everywhere:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     if pgbouncer.PROGRAM is None:
         left_out = [item for item in items if item.get_closest_marker("pgbouncer")]
         items[:] = [item for item in items if item not in left_out]

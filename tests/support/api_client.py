@@ -189,9 +189,12 @@ async def held[T](manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 @asynccontextmanager
 async def working(runtime: Runtime) -> AsyncIterator[WorkerProcess]:
-    """A worker in this loop, until the block ends."""
+    """A worker in this loop, until the block ends. A worker that fails ends the block, which would wait for it."""
     worker, stop = WorkerProcess(runtime), asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
+    body = asyncio.current_task()
+    assert body is not None
+    running.add_done_callback(lambda _ended: None if stop.is_set() else body.cancel())
     try:
         yield worker
     finally:
