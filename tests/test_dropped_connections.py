@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from shared.config.settings import Settings
+from shared.database.connector import TRANSACTION_PATIENCE, Connector
 from shared.database.engine import PING_AFTER_S, PING_TIMEOUT_S, Database, open_database
 from shared.database.migrations import migrate
 from shared.errors import DatabaseUnavailable
@@ -104,16 +106,46 @@ async def test_a_transaction_whose_connection_was_dropped_gives_its_locks_back(
         with pytest.raises(DatabaseUnavailable):
             await locks_and_is_dropped()
 
-        async def is_free() -> bool:
-            try:
-                async with other.transaction() as connection:
-                    await connection.execute(text("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE NOWAIT"))
-            except DatabaseUnavailable:
-                return False
-            return True
+        assert not await is_free(other)
+        await eventually(lambda: is_free(other), 10)
 
-        assert not await is_free()
-        await eventually(is_free, 10)
+
+async def test_a_transaction_whose_message_was_cut_gives_its_locks_back(make_settings: MakeSettings) -> None:
+    """The server waits for the rest of the message. To it that is no idle transaction and no long statement."""
+    settings = make_settings()
+    assert settings.postgres is not None
+    connector = Connector(settings.postgres, schema=settings.database_schema, connect_s=5, timeout_s=0.3)
+    cut = await connector.connect()
+    async with opened(settings) as other:
+        try:
+            await cut.execute("BEGIN")
+            # Everything of a statement but its end (Sync), without which the server answers nothing.
+            parse, bind, execute = b"\0LOCK TABLE payments\0\0\0", bytes(8), bytes(5)
+            tcp: Any = cut._transport  # type: ignore[attr-defined]  # the stubs do not know it
+            tcp.write(message(b"P", parse) + message(b"B", bind) + message(b"E", execute))
+            await eventually(lambda: is_locked(other))
+            await eventually(lambda: is_free(other), 0.3 * TRANSACTION_PATIENCE + QUICK_S)
+        finally:
+            cut.terminate()
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    """A message of PostgreSQL's protocol."""
+    return kind + (4 + len(body)).to_bytes(4) + body
+
+
+async def is_free(database: Database) -> bool:
+    """Nobody has locked the table of the payments."""
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(text("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE NOWAIT"))
+    except DatabaseUnavailable:
+        return False
+    return True
+
+
+async def is_locked(database: Database) -> bool:
+    return not await is_free(database)
 
 
 async def test_after_a_fail_over_behind_one_name_writes_find_the_server_that_writes(

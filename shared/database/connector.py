@@ -31,6 +31,11 @@ CLOSE_S = 0.25
 # client has given up long before. Without that, a transaction whose connection was dropped silently would keep its
 # locks for hours.
 SERVER_PATIENCE = 2
+# And a whole transaction after so many times. If a connection is dropped between the messages of one statement, the
+# server has done it and waits for the rest of them: that is no idle transaction, and no statement that takes long.
+TRANSACTION_PATIENCE = 6
+# The version of PostgreSQL that has `transaction_timeout`.
+TRANSACTION_TIMEOUT_SINCE = 17
 # Seconds without traffic until the kernel asks whether the other side is still there, and between two such questions.
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 30, 5, 3
 
@@ -134,7 +139,7 @@ class Connector:
             statement_cache_size=0 if is_pooled else STATEMENTS_CACHED,
             connection_class=PooledConnection if is_pooled else ServiceConnection,
         )
-        connection.settings_of_transaction = f"SELECT {self._setting(is_local=True)}"
+        connection.settings_of_transaction = f"SELECT {self._setting(connection, is_local=True)}"
         self._keep_alive(connection)
         return connection
 
@@ -144,10 +149,16 @@ class Connector:
         Both is one statement without a name, which is sent as one message: behind a pooler nothing is left by it.
         """
         is_direct = f"pg_catalog.pg_backend_pid() = {connection.get_server_pid()}"
-        return await connection.execute(f"SELECT {self._setting(is_local=False)} WHERE {is_direct}") == "SELECT 0"
+        return (
+            await connection.execute(f"SELECT {self._setting(connection, is_local=False)} WHERE {is_direct}")
+            == "SELECT 0"
+        )
 
-    def _setting(self, *, is_local: bool) -> str:
-        calls = (f"pg_catalog.set_config('{name}', '{value}', {is_local})" for name, value in self._settings.items())
+    def _setting(self, connection: ServiceConnection, *, is_local: bool) -> str:
+        settings = dict(self._settings)
+        if connection.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
+            settings["transaction_timeout"] = str(round((self._timeout_s or 0) * 1000 * TRANSACTION_PATIENCE))
+        calls = (f"pg_catalog.set_config('{name}', '{value}', {is_local})" for name, value in settings.items())
         return ", ".join(calls)
 
     def _keep_alive(self, connection: ServiceConnection) -> None:
