@@ -72,7 +72,6 @@ POST   /dashboard/simulator/rules/preset                            -          3
 POST   /dashboard/simulator/rules/delete                            -          303  303  303   303     303     303
 GET    /dashboard/system                                            -          303  303  303   303     303     303
 POST   /dashboard/system/verify                                     -          303  303  303   303     303     303
-GET    /dashboard/{name}                                            file       303  303  303   303     303     303
 
 POST   /payments                             own_method        401  202  422   422     422     422
 POST   /payments                             named_user        401  403  403   202     202     202
