@@ -27,7 +27,8 @@ async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi
     own = await redis.get(of_user) or b""
     admin = await signed_in(running_api, bearer(running_api))
     [of_admin] = [key async for key in redis.scan_iter(f"{SESSION_KEY}*") if key != of_user]
-    made_up = {"user_id": "mallory", "role": "admin", "expires_at": time() + 60, "form": "f", "key_hash": None}
+    mallory = {"user_id": "mallory", "role": "admin", "api_key_id": None}
+    made_up = {"principal": mallory, "expires_at": time() + 60, "form": "f", "key_hash": None}
     payload = {"key": of_user.decode(), "session": made_up}
     for forged in (
         await redis.get(of_admin),
@@ -45,13 +46,21 @@ async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi
     ):
         await redis.set(of_user, forged or b"")
         assert (await user.get("")).headers["location"] == "/dashboard/sign-in"
+    # What is forged has the right form: with our MAC it would be a session.
+    await redis.set(of_user, runtime.keyring.seal_session(orjson.dumps(payload)))
+    assert (await user.get("")).status_code == 200
     await redis.delete(of_user)
     await redis.rpush(of_user, "of another type")  # type: ignore[misc]  # the stubs allow no await
     assert (await user.get("")).headers["location"] == "/dashboard/sign-in"
     assert (await admin.get("")).status_code == 200
     # A link, and a session in the place of one.
     name = link_key("made-up")
-    for forged in (b"1", await redis.get(of_admin)):
+    link = orjson.dumps({"key": name, "expires_at": time() + 60})
+    for forged in (
+        b"1",
+        await redis.get(of_admin),
+        replace(runtime.keyring, session_key=b"another").seal_session(link),
+    ):
         await redis.set(name, forged or b"")
         answer = await visitor(running_api).get("/sign-in", params={"link": "made-up"})
         assert answer.status_code == 403

@@ -18,7 +18,7 @@ type Seconds = Annotated[float, Field(allow_inf_nan=False)]
 type Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 
-def read_stored[T](form: TypeAdapter[T], stored: bytes | str | None) -> T | None:
+def read_stored[T](form: TypeAdapter[T], stored: bytes | None) -> T | None:
     """Return the JSON that was stored, in its form, without members that the form does not have.
 
     Return None if nothing was stored, or something that has not this form.
