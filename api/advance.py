@@ -149,7 +149,8 @@ class Advancer:
         """
         claimed = activity[payments].held + activity[refunds].held
         said = await read_sleepers(self._broker)
-        alive = [each for each in said if each.seen_at_s > real_now.timestamp() - SILENT_S]
+        # No worker has seen what is still to come.
+        alive = [each for each in said if abs(real_now.timestamp() - each.seen_at_s) < SILENT_S]
         if any(each.wakes_at_s and each.wakes_at_s <= now.timestamp() for each in alive):
             # It is about to wake.
             return None

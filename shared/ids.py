@@ -7,6 +7,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+UUID_VERSION = 7
 # The id of a user, from the auth service or from a token: visible ASCII.
 USER_ID = r"^[\x21-\x7e]{1,64}$"
 # The id of an order of any shop. The order service numbers its orders: see `is_order_number`.
@@ -18,6 +19,11 @@ _ORDER_NUMBER_MAX = 2**63 - 1
 
 new_id: Callable[[], UUID] = uuid7
 """Return a new UUIDv7. Ids that one process makes never sort out of order."""
+
+
+def made_at_s(made_id: UUID) -> float | None:
+    """Return when an id was made, in Unix seconds; None if it is no UUIDv7."""
+    return (made_id.int >> 80) / 1000 if made_id.version == UUID_VERSION else None
 
 
 def parse_id(text: str) -> UUID | None:

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from shared.broker.sleepers import Sleepers, say_sleepers
 from shared.config.settings import Settings
 from shared.database.tables import deliveries, delivery_attempts
 from shared.runtime import Runtime, open_runtime
@@ -73,6 +74,15 @@ async def assert_sound(running_api: RunningApi) -> None:
     await scan.of_leases(30, 30)
     await scan.of_unclaimed(60)
     assert scan.found.is_sound, scan.found.shown
+
+
+@pytest.mark.parametrize("ahead_s", [-10, 10, 10**9])
+async def test_what_nobody_can_have_said_now_holds_up_no_advance(
+    running_api: RunningApi, runtime: Runtime, ahead_s: int
+) -> None:
+    foreign = Sleepers(count=5, seen_at_s=time() + ahead_s, wakes_at_s=1.0, wakes_until_s=1.0)
+    await say_sleepers(runtime.broker, "foreign", foreign)
+    assert (await advance(running_api, 60))["is_idle"]
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(100, marks=pytest.mark.slow)])

@@ -23,11 +23,11 @@ from shared.broker.client import (
     SETTLED_CHANNEL,
     Broker,
     Queue,
-    SettledSubscription,
     open_broker,
 )
 from shared.broker.connections import SOCKET_TIMEOUT_S
 from shared.broker.publisher import PENDING_MAX, Publisher
+from shared.broker.subscription import SettledSubscription
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable
 from shared.ids import new_id
@@ -244,14 +244,14 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_another_ones(
 
 @asynccontextmanager
 async def stuck_redis() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """The URL of a server that falls silent in the middle of a transaction; new connections are silent while it is."""
+    """The URL of a server that falls silent in the middle of a publication; new connections are silent while it is."""
     ended, silent = asyncio.Event(), asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while count := await reader.readline():
             command = [await read_word(reader) for _ in range(int(count[1:]))]
             # Whichever of the two the client sends first.
-            if command[0] in {b"EXISTS", b"EXEC"}:
+            if command[0] in {b"EXISTS", b"ZADD"}:
                 silent.set()
             if silent.is_set():
                 await ended.wait()

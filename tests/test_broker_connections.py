@@ -13,9 +13,10 @@ import redis
 from redis.asyncio import ConnectionPool
 
 from api.edge.redis_counts import RedisCounts
-from shared.broker.client import PUBLISH_TIMEOUT_S, SILENCE_MAX_S, Broker, Queue, open_broker
+from shared.broker.client import PUBLISH_TIMEOUT_S, Broker, Queue, open_broker
 from shared.broker.connections import SOCKET_TIMEOUT_S
 from shared.broker.heartbeats import REDIS_TIMEOUT_S, WorkerStatus, alive_workers, send_heartbeat
+from shared.broker.subscription import SILENCE_MAX_S
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable
 from shared.ids import new_id

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -37,7 +38,8 @@ ONE = WorkerStatus(
 NO_JSON = [b"", b"x", b"\xff", b"{", b"[" * 10_000, b"1" * 5000]
 NO_OBJECT = [b"[]", b"1", b"null", b"true", b'"x"', b"{}"]
 NO_COUNT: list[Any] = [-1, 1.5, 1e300, 2**53, 10**30, "1", None, True, [], {}]
-NO_SECONDS = [float("nan"), float("inf"), "1", None, []]
+NO_SECONDS: list[Any] = [float("nan"), float("inf"), 1e300, -1e300, "1", None, []]
+NO_UNIX_SECONDS: list[Any] = [*NO_SECONDS, -1.0, 1e18, 253_402_300_799.5]
 NO_COUNTS: list[Any] = [None, {}, [-1], ["1"], 5]
 NO_OUTCOMES: list[Any] = [None, [], {"COMPLETED": -1}, {"COMPLETED": "x"}]
 NO_TEXT: list[Any] = [1, {}, []]
@@ -90,6 +92,13 @@ async def test_a_heartbeat_whose_newer_half_is_none_is_dropped_and_not_taken_for
     assert await alive_workers(broker) == [replace(ONE, version=None)]
 
 
+async def test_a_heartbeat_under_the_name_of_another_worker_is_dropped(broker: Broker) -> None:
+    await send_heartbeat(broker, ONE)
+    await broker.arq_connection.zadd(WORKERS_KEY, {"two": 99_999_999_999})
+    await broker.arq_connection.set("payments:worker:two", changed(asdict(ONE)))
+    assert await alive_workers(broker) == [ONE]
+
+
 async def test_members_of_a_newer_version_are_dropped_alone(broker: Broker) -> None:
     await send_heartbeat(broker, ONE)
     await broker.arq_connection.set("payments:worker:one", changed(asdict(ONE), mood="good"))
@@ -111,8 +120,13 @@ async def test_members_of_a_newer_version_are_dropped_alone(broker: Broker) -> N
         *NO_JSON,
         *NO_OBJECT,
         *(changed({"seen_at_s": 1.0}, count=value) for value in NO_COUNT),
-        *(changed({"count": 1}, seen_at_s=value) for value in NO_SECONDS),
-        b'{"count": 1, "seen_at_s": 1, "wakes_at_s": "x"}',
+        *(changed({"count": 1}, seen_at_s=value) for value in NO_UNIX_SECONDS),
+        *(
+            changed({"count": 1, "seen_at_s": 1.0}, **{member: value})
+            for member in ("wakes_at_s", "wakes_until_s")
+            for value in NO_UNIX_SECONDS
+            if value is not None
+        ),
     ],
 )
 async def test_what_nobody_has_said_of_sleepers_is_dropped(broker: Broker, payload: bytes) -> None:
@@ -161,6 +175,29 @@ async def test_what_is_no_run_ends_no_worker_and_is_replaced(
     assert str(taken.id) == first["id"]
     assert await say_verify(broker, taken)
     assert (await admin.get("/verify/run")).json()["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    "current",
+    [
+        replace(asked(), status=VerifyStatus.DONE),
+        replace(asked(), status=VerifyStatus.FAILED),
+        replace(asked(), id=UUID(int=0)),
+        replace(asked(), id=uuid4()),
+        replace(asked(), id=UUID("01900000-0000-7000-8000-000000000000"), status=VerifyStatus.RUNNING),
+        replace(asked(), id=UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")),
+    ],
+    ids=["done", "failed", "zero", "random", "long ago", "to come"],
+)
+async def test_a_run_that_is_not_under_way_stands_in_nobodys_way(broker: Broker, current: VerifyRun) -> None:
+    await broker.arq_connection.set(CURRENT_KEY, json.dumps(current.to_json()))
+    assert await find_verify(broker) is None
+    assert await take_verify(broker, "one") is None
+    run = asked()
+    assert await ask_for_verify(broker, run) == run
+    taken = await take_verify(broker, "one")
+    assert taken is not None
+    assert taken.id == run.id
 
 
 async def test_the_late_word_of_a_worker_hides_no_later_run(broker: Broker) -> None:

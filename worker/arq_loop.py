@@ -4,6 +4,7 @@ It never looks at the work: a job only hands a batch of items to a pool.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from math import inf
 from time import monotonic
@@ -12,12 +13,15 @@ from uuid import UUID
 
 import orjson
 import structlog
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.utils import timestamp_ms
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
-from shared.broker.client import Broker, Queue, open_broker
-from shared.broker.failures import raise_if_cancelled, reason_of
+from shared.broker.client import JOB_EXPIRES_S, Broker, Queue, open_broker
+from shared.broker.failures import FailureKind, kind_of, raise_if_cancelled, reason_of
 from shared.database.leases import WorkItem
+from worker.queue_watch import QueueNews
 
 log = structlog.get_logger(__name__)
 
@@ -25,15 +29,23 @@ log = structlog.get_logger(__name__)
 JOBS_MAX = 10
 # Seconds after which arq cancels a job.
 JOB_TIMEOUT_S = 60
-# A loop that had a job within the last BUSY_S seconds polls its queue this many times as often as an idle one.
-IDLE_STRIDE = 3
+# A loop that expects a job polls its queue this many times as often as one that has heard of nothing. It expects one
+# when it is told, and where nobody tells it, for BUSY_S seconds after each job.
+BUSY_FACTOR = 3
 BUSY_S = 1.0
+# Seconds between two polls of a queue of which nothing is heard while a subscription is open. Messages may be lost.
+QUIET_S = 0.2
 # Seconds until arq's worker is started again: the backoff doubles from the first value to the second.
 RECONNECT_S, RECONNECT_MAX_S = 0.5, 5.0
 # Seconds in which running jobs must end. They wait for the database, whose own timeouts are shorter.
 CLOSE_S = 15
 # Seconds; a poll takes milliseconds, and an idle loop polls many times a second.
 POLLED_WITHIN_S = 5.0
+# Seconds between two looks for jobs that are too old, while there are more jobs than can be started.
+CLEAN_S = 1.0
+# The form that arq and we give the ids of jobs.
+_JOB_ID = re.compile(rb"[0-9a-f]{32}")
+_FAILURES = (RedisError, OSError, TimeoutError)
 
 type Job = Callable[[list[WorkItem], int], Coroutine[None, None, None]]
 """Takes the items of one job, and the job's place in the queue (Unix milliseconds) for items that are put back."""
@@ -48,40 +60,90 @@ class Gate(Protocol):
 
 
 class _GatedWorker(Worker):
-    """arq's worker, which picks only as many jobs as the gate allows."""
+    """arq's worker, which picks only as many jobs as the gate allows, and polls only when it is time to."""
 
     gate: Gate
-    is_idle: Callable[[], bool]
+    news: QueueNews
+    pause_s: Callable[[], float]
     polled: Callable[[], None]
-    polls = 0
+    looked_at = cleaned_at = -inf
+    # The last poll has left no job to others that could have been started here.
+    saw_all = False
 
     async def _poll_iteration(self) -> None:
-        self.polls += 1
-        if self.is_idle() and self.polls % IDLE_STRIDE:
+        if monotonic() - self.looked_at < self.pause_s():
             return
+        self.looked_at = monotonic()
         allowed = self.gate()
         self.allow_pick_jobs = allowed > 0
         self.max_jobs = min(JOBS_MAX, max(1, allowed))
+        # What is published from here on may come too late for this poll.
+        self.saw_all = self.news.may_have_jobs = False
         await super()._poll_iteration()
+        self.news.may_have_jobs |= not self.saw_all
         self.polled()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """See arq. A job stays in the queue while it runs; those that run here are skipped without asking Redis."""
-        await super().start_jobs([job_id for job_id in job_ids if job_id.decode() not in self.tasks])
+        foreign = [job_id for job_id in job_ids if not _JOB_ID.fullmatch(job_id)]
+        if foreign:
+            await self._drop(foreign)
+        new = [job_id for job_id in job_ids if job_id not in foreign and job_id.decode() not in self.tasks]
+        self.saw_all = len(new) <= self.max_jobs - self.job_counter and len(job_ids) < self.queue_read_limit
+        if not self.saw_all and monotonic() - self.cleaned_at > CLEAN_S:
+            self.cleaned_at = monotonic()
+            await self._drop_until(timestamp_ms() - JOB_EXPIRES_S * 1000)
+        try:
+            await super().start_jobs(new)
+        except OverflowError:
+            # A job with the score -inf. arq has counted it already.
+            self._release_sem_dec_counter_on_complete()
+            await self._drop(await self.pool.zrangebyscore(self.queue_name, -inf, -inf))
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """See arq, which does not look at the types of what it reads. Safe: rows that are due are published again."""
+        try:
+            await super().run_job(job_id, score)
+        except Exception as error:
+            if isinstance(error, _FAILURES) and kind_of(error) is not FailureKind.WRONG_TYPE:
+                raise
+            await self._drop([job_id.encode()])
+
+    async def _drop(self, job_ids: list[bytes]) -> None:
+        """Take out of the queue what is no job of ours."""
+        log.warning("jobs.message_refused", queue=self.queue_name, count=len(job_ids))
+        prefixes = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+        await self.pool.zrem(self.queue_name, *job_ids)
+        await self.pool.delete(*(prefix.encode() + job_id for prefix in prefixes for job_id in job_ids))
+
+    async def _drop_until(self, score_ms: float) -> None:
+        """Take what is older than any job out of the queue: enough of it would stand before all others for ever."""
+        if dropped := await self.pool.zremrangebyscore(self.queue_name, -inf, score_ms):
+            log.warning("jobs.message_refused", queue=self.queue_name, count=dropped)
 
 
 class JobLoop:
     """Takes the jobs of one queue as long as the process lives, whatever happens to Redis.
 
-    An idle loop polls every `poll_delay_ms` milliseconds.
+    Without `news` an idle loop polls every `poll_delay_ms` milliseconds.
     """
 
-    def __init__(self, redis_url: str, queue: Queue, job: Job, *, poll_delay_ms: int, gate: Gate) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        queue: Queue,
+        job: Job,
+        *,
+        poll_delay_ms: int,
+        gate: Gate,
+        news: QueueNews | None = None,
+    ) -> None:
         self._redis_url = redis_url
         self._queue = queue
         self._job = job
         self._poll_delay_s = poll_delay_ms / 1000
         self._gate = gate
+        self._news = news or QueueNews()
         # The moment of the last job (monotonic, in seconds).
         self._ran_at = -inf
         # The moment of the last poll that Redis answered (monotonic, in seconds).
@@ -99,9 +161,11 @@ class JobLoop:
             broker = open_broker(self._redis_url)
             worker = self._worker(broker)
             started = monotonic()
+            # The poll that failed may have missed something.
+            self._news.may_have_jobs = True
             try:
                 await worker.async_run()
-            except (RedisError, OSError, TimeoutError) as error:
+            except _FAILURES as error:
                 # A loop that has polled had a Redis, which will be there again in a moment.
                 pause_s = RECONNECT_S if self._polled_at > started else min(2 * pause_s, RECONNECT_MAX_S)
                 log.warning("jobs.loop_ended", queue=self._queue, error=reason_of(error), again_in_s=pause_s)
@@ -117,7 +181,7 @@ class JobLoop:
             redis_pool=broker.arq_connection,
             handle_signals=False,
             max_jobs=JOBS_MAX,
-            poll_delay=self._poll_delay_s / IDLE_STRIDE,
+            poll_delay=self._poll_delay_s / BUSY_FACTOR,
             keep_result=0,
             max_tries=1,
             retry_jobs=False,
@@ -126,9 +190,16 @@ class JobLoop:
             job_deserializer=orjson.loads,
         )
         worker.gate = self._gate
-        worker.is_idle = lambda: monotonic() - self._ran_at > BUSY_S
+        worker.news = self._news
+        worker.pause_s = self._pause_s
         worker.polled = self._note_poll
         return worker
+
+    def _pause_s(self) -> float:
+        """Return the seconds that must lie between two polls now."""
+        if self._news.is_live:
+            return 0 if self._news.may_have_jobs else max(QUIET_S, self._poll_delay_s)
+        return 0 if monotonic() - self._ran_at < BUSY_S else self._poll_delay_s
 
     def _note_poll(self) -> None:
         self._polled_at = monotonic()

@@ -22,7 +22,7 @@ from shared.runtime import Runtime
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import UpstreamClient
 from shared.version import VERSION
-from worker.arq_loop import JOBS_MAX, JobLoop
+from worker.arq_loop import JOBS_MAX, Gate, Job, JobLoop
 from worker.deliveries.attempt import AttemptMaker
 from worker.deliveries.pool import DeliveryPool, DeliveryRules
 from worker.deliveries.service_addresses import ServiceAddresses
@@ -37,6 +37,7 @@ from worker.payments.charge import Charger
 from worker.prefetch import PrefetchBuffer
 from worker.processor import Processor
 from worker.purge import Purge
+from worker.queue_watch import QueueWatch
 from worker.refunds.repay import Repayer
 from worker.relay import Relay
 from worker.rules import ChargeRules
@@ -101,6 +102,7 @@ class WorkerProcess:
         )
         self._purge = Purge(database, retention_h=settings.idempotency_retention_h)
         self._verifier = Verifier(settings, runtime.broker, worker=name)
+        self._watch = QueueWatch(runtime.broker)
         self._job_loops = self._open_job_loops()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -131,6 +133,7 @@ class WorkerProcess:
                 parts.create_task(self._verifier.run()),
                 parts.create_task(self.notifier.run()),
                 parts.create_task(self._timer.run()),
+                parts.create_task(self._watch.run()),
                 *(parts.create_task(loop.run()) for loop in self._job_loops),
             ]
             for buffer in self._prefetch:
@@ -175,16 +178,14 @@ class WorkerProcess:
         }
 
     def _open_job_loops(self) -> list[JobLoop]:
-        settings = self._runtime.settings
-        url = settings.redis_url or ""
-        poll_delay_ms = settings.poll_delay_ms
         return [
-            *(
-                JobLoop(url, buffer.queue, buffer.take, poll_delay_ms=poll_delay_ms, gate=lambda: self.processor.free)
-                for buffer in self._prefetch
-            ),
-            JobLoop(url, Queue.DELIVER, self._deliver, poll_delay_ms=poll_delay_ms, gate=lambda: JOBS_MAX),
+            *(self._job_loop(buffer.queue, buffer.take, gate=lambda: self.processor.free) for buffer in self._prefetch),
+            self._job_loop(Queue.DELIVER, self._deliver, gate=lambda: JOBS_MAX),
         ]
+
+    def _job_loop(self, queue: Queue, job: Job, *, gate: Gate) -> JobLoop:
+        url, poll_delay_ms = self._runtime.settings.redis_url or "", self._runtime.settings.poll_delay_ms
+        return JobLoop(url, queue, job, poll_delay_ms=poll_delay_ms, gate=gate, news=self._watch.news_of(queue))
 
     def _open_gateway(self) -> SimulatedGateway:
         settings = self._runtime.settings

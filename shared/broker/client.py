@@ -5,10 +5,9 @@ travels through it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
-from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,7 +22,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from shared import metrics
 from shared.broker.connections import close_idle, open_pool
-from shared.broker.failures import FailureKind, kind_of, raise_if_cancelled, reason_of
+from shared.broker.failures import FailureKind, command_of, errors_translated, kind_of, translated
+from shared.broker.subscription import SettledSubscription, Subscription
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.upstream.breaker import Breaker
@@ -40,10 +40,9 @@ JOB_ITEMS_MAX = 100
 # Seconds after which a job expires: by then its rows have been published again many times.
 JOB_EXPIRES_S = 3600
 SETTLED_CHANNEL = "payments:settled"
+PUBLISHED_CHANNEL = "payments:published"
 # The job of `probe`, which never exists.
 PROBE = "payments-probe"
-# Seconds without any message after which a subscription counts as lost. It asks for one once a second.
-SILENCE_MAX_S = 2.5
 UNSUPPORTED_MODES = {
     "cluster": "this Redis runs in cluster mode, which is not supported. Use one without cluster mode, or Sentinel.",
     "sentinel": "this is a Sentinel. Write redis+sentinel://host:26379/name-of-the-master instead.",
@@ -73,6 +72,8 @@ class Broker:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
+        # Redis has let us tell the workers of the last job.
+        self._tells = True
         # Every publication may probe: the rows of one that is refused would wait up to 30 s for the relay.
         self._breaker = Breaker(
             "broker", failures_max=1, open_s=BREAKER_OPEN_S, single_probe=False, error=BrokerUnavailable
@@ -114,12 +115,16 @@ class Broker:
         return await self._try("notify_settled", self._publish_settled(ids))
 
     @asynccontextmanager
-    async def subscribe_settled(self) -> "AsyncIterator[SettledSubscription]":
+    async def subscribe_settled(self) -> AsyncIterator[SettledSubscription]:
         """Subscribe to settled payments for the length of the block. Raises BrokerUnavailable, also within it."""
-        with _errors_translated():
-            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(SETTLED_CHANNEL)
-                yield SettledSubscription(pubsub)
+        async with self._subscribed(SETTLED_CHANNEL) as pubsub:
+            yield SettledSubscription(pubsub)
+
+    @asynccontextmanager
+    async def subscribe_published(self) -> AsyncIterator[Subscription]:
+        """Subscribe to the names of queues that get a job, for the length of the block. Raises BrokerUnavailable."""
+        async with self._subscribed(PUBLISHED_CHANNEL) as pubsub:
+            yield Subscription(pubsub)
 
     async def round_trip(
         self, add_commands: Callable[[Pipeline], object], *, timeout_s: float, is_transaction: bool = False
@@ -171,6 +176,13 @@ class Broker:
             raise
 
     @asynccontextmanager
+    async def _subscribed(self, channel: str) -> AsyncIterator[PubSub]:
+        with errors_translated():
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                yield pubsub
+
+    @asynccontextmanager
     async def _answering(self, timeout_s: float) -> AsyncIterator[None]:
         """Bound the block, and translate its errors. If no answer comes, connections that may be dead are closed."""
         try:
@@ -179,7 +191,7 @@ class Broker:
         except (RedisError, OSError, TimeoutError) as error:
             if kind_of(error) is FailureKind.UNREACHABLE:
                 await close_idle(self._redis.connection_pool)
-            raise _translated(error) from error
+            raise translated(error) from error
 
     async def _write_nothing(self) -> None:
         """Send the commands of a publication in the form that changes nothing; Redis refuses what it would refuse."""
@@ -190,69 +202,34 @@ class Broker:
             await pipe.execute()
 
     async def _enqueue(self, queue: Queue, payload: list[list[str | int]], score_ms: int | None) -> None:
-        """Write what arq's `enqueue_job` writes, in one round trip.
+        """Write what arq's `enqueue_job` writes and tell the workers, in one round trip.
 
         arq's own WATCH is for job ids that may exist already, and it loses a connection for good when the server hangs
         between WATCH and EXEC.
         """
         job_id, now_ms = uuid4().hex, timestamp_ms()
         job = serialize_job(queue.job, (payload,), {}, None, now_ms, serializer=orjson.dumps)
-        async with self._redis.pipeline(transaction=True) as pipe:
+        # No transaction: where the channel is forbidden it would publish nothing.
+        async with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(job_key_prefix + job_id, job, ex=JOB_EXPIRES_S)
             pipe.zadd(queue, {job_id: now_ms if score_ms is None else score_ms})
-            await pipe.execute()
+            pipe.publish(PUBLISHED_CHANNEL, queue)
+            try:
+                await pipe.execute()
+            except ResponseError as refusal:
+                # The first command that is refused. Before the last one the job was written.
+                if not command_of(refusal).startswith("PUBLISH"):
+                    raise
+                # Safe: workers that are told of nothing look into their queues all the same.
+                if self._tells:
+                    log.warning("broker.notification_refused", error=str(translated(refusal)))
+                self._tells = False
+            else:
+                self._tells = True
 
     async def _publish_settled(self, payment_ids: list[str]) -> None:
         try:
             await self._redis.publish(SETTLED_CHANNEL, orjson.dumps(payment_ids))
         except ResponseError as error:
             # Safe: long polls look again once a second, and jobs may be published all the same.
-            log.warning("broker.notification_refused", error=str(_translated(error)))
-
-
-class SettledSubscription:
-    """A subscription to the payments that are settled; see `Broker.subscribe_settled`."""
-
-    def __init__(self, pubsub: PubSub, clock: Callable[[], float] = monotonic) -> None:
-        self._pubsub = pubsub
-        self._clock = clock
-        self._heard_at = clock()
-
-    async def next_ids(self, *, timeout_s: float) -> list[UUID]:
-        """Return the payments of the next message; none after `timeout_s` seconds without one.
-
-        Raises BrokerUnavailable if the connection is lost, also one that was dropped without a word: after a time
-        without a message Redis is asked for one, and must answer.
-        """
-        with _errors_translated():
-            message = await self._pubsub.get_message(timeout=timeout_s)
-            if message is not None:
-                self._heard_at = self._clock()
-            elif self._clock() - self._heard_at > SILENCE_MAX_S:
-                raise TimeoutError("the subscription is silent")
-            else:
-                await self._pubsub.ping()
-        return _payment_ids(message["data"]) if message is not None and message["type"] == "message" else []
-
-
-@contextmanager
-def _errors_translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise _translated(error) from error
-
-
-def _translated(error: Exception) -> BrokerUnavailable:
-    raise_if_cancelled()
-    metrics.broker_failures.labels(kind_of(error)).inc()
-    return BrokerUnavailable(reason_of(error))
-
-
-def _payment_ids(data: bytes) -> list[UUID]:
-    """Return the ids in a message; none if the message is not ours, as any client of a shared Redis may publish."""
-    try:
-        return [UUID(name) for name in orjson.loads(data)]
-    except (ValueError, TypeError, AttributeError):
-        log.warning("broker.message_refused")
-        return []
+            log.warning("broker.notification_refused", error=str(translated(error)))

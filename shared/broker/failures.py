@@ -5,6 +5,8 @@ The reason names the command and the keys that were refused, and never the paylo
 
 import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from redis.exceptions import (
@@ -16,6 +18,9 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+
+from shared import metrics
+from shared.errors import BrokerUnavailable
 
 REASON_CHARS_MAX = 200
 # redis-py's words for the command of a pipeline that failed. The words of the command after its key are payload.
@@ -79,7 +84,7 @@ def kind_of(error: BaseException) -> FailureKind:
 def reason_of(error: BaseException) -> str:
     """Return the class of an error, what was refused, and what the server said, in at most 200 characters."""
     message = _message(error)
-    command = _command(error)
+    command = command_of(error)
     words = [type(error).__name__, *([command] if command else []), *([message] if message else [])]
     return ": ".join(words)[:REASON_CHARS_MAX]
 
@@ -89,7 +94,8 @@ def _message(error: BaseException) -> str:
     return found.group(2) if found else str(error)
 
 
-def _command(error: BaseException) -> str:
+def command_of(error: BaseException) -> str:
+    """Return the command of a pipeline that was refused, and its key; "" if the error does not name it."""
     found = _OF_PIPELINE.fullmatch(str(error)) if isinstance(error, RedisError) else None
     return found.group(1) if found else ""
 
@@ -102,3 +108,19 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def translated(error: Exception) -> BrokerUnavailable:
+    """Return our error for one that redis-py or the network raised, and count it. Raises CancelledError at a cancel."""
+    raise_if_cancelled()
+    metrics.broker_failures.labels(kind_of(error)).inc()
+    return BrokerUnavailable(reason_of(error))
+
+
+@contextmanager
+def errors_translated() -> Iterator[None]:
+    """Translate the errors of the block."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise translated(error) from error

@@ -132,7 +132,11 @@ async def _read_alive(broker: Broker) -> list[WorkerStatus]:
     [payloads] = await broker.round_trip(lambda pipe: pipe.mget(keys), timeout_s=REDIS_TIMEOUT_S)
     pairs = zip(payloads[: len(workers)], payloads[len(workers) :], strict=True)
     statuses = [_status(payload, later) for payload, later in pairs]
-    return [status for status in statuses if status is not None]
+    return [
+        status
+        for worker, status in zip(workers, statuses, strict=True)
+        if status is not None and status.worker == worker
+    ]
 
 
 def _status(payload: bytes | None, later: bytes | None) -> WorkerStatus | None:

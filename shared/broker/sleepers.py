@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
 from shared.broker.client import Broker
-from shared.broker.stored import Count, Seconds, read_stored
+from shared.broker.stored import Count, UnixSeconds, read_stored
 
 # A hash: a name of the process -> what it said last.
 SLEEPERS_KEY = "payments:sleepers"
@@ -29,9 +29,9 @@ class Sleepers:
     """
 
     count: Count
-    seen_at_s: Seconds
-    wakes_at_s: Seconds | None = None
-    wakes_until_s: Seconds | None = None
+    seen_at_s: UnixSeconds
+    wakes_at_s: UnixSeconds | None = None
+    wakes_until_s: UnixSeconds | None = None
 
 
 _SLEEPERS = TypeAdapter(Sleepers)

@@ -14,7 +14,9 @@ log = structlog.get_logger(__name__)
 
 # Up to here JavaScript reads integers exactly, and the sum over all workers has 64 bits.
 type Count = Annotated[int, Field(ge=0, lt=2**53)]
-type Seconds = Annotated[float, Field(allow_inf_nan=False)]
+type Seconds = Annotated[float, Field(gt=-(2**53), lt=2**53)]
+# Unix seconds of a moment that datetime can have, also when it is rounded up.
+type UnixSeconds = Annotated[float, Field(ge=0, lt=253_402_300_799)]
 type Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 

@@ -5,6 +5,7 @@ They are for people who watch. Redis may forget them: the report of one that end
 
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from time import time
 from typing import Any, Self
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from redis.asyncio.client import Pipeline
 from shared.broker.client import Broker
 from shared.broker.stored import Count, Moment, read_stored
 from shared.database.clock import rfc3339
+from shared.ids import made_at_s
 
 # The run that is under way, as it was asked for. Whoever does it says so once a second, or it has failed.
 CURRENT_KEY = "payments:verify:current"
@@ -82,13 +84,13 @@ async def ask_for_verify(broker: Broker, run: VerifyRun) -> VerifyRun:
         _read(pipe)
 
     is_first, known = await broker.round_trip(ask, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
-    if not is_first and (current := _known(*known)) is not None and _run(known[0]) is not None:
+    if not is_first and (current := _known(*known)) is not None and _under_way(known[0]) is not None:
         return current
 
     def note(pipe: Pipeline) -> None:
         pipe.set(ASKED_KEY, _stored(run), ex=KEPT_S)
         if not is_first:
-            # What stands there is no run.
+            # What stands there is no run that is under way.
             pipe.set(CURRENT_KEY, _stored(run), ex=ALIVE_S)
 
     await broker.round_trip(note, timeout_s=REDIS_TIMEOUT_S)
@@ -107,7 +109,7 @@ async def find_verify(broker: Broker) -> VerifyRun | None:
 async def take_verify(broker: Broker, worker: str) -> VerifyRun | None:
     """Return the run that waits for a worker: this one does it now. None if none waits. Raises BrokerUnavailable."""
     [[current]] = await broker.round_trip(lambda pipe: pipe.mget([CURRENT_KEY]), timeout_s=REDIS_TIMEOUT_S)
-    run = _run(current)
+    run = _under_way(current)
     if run is None or run.status is not VerifyStatus.WAITING:
         return None
     [is_mine] = await broker.round_trip(
@@ -133,7 +135,7 @@ async def say_verify(broker: Broker, run: VerifyRun) -> bool:
         pipe.mget([CURRENT_KEY])
 
     *_, [current] = await broker.round_trip(retake, timeout_s=REDIS_TIMEOUT_S, is_transaction=True)
-    of_current = _run(current)
+    of_current = _under_way(current)
     if of_current is not None and of_current.id != run.id:
         return False
 
@@ -165,8 +167,17 @@ def _run(stored: bytes | None) -> VerifyRun | None:
     return read_stored(_RUN, stored)
 
 
+def _under_way(stored: bytes | None) -> VerifyRun | None:
+    """Return the current run. One that has ended, or is older than a run may become, was not put there by us."""
+    run = _run(stored)
+    if run is None or run.status in {VerifyStatus.DONE, VerifyStatus.FAILED}:
+        return None
+    asked_at_s = made_at_s(run.id)
+    return run if asked_at_s is not None and abs(time() - asked_at_s) < KEPT_S else None
+
+
 def _known(current: bytes | None, asked: bytes | None, last: bytes | None) -> VerifyRun | None:
-    under_way, said = _run(current), _run(last)
+    under_way, said = _under_way(current), _run(last)
     if under_way is not None:
         return said if said is not None and said.id == under_way.id else under_way
     newest = _run(asked)

@@ -139,8 +139,8 @@ class WorkerSettings(BaseSettings):
         default=20,
         ge=1,
         le=10_000,
-        description="Milliseconds between two looks of an idle worker into its queue; a busy one looks three times as "
-        "often.",
+        description="Milliseconds between two looks of an idle worker into its queue while Redis does not tell it of "
+        "jobs; with jobs it looks three times as often.",
     )
     relay_interval_s: float = Field(
         default=1,
