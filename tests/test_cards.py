@@ -339,6 +339,7 @@ def test_a_month_that_no_calendar_has_is_refused(month: int, year: int) -> None:
         "3782 822463 10005",
         "3056 930902 5904",
         "6304 0000 0000 0000 018",
+        "order 1234567890123, card 4242424242424242",
     ],
 )
 def test_a_card_number_in_a_text_is_found(text: str) -> None:

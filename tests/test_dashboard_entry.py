@@ -1,6 +1,8 @@
 """The way into the dashboard and out of it: sessions, their cookies and forms, links, and what nobody may do."""
 
 import asyncio
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from time import time
@@ -11,15 +13,38 @@ import pytest
 
 from api.dashboard.entry import LINK_IS_OLD
 from api.dashboard.forms import NOT_OWN
-from api.dashboard.pages import CONTENT_SECURITY_POLICY
+from api.dashboard.pages import CONTENT_SECURITY_POLICY, STATIC_DIGEST
+from api.dashboard.routes import router
 from api.dashboard.sessions import LINK_S, SESSION_S, issue_link
 from api.dashboard.visitors import COOKIE
 from shared.config.settings import Settings
+from shared.ids import new_id
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, created_key, opened_with
 from tests.support.dashboards import bearer, form_of, pressed, sent, signed_in, visitor
 
 pytest_plugins = ["tests.support.api_fixtures"]
+
+
+DIRECTIVES = {
+    "default-src 'none'",
+    *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+}
+PAGE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+FILE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "public, max-age=31536000, immutable",
+}
+OF_A_SCRIPT = {"Sec-Fetch-Dest": "empty"}
 
 
 def cookie_of(answer: httpx.Response, name: str = COOKIE) -> Any:
@@ -67,6 +92,20 @@ async def test_behind_tls_the_cookie_is_secure(running_api: RunningApi) -> None:
     assert cookie_of(answer, "payments_dashboard_form")["secure"]
 
 
+async def test_behind_a_proxy_that_says_nothing_the_cookie_is_secure_by_the_public_url(
+    make_settings: Callable[..., Settings],
+) -> None:
+    async with opened_with(make_settings(public_url="https://pay.example")) as running_api:
+        page = await visitor(running_api).get("/sign-in")
+        assert cookie_of(page, "payments_dashboard_form")["secure"]
+
+
+async def test_over_tls_the_cookie_is_secure(running_api: RunningApi) -> None:
+    running_api.url = running_api.url.replace("http://", "https://")
+    answer = await sent(visitor(running_api), bearer(running_api))
+    assert cookie_of(answer)["secure"]
+
+
 async def test_redis_keeps_the_principal_and_neither_token_nor_cookie(
     running_api: RunningApi, runtime: Runtime
 ) -> None:
@@ -88,6 +127,14 @@ async def test_a_session_ends_with_its_token(running_api: RunningApi, runtime: R
     await signed_in(running_api, bearer(running_api, exp=time() + 90))
     [key] = [key async for key in runtime.broker.arq_connection.scan_iter("payments:dashboard:session:*")]
     assert await runtime.broker.arq_connection.ttl(key) <= 90
+
+
+async def test_no_session_is_as_long_as_a_token_that_is_good_for_days(
+    running_api: RunningApi, runtime: Runtime
+) -> None:
+    await signed_in(running_api, bearer(running_api, exp=time() + 5 * SESSION_S))
+    [key] = [key async for key in runtime.broker.arq_connection.scan_iter("payments:dashboard:session:*")]
+    assert await runtime.broker.arq_connection.ttl(key) <= SESSION_S
 
 
 async def test_a_session_ends_when_its_api_key_is_revoked(running_api: RunningApi, admin: httpx.AsyncClient) -> None:
@@ -145,6 +192,22 @@ async def test_what_is_no_valid_token_signs_nobody_in(running_api: RunningApi) -
         assert COOKIE not in browser.cookies
 
 
+@pytest.mark.parametrize("text", ["", " ", "\u00e9" * 9, "x" * 8193])
+async def test_what_cannot_be_a_token_is_not_looked_at(running_api: RunningApi, text: str) -> None:
+    assert (await sent(visitor(running_api), text)).status_code == 422
+
+
+async def test_a_sign_in_of_another_site_signs_nobody_in(running_api: RunningApi) -> None:
+    secret = bearer(running_api)
+    for site in ("cross-site", "same-site"):
+        browser = visitor(running_api)
+        browser.headers["Sec-Fetch-Site"] = site
+        assert (await sent(browser, secret)).status_code == 403
+    # Neither the cookie nor the field: the two are equal.
+    answer = await visitor(running_api).post("/sign-in", data={"form": "", "next": "", "token": secret})
+    assert answer.status_code == 403
+
+
 async def test_a_form_that_is_not_the_pages_own_does_nothing(running_api: RunningApi) -> None:
     browser = await signed_in(running_api, bearer(running_api))
     value = form_of(await browser.get(""))
@@ -167,6 +230,22 @@ async def test_a_form_that_is_not_the_pages_own_does_nothing(running_api: Runnin
     assert answer.status_code == 403
     answer = await sent(stranger, bearer(running_api), form="x")
     assert answer.status_code == 403
+
+
+async def test_no_form_of_any_page_is_taken_from_another_session(running_api: RunningApi) -> None:
+    posts = {
+        found.path_format.format_map(defaultdict(new_id))
+        for route in router.routes
+        # A router of FastAPI is a private class, which has the routes with their prefix.
+        for found in route.effective_route_contexts()  # type: ignore[attr-defined]
+        if "POST" in (found.methods or ())
+    }
+    assert len(posts) > 10
+    browser, other = [await signed_in(running_api, bearer(running_api)) for _ in range(2)]
+    foreign = form_of(await other.get(""))
+    for path in posts - {"/dashboard/sign-in"}:
+        answer = await browser.post(path.removeprefix("/dashboard"), data={"form": foreign})
+        assert (answer.status_code, NOT_OWN in answer.text) == (403, True), path
 
 
 @pytest.mark.parametrize(
@@ -212,6 +291,16 @@ async def test_elsewhere_than_on_the_developers_machine_no_link_works(
         assert (await visitor(elsewhere).get("/sign-in", params={"link": link})).status_code == 404
 
 
+async def test_from_another_machine_no_link_works(make_settings: Callable[..., Settings]) -> None:
+    async with opened_with(make_settings(trusted_proxies="127.0.0.1")) as running_api:
+        link = await issue_link(running_api.runtime.broker, running_api.runtime.keyring)
+        for address, status in (("192.0.2.1", 404), ("127.0.0.2", 303)):
+            answer = await visitor(running_api).get(
+                "/sign-in", params={"link": link}, headers={"X-Forwarded-For": address}
+            )
+            assert answer.status_code == status, address
+
+
 # -- where it is
 
 
@@ -248,6 +337,32 @@ async def test_every_page_and_file_has_the_policy(running_api: RunningApi) -> No
     assert " style=" not in page
     assert "<script>" not in page
     assert " onclick" not in page
+
+
+async def test_a_page_may_load_only_what_is_ours_and_no_cache_and_no_other_site_has_it(running_api: RunningApi) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    answers = [await browser.get(path) for path in ("", "/payments", "/nothing", "/sign-in")]
+    answers += [await visitor(running_api).get(""), await visitor(running_api).get("", headers=OF_A_SCRIPT)]
+    answers += [await sent(visitor(running_api), bearer(running_api)), await browser.head("/stream")]
+    answers += [
+        await pressed(browser, "/simulator", "/simulator/rules/delete"),
+        await pressed(browser, "", "/sign-out"),
+    ]
+    for answer in answers:
+        assert set(answer.headers["content-security-policy"].split("; ")) == DIRECTIVES, answer.url
+        assert {name: answer.headers.get(name) for name in PAGE_HEADERS} == PAGE_HEADERS, answer.url
+
+
+async def test_a_file_is_kept_for_good_and_read_by_nobody_else_and_as_nothing_else(running_api: RunningApi) -> None:
+    page = await visitor(running_api).get("/sign-in")
+    found = re.search(r'href="/dashboard(/static/[^"]+\.css)"', page.text)
+    assert found
+    answer = await visitor(running_api).get(found[1])
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/css; charset=utf-8")
+    assert {name: answer.headers.get(name) for name in FILE_HEADERS} == FILE_HEADERS
+    # Of another version: it must not be kept for good under this path.
+    of_another = found[1].replace(STATIC_DIGEST, "0" * 16)
+    assert (await visitor(running_api).get(of_another)).status_code == 404
 
 
 async def test_a_user_over_the_limit_gets_no_more_pages(make_settings: Callable[..., Settings]) -> None:

@@ -148,6 +148,28 @@ async def test_streams_end_when_the_process_stops() -> None:
     assert [event async for event in stream] == []
 
 
+async def test_nothing_is_computed_after_the_process_stops() -> None:
+    calls: list[int] = []
+    shared = broadcast(calls)
+    stream = shared.events()
+    await anext(stream)
+    await anext(stream)
+    await shared.close()
+    computed = len(calls)
+    await asyncio.sleep(0.05)
+    assert len(calls) == computed
+    await stream.aclose()
+
+
+async def test_a_stream_ends_by_itself_and_its_page_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a session that has ended is noticed by a page that is never closed."""
+    monkeypatch.setattr("api.dashboard.stream.STREAM_S", 0.02)
+    async with asyncio.timeout(5):
+        events = [event async for event in broadcast([]).events()]
+    assert b"retry: 2000\n" in events[0]
+    assert events[-1] == b"event: again\ndata: {}\n\n"
+
+
 async def test_too_many_viewers_are_overload() -> None:
     shared = broadcast([])
     streams = [shared.events() for _ in range(VIEWERS_MAX)]

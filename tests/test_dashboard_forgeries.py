@@ -66,6 +66,17 @@ async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi
         assert answer.status_code == 403
 
 
+async def test_a_session_that_redis_keeps_too_long_has_ended(running_api: RunningApi, runtime: Runtime) -> None:
+    redis = runtime.broker.arq_connection
+    browser = await signed_in(running_api, bearer(running_api))
+    [name] = [key async for key in redis.scan_iter(f"{SESSION_KEY}*")]
+    stored = orjson.loads(runtime.keyring.open_session((await redis.get(name) or b"").decode()) or b"")
+    for left_s, status in ((60, 200), (-1, 303)):
+        stored["session"]["expires_at"] = time() + left_s
+        await redis.set(name, runtime.keyring.seal_session(orjson.dumps(stored)))
+        assert (await browser.get("")).status_code == status
+
+
 async def test_a_link_that_is_old_or_of_another_does_not_work(running_api: RunningApi, runtime: Runtime) -> None:
     redis = runtime.broker.arq_connection
     link, other = [await issue_link(runtime.broker, runtime.keyring) for _ in range(2)]

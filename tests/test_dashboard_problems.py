@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.dashboard.forms import NOT_OWN
+from api.edge.problem_pages import ProblemPagesMiddleware
+from api.problems import PROBLEM_TYPE
 from shared.config.settings import Settings
 from tests.support.api_client import RunningApi, opened_with
 from tests.support.dashboards import bearer, form_of, pressed, signed_in, visitor
@@ -48,6 +52,30 @@ async def test_the_api_answers_with_problem_documents_all_the_same(running_api: 
     for path in ("/dashboards", "/dashboardx/y"):
         answer = await running_api.client(base="").get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_the_address_of_the_dashboard_itself_answers_with_a_page(running_api: RunningApi) -> None:
+    answer = await running_api.client(base="").delete("/dashboard")
+    assert heading_of(answer, 405) == "This address has no page"
+
+
+async def test_a_problem_that_is_sent_in_parts_is_one_page() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", PROBLEM_TYPE.encode())]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"code": ', "more_body": True})
+        await send({"type": "http.response.body", "body": b'"not_found"}'})
+
+    pages = ProblemPagesMiddleware(app, ("/page",), lambda _, problem: Response(problem["code"]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(pages), base_url="http://payments.test") as client:
+        assert (await client.get("/page")).text == "not_found"
+
+
+async def test_too_many_watching_pages_are_told_so(running_api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await signed_in(running_api, bearer(running_api))
+    assert (await browser.head("/stream")).status_code == 200
+    monkeypatch.setattr("api.dashboard.stream.VIEWERS_MAX", 0)
+    assert (await browser.head("/stream")).status_code == 503
 
 
 async def test_below_a_prefix_the_page_of_a_problem_links_below_it(make_settings: Callable[..., Settings]) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.worker_versions import WorkerVersions
 from shared.broker.client import Broker
 from shared.broker.heartbeats import WORKERS_KEY, WorkerStatus, alive_workers, send_heartbeat
-from shared.broker.sleepers import SLEEPERS_KEY, Sleepers, read_sleepers, say_sleepers
+from shared.broker.sleepers import KEPT_S, SLEEPERS_KEY, Sleepers, read_sleepers, say_sleepers
 from shared.broker.verify_runs import (
     ASKED_KEY,
     CURRENT_KEY,
@@ -64,6 +65,8 @@ async def put(broker: Broker, *command: str | bytes) -> None:
         *NO_JSON,
         *NO_OBJECT,
         *(changed(asdict(ONE), slots=value) for value in NO_COUNT),
+        *(changed(asdict(ONE), **{name: -1}) for name in ("in_gateway", "sending", "settled", "checking_orders")),
+        changed(asdict(ONE), settled_per_s="1"),
         *(changed(asdict(ONE), settle_counts=value) for value in NO_COUNTS),
         *(changed(asdict(ONE), outcomes=value) for value in NO_OUTCOMES),
         *(changed(asdict(ONE), uptime_s=value) for value in NO_SECONDS),
@@ -97,6 +100,15 @@ async def test_a_heartbeat_under_the_name_of_another_worker_is_dropped(broker: B
     await broker.arq_connection.zadd(WORKERS_KEY, {"two": 99_999_999_999})
     await broker.arq_connection.set("payments:worker:two", changed(asdict(ONE)))
     assert await alive_workers(broker) == [ONE]
+
+
+async def test_no_more_heartbeats_are_read_than_there_may_be_workers(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.broker.heartbeats.WORKERS_MAX", 1)
+    for name in ("one", "two"):
+        await send_heartbeat(broker, replace(ONE, worker=name))
+    assert len(await alive_workers(broker) or []) == 1
 
 
 async def test_members_of_a_newer_version_are_dropped_alone(broker: Broker) -> None:
@@ -134,6 +146,19 @@ async def test_what_nobody_has_said_of_sleepers_is_dropped(broker: Broker, paylo
     await say_sleepers(broker, "one", sleepers)
     await put(broker, "HSET", SLEEPERS_KEY, "zz", payload)
     assert await read_sleepers(broker) == [sleepers]
+
+
+async def test_what_sleeps_is_forgotten_with_the_last_worker(broker: Broker) -> None:
+    await say_sleepers(broker, "one", Sleepers(count=1, seen_at_s=2.0))
+    assert 0 < await broker.arq_connection.ttl(SLEEPERS_KEY) <= KEPT_S
+
+
+async def test_what_is_refused_is_said_without_its_value(broker: Broker) -> None:
+    await put(broker, "HSET", SLEEPERS_KEY, "zz", b'{"count": "4242424242424242", "seen_at_s": 1}')
+    with capture_logs() as logs:
+        assert await read_sleepers(broker) == []
+    wanted = {"event": "redis.value_refused", "log_level": "warning", "wanted": "Sleepers", "problem": "int_type"}
+    assert logs == [wanted]
 
 
 # -- verifications

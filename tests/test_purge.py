@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from shared.database.engine import Database
 from shared.database.tables import idempotency_keys
-from shared.errors import DatabaseUnavailable
+from shared.errors import CommitUnknown, DatabaseUnavailable
 from shared.idempotency import PURGE_MAX, purge
 from shared.ids import new_id
 from tests.support.waiting import eventually
@@ -69,16 +69,16 @@ async def test_workers_that_purge_at_once_remove_different_keys_and_wait_for_not
     assert await kept(database) == 0
 
 
-class Away(Purge):
-    """A purge whose database is away."""
+@pytest.mark.parametrize("error", [DatabaseUnavailable, CommitUnknown])
+async def test_a_database_that_is_away_ends_no_purge(
+    database: Database, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    async def fail(_purge: Purge) -> int:
+        raise error("away")
 
-    async def run_once(self) -> int:
-        raise DatabaseUnavailable("away")
-
-
-async def test_a_database_that_is_away_ends_no_purge(database: Database) -> None:
+    monkeypatch.setattr(Purge, "run_once", fail)
     with capture_logs() as logs:
-        running = asyncio.create_task(Away(database, retention_h=24).run())
+        running = asyncio.create_task(Purge(database, retention_h=24).run())
         await eventually(lambda: [line["event"] for line in logs] == ["purge.database_failed"])
         assert not running.done()
         running.cancel()

@@ -19,6 +19,7 @@ from shared.broker.verify_runs import (
     VerifyRun,
     VerifyStatus,
     ask_for_verify,
+    find_verify,
     say_verify,
 )
 from shared.config.settings import Settings
@@ -219,6 +220,22 @@ async def test_a_run_that_was_replaced_says_nothing_of_its_end(
     await ask_for_verify(broker, asked())
     assert await Verifier(settings, broker, worker="two", verify=slow).run_once()
     assert await known(broker) == others[0]
+
+
+async def test_a_run_that_was_replaced_does_not_come_back_when_redis_forgets_the_other(
+    database: Database, settings: Settings, broker: Broker
+) -> None:
+    async def slow(_scan: Scan, _settings: Settings) -> Verification:
+        await replace_by(broker, asked())
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await broker.round_trip(lambda pipe: pipe.flushdb(), timeout_s=1)
+        raise AssertionError
+
+    await ask_for_verify(broker, asked())
+    assert await Verifier(settings, broker, worker="one", verify=slow).run_once()
+    assert await find_verify(broker) is None
 
 
 async def test_over_the_api(running_api: RunningApi, admin: httpx.AsyncClient, settings: Settings) -> None:

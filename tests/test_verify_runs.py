@@ -127,9 +127,16 @@ async def test_a_run_that_redis_forgot_is_not_taken_by_another_worker(broker: Br
     await broker.round_trip(lambda pipe: pipe.flushdb(), timeout_s=1)
     assert await say_verify(broker, taken)
     assert await take_verify(broker, "two") is None
+    assert 7190 <= await ttl(broker, f"{TAKEN_KEY}{taken.id}") <= 7200
     # A replica that has become the master may still have the run as it was asked for.
     waiting = orjson.dumps(replace(taken, status=ONE.WAITING, worker=None).to_json())
     await broker.round_trip(lambda pipe: pipe.set(CURRENT_KEY, waiting), timeout_s=1)
+    assert await take_verify(broker, "two") is None
+
+
+async def test_a_run_that_a_worker_does_is_not_taken_although_redis_forgot_who_took_it(broker: Broker) -> None:
+    running = replace(asked(), status=ONE.RUNNING, worker="one")
+    await broker.round_trip(lambda pipe: pipe.set(CURRENT_KEY, orjson.dumps(running.to_json())), timeout_s=1)
     assert await take_verify(broker, "two") is None
 
 
@@ -153,6 +160,8 @@ async def test_what_is_no_run_is_replaced_although_another_has_ended(broker: Bro
     await broker.round_trip(lambda pipe: pipe.set(CURRENT_KEY, b"x"), timeout_s=1)
     run = asked()
     assert await ask_for_verify(broker, run) == run
+    # And if no worker takes it, it is no longer under way.
+    assert 0 < await ttl(broker, CURRENT_KEY) <= ALIVE_S
 
 
 async def test_without_redis_nobody_can_ask(make_settings: Any) -> None:
