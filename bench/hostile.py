@@ -1,11 +1,13 @@
 """A measure of what payers notice of ten thousand hostile connections."""
 
+import contextlib
 import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep, time
@@ -16,6 +18,7 @@ import orjson
 from bench.attack import FILES, RAMP_S, raise_file_limit
 from bench.figures import Found, below, of_turns, percentiles_ms, ratios
 from bench.flows import accepted, other_answers, plan
+from bench.front import behind_nginx, find_nginx
 from bench.progress import print_step
 from bench.stack import Stack, production, run_load
 from cli.local.service import CHECKOUT
@@ -33,43 +36,59 @@ SAMPLE_S = 0.5
 
 
 def hostile(seconds: int) -> Found:
-    """Measure payers' p99 at 100/s without and with the attack, in turn, and the API's memory."""
+    """Measure payers' p99 at 100/s without and with the attack, in turn, and the API's memory; also behind nginx."""
     raise_file_limit(FILES)
-    alone: list[dict[str, Any]] = []
-    beside: list[dict[str, Any]] = []
     found = Found()
-    with production() as stack:
+    with production() as stack, contextlib.ExitStack() as fronts:
         resource.prlimit(stack.processes["api"].pid, resource.RLIMIT_NOFILE, (FILES, FILES))
         run_load(stack, plan(stack, "warm", 5, rate=RATE))
+        ways = [_Way("", stack)]
+        if nginx := find_nginx():
+            ways.append(_Way(", behind nginx", fronts.enter_context(behind_nginx(stack, nginx))))
         before_mib = stack.memory_mib("api")
-        memory: list[list[tuple[float, float]]] = []
         for turn in range(TURNS):
-            print_step(f"turn {turn + 1} of {TURNS}: {RATE} payments per second, alone")
-            alone.append(run_load(stack, plan(stack, "alone", max(seconds, PAYING_S), rate=RATE)))
-            print_step(f"the same beside {CONNECTIONS:,} hostile connections")
-            with _attack(stack) as (attack, samples):
-                sleep(RAMP_S)
-                beside.append(run_load(stack, plan(stack, "beside", PAYING_S, rate=RATE)))
-            beside[-1]["attack"] = attack
-            memory.append(samples)
-            sleep(AFTER_S)
+            for way in ways:
+                print_step(f"turn {turn + 1} of {TURNS}: {RATE} payments per second{way.name}, alone")
+                way.measure(seconds)
         after_mib = stack.memory_mib("api")
-    _add_latencies(found, alone, beside)
-    _add_memory(found, before_mib, memory, after_mib)
-    _add_attack(found, [turn["attack"] for turn in beside])
+    for way in ways:
+        _add_latencies(found, way)
+    _add_memory(found, before_mib, ways[0].memory, after_mib)
+    _add_attack(found, [turn["attack"] for turn in ways[0].beside])
     return found
 
 
-def _add_latencies(found: Found, alone: list[dict[str, Any]], beside: list[dict[str, Any]]) -> None:
-    cuts = [[percentiles_ms(turn["latencies_s"]) for turn in side] for side in (alone, beside)]
+@dataclass
+class _Way:
+    """A way to the API, and what was measured on it: loads alone, beside the attack, and the API's memory meanwhile."""
+
+    name: str
+    stack: Stack
+    alone: list[dict[str, Any]] = field(default_factory=list)
+    beside: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[list[tuple[float, float]]] = field(default_factory=list)
+
+    def measure(self, seconds: int) -> None:
+        self.alone.append(run_load(self.stack, plan(self.stack, "alone", max(seconds, PAYING_S), rate=RATE)))
+        print_step(f"the same beside {CONNECTIONS:,} hostile connections")
+        with _attack(self.stack) as (attack, samples):
+            sleep(RAMP_S)
+            self.beside.append(run_load(self.stack, plan(self.stack, "beside", PAYING_S, rate=RATE)))
+        self.beside[-1]["attack"] = attack
+        self.memory.append(samples)
+        sleep(AFTER_S)
+
+
+def _add_latencies(found: Found, way: _Way) -> None:
+    cuts = [[percentiles_ms(turn["latencies_s"]) for turn in side] for side in (way.alone, way.beside)]
     for percent in (50, 99):
         mine, theirs = ([turn[percent] for turn in side] for side in cuts)
-        found.figures.append(of_turns(f"accept at {RATE}/s alone, p{percent}", mine, "ms", digits=1))
+        found.figures.append(of_turns(f"accept at {RATE}/s{way.name}, alone, p{percent}", mine, "ms", digits=1))
         found.figures.append(of_turns("  beside the attack", theirs, "ms", digits=1))
         goal = below(2)
         found.figures.append(ratios("  beside the attack : alone", theirs, mine, goal))
-    found.add("accepted beside the attack", sum(map(accepted, beside)))
-    found.add("  other answers than 202", sum(map(other_answers, beside)), goal=below(1))
+    found.add("accepted beside the attack", sum(map(accepted, way.beside)))
+    found.add("  other answers than 202", sum(map(other_answers, way.beside)), goal=below(1))
 
 
 def _add_memory(found: Found, before_mib: float, memory: list[list[tuple[float, float]]], after_mib: float) -> None:

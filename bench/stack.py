@@ -187,7 +187,7 @@ def _baseline(
         process(serve, CHECKOUT, folder / "api.log", env) as serving,
     ):
         stack.processes = {"receiver": receiving, "api": serving}
-        wait_until(lambda: _is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
+        wait_until(lambda: is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the baseline answers")
         yield stack, env
 
 
@@ -212,7 +212,7 @@ def _processes(
             service = ServiceProcess(folder, command, environment, checkout=checkout)
             running.enter_context(service)
             stack.processes[command] = _process_of(service)
-        wait_until(lambda: _is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the API answers")
+        wait_until(lambda: is_ready(stack.url), timeout_s=START_TIMEOUT_S, what="the API answers")
         yield stack
 
 
@@ -237,7 +237,8 @@ def _receiver(port: int) -> list[str]:
     return [sys.executable, "-m", "bench.receiver", str(port)]
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Return whether the API at `url` says that it is ready."""
     try:
         return httpx.get(f"{url}/health/ready", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:

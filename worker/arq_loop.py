@@ -4,6 +4,7 @@ It never looks at the work: a job only hands a batch of items to a pool.
 """
 
 import asyncio
+import random
 import re
 from collections.abc import Callable, Coroutine
 from math import inf
@@ -71,16 +72,21 @@ class _GatedWorker(Worker):
     saw_all = False
 
     async def _poll_iteration(self) -> None:
-        if monotonic() - self.looked_at < self.pause_s():
+        left_s = self.looked_at + self.pause_s() - monotonic()
+        if left_s > 0:
+            if await self.news.wait(left_s):
+                # Not all workers at once.
+                await asyncio.sleep(random.uniform(0, self.poll_delay_s))  # noqa: S311 - no secret
             return
         self.looked_at = monotonic()
         allowed = self.gate()
         self.allow_pick_jobs = allowed > 0
         self.max_jobs = min(JOBS_MAX, max(1, allowed))
-        # What is published from here on may come too late for this poll.
-        self.saw_all = self.news.may_have_jobs = False
+        self.saw_all = False
+        self.news.begin_look()
         await super()._poll_iteration()
-        self.news.may_have_jobs |= not self.saw_all
+        if not self.saw_all:
+            self.news.expect_jobs()
         self.polled()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
@@ -162,7 +168,7 @@ class JobLoop:
             worker = self._worker(broker)
             started = monotonic()
             # The poll that failed may have missed something.
-            self._news.may_have_jobs = True
+            self._news.expect_jobs()
             try:
                 await worker.async_run()
             except _FAILURES as error:

@@ -1,7 +1,7 @@
 """Hears of new jobs, so that a worker without work asks Redis for it only now and then."""
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import suppress
 
 import structlog
 
@@ -17,14 +17,33 @@ SIGN_OF_LIFE_S = 1.0
 RECONNECT_S = 1.0
 
 
-@dataclass(slots=True)
 class QueueNews:
-    """What a worker has heard of one queue."""
+    """What a worker has heard of one queue. At first it may have jobs."""
 
-    is_live: bool = False
-    """A subscription is open: whoever publishes a job says so."""
-    may_have_jobs: bool = True
-    """Something was published since the last look that saw all jobs."""
+    def __init__(self) -> None:
+        self.is_live = False
+        """A subscription is open: whoever publishes a job says so."""
+        self._told = asyncio.Event()
+        self._told.set()
+
+    @property
+    def may_have_jobs(self) -> bool:
+        """Something was published since the last look that saw all jobs."""
+        return self._told.is_set()
+
+    def expect_jobs(self) -> None:
+        """Note that the queue may have jobs."""
+        self._told.set()
+
+    def begin_look(self) -> None:
+        """Note that the queue is looked into: what is published from now on may come too late for this look."""
+        self._told.clear()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until the queue may have jobs, for `timeout_s` seconds at most. Return whether it may."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), timeout_s)
+        return self.may_have_jobs
 
 
 class QueueWatch:
@@ -55,9 +74,11 @@ class QueueWatch:
         while True:
             message = await subscription.next_message(timeout_s=SIGN_OF_LIFE_S)
             for queue, news in self._news.items():
-                news.may_have_jobs |= message == queue.encode()
+                if message == queue.encode():
+                    news.expect_jobs()
 
     def _set_live(self, *, is_live: bool) -> None:
         """Note whether messages come. Until now some may have been lost, so every queue may have jobs."""
         for news in self._news.values():
-            news.is_live, news.may_have_jobs = is_live, True
+            news.is_live = is_live
+            news.expect_jobs()

@@ -5,6 +5,7 @@ the API's status and the correlation id of the API's answer: which answer belong
 """
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -22,9 +23,12 @@ STOP_S = 10.0
 # What nginx waits for a head, and for more of a body, in seconds.
 HEADER_S, BODY_S = 2, 4
 
+_DOCUMENTED = (Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "payments.conf").read_text()
+_LOCATION = re.findall(r"location / \{.*?\n    \}", _DOCUMENTED, re.DOTALL)[0]
 _KEPT_ALIVE = 'proxy_http_version 1.1; proxy_set_header Connection "";'
 # By its name: where requests go, and how.
 CONFIGURATIONS = {
+    "documented": _LOCATION.replace("http://payments;", "http://api; %s"),
     "plain": "location / { proxy_pass http://closing; %s }",
     "keepalive": f"location / {{ proxy_pass http://api; {_KEPT_ALIVE} %s }}",
     "websocket": """location / {
