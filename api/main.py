@@ -23,7 +23,7 @@ from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.new_connection import Front
-from api.edge.problem_pages import ProblemPagesMiddleware
+from api.edge.problem_pages import ProblemPages, ProblemPagesMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
 from api.edge.signed_notifications import SignedNotificationMiddleware
@@ -106,17 +106,21 @@ def create_app(api: Api) -> FastAPI:
         is_stopping=lambda: api.is_stopping,
         root_path=settings.root_path or "",
     )
-    app.add_middleware(ProblemPagesMiddleware, paths=APPROVAL_PATHS, make_page=approval_problem)
-    if settings.is_dashboard_on:
-        app.add_middleware(
-            ProblemPagesMiddleware,
-            paths=(DASHBOARD, f"{DASHBOARD}/"),
-            make_page=partial(dashboard_problem, root_path=settings.root_path or ""),
-        )
+    for pages in _problem_pages(settings):
+        app.add_middleware(ProblemPagesMiddleware, pages=pages)
     if origins:
         app.add_middleware(CorsHeadersMiddleware, origins=origins)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _problem_pages(settings: Settings) -> tuple[ProblemPages, ...]:
+    """Return where a problem is answered with a page, by the application or by the protocol."""
+    approvals = ProblemPages(APPROVAL_PATHS, approval_problem)
+    if not settings.is_dashboard_on:
+        return (approvals,)
+    make_page = partial(dashboard_problem, root_path=settings.root_path or "")
+    return approvals, ProblemPages((DASHBOARD, f"{DASHBOARD}/"), make_page)
 
 
 def _servers(settings: Settings) -> list[dict[str, Any]]:
@@ -156,6 +160,7 @@ async def serve(
         root_path=runtime.settings.root_path or "",
         has_rate_limits=api.rate_limits is not None,
         varies_by_origin=bool(runtime.settings.cors_origins),
+        pages=_problem_pages(runtime.settings),
     )
     app = create_app(api)
     server = _Server(

@@ -148,14 +148,19 @@ def invalid(pointer: str, reason: str) -> Problem:
     return Problem(Code.VALIDATION_ERROR, errors=[fault(pointer, reason)])
 
 
-def render(problem: Problem, *, path: str, correlation_id: str) -> Response:
-    """Return the response with the problem document."""
-    kind = KINDS[problem.code]
+def headers_of(problem: Problem) -> dict[str, str]:
+    """Return the header fields of every answer with this problem, be it a document or a page."""
     headers = dict(problem.headers)
     if problem.code in CHALLENGES:
         headers["WWW-Authenticate"] = CHALLENGES[problem.code]
-    if kind.status in {429, 503}:
+    if KINDS[problem.code].status in {429, 503}:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return headers
+
+
+def render(problem: Problem, *, path: str, correlation_id: str) -> Response:
+    """Return the response with the problem document."""
+    kind = KINDS[problem.code]
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": kind.title,
@@ -170,4 +175,4 @@ def render(problem: Problem, *, path: str, correlation_id: str) -> Response:
         body["detail"] = problem.detail
     if problem.errors:
         body["errors"] = list(problem.errors)
-    return json_response(body, status=kind.status, headers=headers, media_type=PROBLEM_TYPE)
+    return json_response(body, status=kind.status, headers=headers_of(problem), media_type=PROBLEM_TYPE)

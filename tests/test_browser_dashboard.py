@@ -111,6 +111,15 @@ async def test_a_lost_connection_is_said_and_found_again(reader: Reader) -> None
     reader.errors.clear()
 
 
+async def test_whoever_signs_out_elsewhere_sees_no_more_figures(reader: Reader) -> None:
+    await reader.sign_in()
+    await expect(reader.page.locator("#connection")).to_have_text("Live")
+    tab = await reader.context.new_page()
+    await tab.goto(f"{reader.api.url}/dashboard/payments")
+    await tab.get_by_role("button", name="Sign out").click()
+    await expect(reader.page.locator("#connection")).to_contain_text("Your session has ended", timeout=9000)
+
+
 async def test_workers_appear_and_vanish(reader: Reader, api: RunningApi, worker: None) -> None:
     await reader.sign_in()
     await expect(reader.page.locator(".worker")).to_have_count(1)

@@ -103,12 +103,17 @@ def broadcast(calls: list[int], **options: float) -> Broadcast:
     return Broadcast(compute, lambda: b"{}", **{"interval_s": 0.01, **options})
 
 
+async def stays() -> bool:
+    """A viewer whose session goes on."""
+    return False
+
+
 async def test_one_computation_is_for_all_and_nothing_is_computed_while_nobody_looks() -> None:
     calls: list[int] = []
     shared = broadcast(calls)
     await asyncio.sleep(0.05)
     assert calls == []
-    streams = [shared.events() for _ in range(20)]
+    streams = [shared.events(stays) for _ in range(20)]
     firsts = [await anext(stream) for stream in streams]
     assert all(first.startswith(b"event: before\n") for first in firsts)
     seconds = [await anext(stream) for stream in streams]
@@ -120,7 +125,7 @@ async def test_one_computation_is_for_all_and_nothing_is_computed_while_nobody_l
     await asyncio.sleep(0.05)
     assert len(calls) == computed < 20
     # The next viewer starts it again.
-    again = shared.events()
+    again = shared.events(stays)
     await anext(again)
     await anext(again)
     await again.aclose()
@@ -129,7 +134,7 @@ async def test_one_computation_is_for_all_and_nothing_is_computed_while_nobody_l
 async def test_a_viewer_who_does_not_read_is_dropped_and_delays_nobody() -> None:
     calls: list[int] = []
     shared = broadcast(calls)
-    slow, quick = shared.events(), shared.events()
+    slow, quick = shared.events(stays), shared.events(stays)
     await anext(slow)
     await anext(quick)
     for _ in range(QUEUE_MAX + 4):
@@ -142,7 +147,7 @@ async def test_a_viewer_who_does_not_read_is_dropped_and_delays_nobody() -> None
 
 async def test_streams_end_when_the_process_stops() -> None:
     shared = broadcast([])
-    stream = shared.events()
+    stream = shared.events(stays)
     await anext(stream)
     await shared.close()
     assert [event async for event in stream] == []
@@ -151,7 +156,7 @@ async def test_streams_end_when_the_process_stops() -> None:
 async def test_nothing_is_computed_after_the_process_stops() -> None:
     calls: list[int] = []
     shared = broadcast(calls)
-    stream = shared.events()
+    stream = shared.events(stays)
     await anext(stream)
     await anext(stream)
     await shared.close()
@@ -165,21 +170,53 @@ async def test_a_stream_ends_by_itself_and_its_page_connects_again(monkeypatch: 
     """So a session that has ended is noticed by a page that is never closed."""
     monkeypatch.setattr("api.dashboard.stream.STREAM_S", 0.02)
     async with asyncio.timeout(5):
-        events = [event async for event in broadcast([]).events()]
+        events = [event async for event in broadcast([]).events(stays)]
     assert b"retry: 2000\n" in events[0]
     assert events[-1] == b"event: again\ndata: {}\n\n"
 
 
 async def test_too_many_viewers_are_overload() -> None:
     shared = broadcast([])
-    streams = [shared.events() for _ in range(VIEWERS_MAX)]
+    # All have asked before the first of them reads.
+    streams = [shared.events(stays) for _ in range(VIEWERS_MAX)]
+    for refuse in (shared.require_room, lambda: shared.events(stays)):
+        with pytest.raises(Overloaded):
+            refuse()
     for stream in streams:
         await anext(stream)
-    with pytest.raises(Overloaded):
-        shared.require_room()
-    for stream in streams:
         await stream.aclose()
     shared.require_room()
+
+
+async def test_a_place_that_is_taken_and_never_used_is_free_again_and_nothing_is_computed_for_it() -> None:
+    calls: list[int] = []
+    shared = broadcast(calls)
+    stream = shared.events(stays)
+    await eventually(lambda: shared.viewers == 0)
+    computed = len(calls)
+    await asyncio.sleep(0.05)
+    assert len(calls) == computed
+    # Whoever comes after all is sent away, and another one finds it working.
+    assert [(await anext(stream)).split(b"\n")[0]] == [b"event: before"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    another = shared.events(stays)
+    assert [(await anext(another)).split(b"\n")[0] for _ in range(2)] == [b"event: before", b"event: figures"]
+    await another.aclose()
+
+
+async def test_a_stream_ends_when_its_viewer_may_watch_no_longer() -> None:
+    answers = iter([False, False, True])
+
+    async def has_ended() -> bool:
+        return next(answers)
+
+    shared = broadcast([], look_s=0.02)
+    names = [event.split(b"\n")[0] async for event in shared.events(has_ended)]
+    assert names[0] == b"event: before"
+    assert names[-1] == b"event: ended"
+    assert len(names) > 3
+    assert shared.viewers == 0
 
 
 async def test_a_computation_that_fails_ends_no_stream() -> None:
@@ -191,7 +228,7 @@ async def test_a_computation_that_fails_ends_no_stream() -> None:
         return "figures", b"1"
 
     shared = Broadcast(compute, lambda: b"{}", interval_s=0.01)
-    stream = shared.events()
+    stream = shared.events(stays)
     assert [(await anext(stream)).split(b"\n")[0] for _ in range(3)] == [
         b"event: before",
         b"event: unknown",

@@ -1,11 +1,14 @@
 """Sessions and links of the dashboard that somebody has written into Redis: they sign nobody in."""
 
 import hashlib
+from collections.abc import MutableMapping
 from dataclasses import replace
 from time import time
+from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from api.dashboard.sessions import LINK_KEY, SESSION_KEY, issue_link
 from shared.runtime import Runtime
@@ -18,6 +21,15 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # no
 
 def link_key(secret: str) -> str:
     return LINK_KEY + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def require_said(logs: list[MutableMapping[str, Any]], forged: bytes | str | None) -> None:
+    """It was logged that a value was dropped, and nothing of the value."""
+    [line] = [line for line in logs if line["event"] == "redis.value_refused"]
+    assert line["log_level"] == "warning"
+    assert set(line) == {"event", "log_level", "wanted", "problem"}
+    assert str(forged) not in {str(value) for value in line.values()}
+    assert max(len(str(value)) for value in line.values()) < 40
 
 
 async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi, runtime: Runtime) -> None:
@@ -45,7 +57,9 @@ async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi
         runtime.keyring.seal_session(orjson.dumps({"key": of_user.decode(), "principal": "mallory"})),
     ):
         await redis.set(of_user, forged or b"")
-        assert (await user.get("")).headers["location"] == "/dashboard/sign-in"
+        with capture_logs() as logs:
+            assert (await user.get("")).headers["location"] == "/dashboard/sign-in"
+        require_said(logs, forged)
     # What is forged has the right form: with our MAC it would be a session.
     await redis.set(of_user, runtime.keyring.seal_session(orjson.dumps(payload)))
     assert (await user.get("")).status_code == 200
@@ -62,8 +76,10 @@ async def test_whoever_writes_into_redis_signs_nobody_in(running_api: RunningApi
         replace(runtime.keyring, session_key=b"another").seal_session(link),
     ):
         await redis.set(name, forged or b"")
-        answer = await visitor(running_api).get("/sign-in", params={"link": "made-up"})
+        with capture_logs() as logs:
+            answer = await visitor(running_api).get("/sign-in", params={"link": "made-up"})
         assert answer.status_code == 403
+        require_said(logs, forged)
 
 
 async def test_a_session_that_redis_keeps_too_long_has_ended(running_api: RunningApi, runtime: Runtime) -> None:

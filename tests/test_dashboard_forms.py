@@ -10,11 +10,8 @@ import httpx
 import pytest
 
 from api.dashboard.forms import decimal_number, minor_units, whole_number
-from api.dashboard.json_api import Answer, JsonApi, Refused
+from api.dashboard.json_api import Refused
 from shared.config.settings import Settings
-from shared.ids import new_id
-from shared.simulation.rule_store import add_rule, live_rules
-from shared.simulation.rules import LIVE_RULES_MAX, Effect, Match, Outage, Rule
 from tests.support.api_client import APPROVED, RunningApi, accepted, added, opened_with, order, settled
 from tests.support.dashboards import bearer, pressed, signed_in
 
@@ -122,6 +119,19 @@ async def test_a_long_amount_of_a_payment_is_refused(
         assert (await pressed(browser, path, f"{path}/{action}", amount=number)).status_code == 422
 
 
+async def test_only_an_amount_that_is_left_empty_means_all_of_it(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    payment = await accepted(user, order(await added(user)))
+    await settled(running_api.database, payment["id"], APPROVED)
+    browser, path = await browser_of(running_api), f"/payments/{payment['id']}"
+    for action in ("refund", "capture"):
+        answer = await pressed(browser, path, f"{path}/{action}")
+        assert (answer.status_code, '"amount" is required' in html.unescape(answer.text)) == (422, True)
+    assert (await user.get(f"{path}/refunds")).json()["refunds"] == []
+    assert (await pressed(browser, path, f"{path}/refund", amount="")).status_code == 303
+
+
 async def test_the_count_and_the_currency_are_named(running_api: RunningApi) -> None:
     browser = await browser_of(running_api)
     assert "between 1 and 100" in (await said(browser, "/simulator", {**PAYMENTS, "count": LONG}))[1]
@@ -175,58 +185,6 @@ async def test_without_simulation_every_form_of_the_simulator_is_refused(
         ):
             answer = await pressed(browser, "/payments", path, **fields)
             assert answer.status_code == 403, path
-
-
-@pytest.mark.parametrize("room", [0, 1, 2])
-async def test_a_preset_is_created_whole_or_not_at_all(running_api: RunningApi, room: int) -> None:
-    await filled(running_api, LIVE_RULES_MAX - room)
-    status, text = await said(await browser_of(running_api), "/simulator/rules/preset", {**PRESET, "key": "p" * 43})
-    assert status == (303 if room == 2 else 422)
-    assert await live_count(running_api) == (LIVE_RULES_MAX if room == 2 else LIVE_RULES_MAX - room)
-    assert ("None of them was created" in text) == (room < 2)
-
-
-async def test_a_preset_that_is_refused_in_its_middle_leaves_no_rule(running_api: RunningApi) -> None:
-    # The key of its second rule was used for another one.
-    headers = {"Idempotency-Key": f"{'p' * 43}-1"}
-    body = {"name": "mine", "effect": {"delay_ms": 1}}
-    (await running_api.admin().post("/simulation/rules", json=body, headers=headers)).raise_for_status()
-    status, text = await said(await browser_of(running_api), "/simulator/rules/preset", {**PRESET, "key": "p" * 43})
-    assert (status, "None of the preset's rules is left" in text) == (422, True)
-    assert [rule["name"] for rule in await rules_of(running_api)] == ["mine"]
-
-
-async def test_a_preset_of_which_a_rule_is_left_says_so(
-    running_api: RunningApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def ask(self: JsonApi, method: str, path: str, **options: Any) -> Answer:
-        return Answer(503, {"title": "Away"}) if method == "DELETE" else await asking(self, method, path, **options)
-
-    asking = JsonApi.ask
-    monkeypatch.setattr(JsonApi, "ask", ask)
-    headers = {"Idempotency-Key": f"{'p' * 43}-1"}
-    body = {"name": "mine", "effect": {"delay_ms": 1}}
-    (await running_api.admin().post("/simulation/rules", json=body, headers=headers)).raise_for_status()
-    status, text = await said(await browser_of(running_api), "/simulator/rules/preset", {**PRESET, "key": "p" * 43})
-    assert (status, "Some of its rules are left: delete them." in text) == (422, True)
-    assert len(await rules_of(running_api)) == 2
-
-
-async def filled(running_api: RunningApi, count: int) -> None:
-    """As many rules that can fire."""
-    async with running_api.database.transaction() as connection:
-        now = await running_api.database.clock.now(connection)
-        for number in range(count):
-            rule = Rule(
-                id=new_id(), name=f"{number}", match=Match(), effect=Effect(outage=Outage.SLOW), times=None,
-                used=0, expires_at=None, created_by="admin:root", created_at=now,
-            )  # fmt: skip
-            await add_rule(connection, rule)
-
-
-async def live_count(running_api: RunningApi) -> int:
-    async with running_api.database.read() as connection:
-        return len(await live_rules(connection, await running_api.database.clock.now(connection)))
 
 
 # -- the clock

@@ -13,7 +13,7 @@ from api.dashboard.sessions import LINK_S, SESSION_S, new_secret
 from api.dashboard.visitors import COOKIE, SIGN_IN, PageRoute, SignedIn, dashboard_of
 from api.edge.client_address import client_address
 from api.paths import DASHBOARD
-from api.problems import Code, Problem
+from api.problems import Code, Problem, headers_of
 from api.state import Api
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,9 @@ async def sign_in(request: Request) -> Response:
         if problem.code is not Code.INVALID_TOKEN:
             raise
         log.warning("dashboard.sign_in_refused")
-        return _sign_in_page(request, then, fault=problem.detail or "The token is not valid.", status=401)
+        answer = _sign_in_page(request, then, fault=problem.detail or "The token is not valid.", status=401)
+        answer.headers.update(headers_of(problem))
+        return answer
     return _signed_in(request, cookie, then)
 
 

@@ -6,9 +6,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.dashboard.json_api import Refused
 from api.dashboard.payment_list import find_payments
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
+from api.problems import Code
 from shared.ids import parse_id
 from shared.payments.event_log import find_event
 
@@ -39,8 +41,13 @@ async def _place(visitor: Visitor, text: str) -> str | None:
         return await _place_of_id(visitor, text)
     if TRANSACTION.fullmatch(text):
         return await _place_of_transaction(visitor, text)
-    answer = await visitor.json.ask("GET", "/payments", query={"order_id": text, "limit": 2})
-    payments = answer.content["payments"] if answer.is_done else []
+    try:
+        payments = (await visitor.json.get("/payments", {"order_id": text, "limit": 2}))["payments"]
+    except Refused as refused:
+        if refused.code != Code.VALIDATION_ERROR:
+            raise
+        # No order has such a name.
+        return None
     if len(payments) == 1:
         return f"/payments/{payments[0]['id']}"
     return f"/payments?{urlencode({'order_id': text})}" if payments else None

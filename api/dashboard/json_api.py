@@ -4,13 +4,14 @@ So a page shows nothing, and a button does nothing, that the principal's own req
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Scope
 
@@ -43,11 +44,17 @@ class Answer:
 
     status: int
     content: dict[str, Any]
+    headers: Headers = field(default_factory=Headers)
 
     @property
     def is_done(self) -> bool:
         """Whether it is no problem."""
         return HTTPStatus(self.status).is_success
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether an earlier request with the same idempotency key has done it."""
+        return "idempotent-replayed" in self.headers
 
 
 class Refused(Exception):
@@ -61,6 +68,16 @@ class Refused(Exception):
     def code(self) -> str:
         """The code of the problem."""
         return str(self.answer.content["code"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header fields that the page needs as well: when to ask again."""
+        return {name: value for name, value in self.answer.headers.items() if name == "retry-after"}
+
+    def saying(self, sentence: str) -> "Refused":
+        """Return the same refusal with other words."""
+        content = {name: value for name, value in self.answer.content.items() if name != "errors"}
+        return Refused(replace(self.answer, content={**content, "detail": sentence}))
 
     @property
     def sentence(self) -> str:
@@ -96,6 +113,10 @@ class JsonApi:
         """Do what a PATCH of `path` does. Raises Refused for a problem."""
         return await self._object("PATCH", path, body=body)
 
+    async def delete(self, path: str) -> None:
+        """Do what a DELETE of `path` does. Raises Refused for a problem."""
+        await self._object("DELETE", path)
+
     async def ask(
         self,
         method: str,
@@ -111,15 +132,15 @@ class JsonApi:
         if key is not None:
             headers.append((b"idempotency-key", key.encode("ascii", "replace")))
         scope = self._scope(method, PREFIX + path, urlencode(query or {}), headers)
-        status, parts = 0, bytearray()
+        status, parts, received = 0, bytearray(), Headers()
 
         async def receive() -> Message:
             return {"type": "http.request", "body": content, "more_body": False}
 
         async def send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, received
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, received = message["status"], Headers(raw=message["headers"])
             else:
                 parts.extend(message.get("body", b""))
 
@@ -128,7 +149,7 @@ class JsonApi:
         except HTTPException:
             # This version has no such operation.
             return Answer(HTTPStatus.NOT_FOUND, {"code": Code.NOT_FOUND, "title": KINDS[Code.NOT_FOUND].title})
-        return Answer(status, orjson.loads(parts) if parts else {})
+        return Answer(status, orjson.loads(parts) if parts else {}, received)
 
     async def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return _unless_refused(await self.ask(method, path, **options))

@@ -1,12 +1,14 @@
 """The overview, which is live, and its stream."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
 
 from api.dashboard.overview import OUTCOMES_OVER_S, TIMES_OVER_S
 from api.dashboard.pages import HEADERS
-from api.dashboard.visitors import PageRoute, SignedIn, dashboard_of
+from api.dashboard.visitors import COOKIE, PageRoute, SignedIn, dashboard_of
 from api.edge.access_log import ASKED
 from api.paths import DASHBOARD
 
@@ -30,8 +32,9 @@ async def get_overview(visitor: SignedIn) -> Response:
 async def get_stream(visitor: SignedIn) -> Response:
     """Send the live figures as server-sent events, until the page is closed or hidden."""
     visitor.require_admin()
-    overview = dashboard_of(visitor.request).overview
-    overview.require_room()
+    overview, sessions = dashboard_of(visitor.request).overview, dashboard_of(visitor.request).sessions
     if visitor.request.scope.get(ASKED) == "HEAD":
+        overview.require_room()
         return Response(headers=STREAM_HEADERS, media_type=EventSourceResponse.media_type)
-    return EventSourceResponse(overview.events(), headers=STREAM_HEADERS)
+    has_ended = partial(sessions.has_ended, visitor.request.cookies[COOKIE])
+    return EventSourceResponse(overview.events(has_ended), headers=STREAM_HEADERS)

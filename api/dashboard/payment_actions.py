@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.forms import minor_units
+from api.dashboard.forms import minor_units, wrong
 from api.dashboard.json_api import Refused
 from api.dashboard.payment_page import payment_page
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
@@ -58,7 +58,10 @@ async def answer(payment_id: str, visitor: SignedIn) -> Response:
 
 
 async def _with_amount(visitor: Visitor, payment_id: str, path: str, form: dict[str, str]) -> dict[str, Any]:
-    text = form.get("amount", "").strip()
+    if "amount" not in form:
+        # Only who has left it empty has asked for all of it.
+        raise wrong('"amount" is required. An empty one means all of it.')
+    text = form["amount"].strip()
     body: dict[str, Any] = {}
     if text:
         payment = await visitor.json.get(f"/payments/{payment_id}")
@@ -71,5 +74,5 @@ async def _done(visitor: Visitor, payment_id: str, word: str, asking: Awaitable[
     try:
         await asking
     except Refused as refused:
-        return await payment_page(visitor, payment_id, fault=refused.sentence, status=refused.answer.status)
-    return visitor.lead_to(f"/payments/{payment_id}?done={word}")
+        return await payment_page(visitor, payment_id, refused=refused)
+    return visitor.lead_to(f"/payments/{payment_id}", done=word)

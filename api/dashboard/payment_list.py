@@ -8,9 +8,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.forms import digits
+from api.dashboard.forms import digits, wrong
 from api.dashboard.json_api import Refused
-from api.dashboard.simulator_page import COUNT_MAX
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
 from shared.lifecycle import FailureCode, MethodType, PaymentStatus
@@ -36,11 +35,12 @@ async def get_payments(visitor: SignedIn) -> Response:
     """Show payments, the newest first, with filters; the first page is live."""
     query = {name: value.strip() for name, value in visitor.request.query_params.items() if value.strip()}
     filters = {name: query[name] for name in (*ASKED, *LOOKED_FOR) if name in query}
-    shown: dict[str, Any] = {"payments": [], "next": None, "looked_through": 0, "fault": None}
+    shown: dict[str, Any] = {"payments": [], "next": None, "looked_through": 0}
+    refused: Refused | None = None
     try:
         shown |= await find_payments(visitor, filters, query.get("cursor"))
-    except (Refused, ValueError) as error:
-        shown["fault"] = error.sentence if isinstance(error, Refused) else str(error)
+    except Refused as error:
+        refused = error
     next_cursor = shown.pop("next")
     shown |= {
         "filters": {name: filters.get(name, "") for name in (*ASKED, *LOOKED_FOR)},
@@ -48,19 +48,20 @@ async def get_payments(visitor: SignedIn) -> Response:
         "statuses": list(PaymentStatus),
         "methods": list(MethodType),
         "outcomes": list(FailureCode),
-        "made": _made(query.get("made", "")),
+        # How many payments the simulator has made.
+        "made": visitor.done,
         "first": f"?{urlencode(filters)}" if "cursor" in query else None,
         "next": f"?{urlencode({**filters, 'cursor': next_cursor})}" if next_cursor else None,
-        "is_live": "cursor" not in query and not shown["fault"] and not shown["looked_through"],
+        "is_live": "cursor" not in query and not refused and not shown["looked_through"],
     }
-    return visitor.page("payments.html", shown, status=422 if shown["fault"] else 200)
+    return visitor.page("payments.html", shown, refused=refused)
 
 
 async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: str | None = None) -> dict[str, Any]:
     """Return the payments of a page, the cursor of the next one, and how many had to be looked through.
 
     The database has no index by which it could find the rest, so a page of what is looked for may be short. Raises
-    Refused, and ValueError for a wrong amount.
+    Refused, also for a wrong amount.
     """
     asked = {name: _asked(name, value) for name, value in filters.items() if name in ASKED}
     tests = _tests(filters)
@@ -77,12 +78,6 @@ async def find_payments(visitor: Visitor, filters: Mapping[str, str], cursor: st
             return {"payments": found, "next": cursor, "looked_through": looked_through if tests else 0}
 
 
-def _made(text: str) -> int | None:
-    """Return how many payments the simulator has made; None for what it cannot have led here with."""
-    count = digits(text)
-    return count if count is not None and 1 < count <= COUNT_MAX else None
-
-
 def _asked(name: str, value: str) -> str:
     """Return a filter as the JSON API takes it. What a form says without a zone is UTC."""
     has_no_zone = name.startswith("created") and ZONE.search(value) is None
@@ -90,7 +85,7 @@ def _asked(name: str, value: str) -> str:
 
 
 def _tests(filters: Mapping[str, str]) -> list[Test]:
-    """Return what a payment must meet beyond what the JSON API filters by. Raises ValueError for a wrong amount."""
+    """Return what a payment must meet beyond what the JSON API filters by. Raises Refused (422) for a wrong amount."""
     tests: list[Test] = []
     if transaction := filters.get("transaction"):
         tests.append(lambda payment: payment["gateway_transaction_id"] == transaction)
@@ -110,5 +105,5 @@ def _tests(filters: Mapping[str, str]) -> list[Test]:
 def _minor_units(text: str) -> int:
     amount = digits(text, digits_max=DIGITS_MAX)
     if amount is None:
-        raise ValueError("The amounts must be whole numbers of minor units, such as 1585 for 15.85 USD.")
+        raise wrong("The amounts must be whole numbers of minor units, such as 1585 for 15.85 USD.")
     return amount

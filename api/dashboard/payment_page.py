@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth.principal import Role
+from api.dashboard.json_api import Refused
 from api.dashboard.links import endpoints_linked
 from api.dashboard.sessions import new_secret
 from api.dashboard.timeline import timeline
@@ -36,19 +37,13 @@ DONE = {
 
 
 @router.get("/{payment_id}")
-async def get_payment(payment_id: str, visitor: SignedIn, view: str = "", done: str = "") -> Response:
+async def get_payment(payment_id: str, visitor: SignedIn, view: str = "") -> Response:
     """Show a payment and all that belongs to it."""
-    return await payment_page(visitor, payment_id, view=view, done=DONE.get(done))
+    return await payment_page(visitor, payment_id, view=view)
 
 
 async def payment_page(
-    visitor: Visitor,
-    payment_id: str,
-    *,
-    view: str = "",
-    done: str | None = None,
-    fault: str | None = None,
-    status: int = 200,
+    visitor: Visitor, payment_id: str, *, view: str = "", refused: Refused | None = None
 ) -> Response:
     """Return the page of a payment, with what was done, or with the reason why it was not. Raises Refused (404)."""
     payment = await visitor.json.get(f"/payments/{payment_id}")
@@ -72,13 +67,12 @@ async def payment_page(
         "explanation": await _explanation(visitor, path),
         # A form that is sent twice does its work once.
         "key": new_secret(),
-        "done": done,
-        "fault": fault,
+        "done": DONE.get(visitor.done),
         # After a refusal the address is that of the form, which cannot be asked for again.
-        "is_live": fault is None and _is_open(payment, deliveries["deliveries"], refunds["refunds"]),
+        "is_live": refused is None and _is_open(payment, deliveries["deliveries"], refunds["refunds"]),
         **records,
     }
-    return visitor.page("payment.html", shown, status=status)
+    return visitor.page("payment.html", shown, refused=refused)
 
 
 async def _explanation(visitor: Visitor, path: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from starlette.types import Scope
 from api.dashboard.forms import ForeignForm
 from api.dashboard.pages import render
 from api.paths import ROOT_PATH
-from api.problems import KINDS, Code, Problem
+from api.problems import KINDS, Code, Problem, headers_of
 
 # What a person can do about a problem. Every other code is answered with its own words.
 ADVICE = {
@@ -39,7 +39,7 @@ def page_of(request: Request, problem: Problem) -> Response:
     """Return the page of a problem that a route of ours has raised."""
     heading = FOREIGN_FORM if isinstance(problem, ForeignForm) else None
     answer = _page(request, problem.code, problem.detail, request.scope["correlation_id"], heading=heading)
-    answer.headers.update(problem.headers)
+    answer.headers.update(headers_of(problem))
     return answer
 
 

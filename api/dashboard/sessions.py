@@ -4,12 +4,14 @@ A session is found by the hash of what its cookie says, and what Redis keeps of 
 cannot take one over, and whoever writes there cannot make one.
 """
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
 
+import structlog
 from pydantic import TypeAdapter
 from redis.asyncio.client import Pipeline
 
@@ -21,12 +23,15 @@ from api.problems import Problem
 from shared.api_keys import API_KEY_PREFIX
 from shared.broker.client import Broker
 from shared.broker.stored import read_stored
+from shared.errors import PaymentsError
 from shared.keyring import Keyring
+
+log = structlog.get_logger(__name__)
 
 SESSION_S = 12 * 3600
 LINK_S = 10 * 60
-# Seconds that Redis may take for a session.
-TIMEOUT_S = 1.0
+# Seconds that Redis may take for a session, and Redis with the database for the question whether one has ended.
+TIMEOUT_S, HAS_ENDED_TIMEOUT_S = 1.0, 2.0
 SESSION_KEY, LINK_KEY = "payments:dashboard:session:", "payments:dashboard:link:"
 # The principal of whoever has the link that `payments up` printed.
 DEVELOPER = Principal("developer", Role.ADMIN)
@@ -107,8 +112,8 @@ class Sessions:
 
         # Both or none, so that of two requests with one link only one finds it.
         [[stored], _] = await self._broker.round_trip(add_commands, timeout_s=TIMEOUT_S, is_transaction=True)
-        found = _unsealed(_LINK, self._keyring, stored)
-        if found is None or found.key != key or found.expires_at <= self._clock():
+        found = _unsealed(_LINK, self._keyring, key, stored)
+        if found is None or found.expires_at <= self._clock():
             return None
         return await self._open(DEVELOPER, self._clock() + SESSION_S, None)
 
@@ -117,8 +122,8 @@ class Sessions:
         key = SESSION_KEY + _hash(cookie)
         # A key of another type than a string is none for MGET, and an error for GET.
         [[stored]] = await self._broker.round_trip(lambda pipe: pipe.mget([key]), timeout_s=TIMEOUT_S)
-        found = _unsealed(_SESSION, self._keyring, stored)
-        if found is None or found.key != key or found.session.expires_at <= self._clock():
+        found = _unsealed(_SESSION, self._keyring, key, stored)
+        if found is None or found.session.expires_at <= self._clock():
             return None
         session = found.session
         if session.key_hash is not None:
@@ -127,6 +132,16 @@ class Sessions:
             except Problem:
                 return None
         return session
+
+    async def has_ended(self, cookie: str) -> bool:
+        """Return whether the session of a cookie has ended; False while nobody can say so within two seconds."""
+        try:
+            async with asyncio.timeout(HAS_ENDED_TIMEOUT_S):
+                return await self.find(cookie) is None
+        except (PaymentsError, TimeoutError) as error:
+            # Safe: this is asked again in a few seconds, and every page looks the session up for itself.
+            log.info("dashboard.session_not_looked_up", error=type(error).__name__)
+            return False
 
     async def sign_out(self, cookie: str) -> None:
         """End the session of a cookie."""
@@ -161,10 +176,19 @@ def _sealed[T](form: TypeAdapter[T], keyring: Keyring, value: T) -> str:
     return keyring.seal_session(form.dump_json(value))
 
 
-def _unsealed[T](form: TypeAdapter[T], keyring: Keyring, stored: bytes | None) -> T | None:
-    """Return what was sealed; None if nothing is there, or something that this service has not put there."""
-    payload = keyring.open_session(stored.decode(errors="replace")) if stored is not None else None
-    return read_stored(form, payload)
+def _unsealed[T: (_StoredSession, _StoredLink)](
+    form: TypeAdapter[T], keyring: Keyring, key: str, stored: bytes | None
+) -> T | None:
+    """Return what was sealed for `key`; None if nothing is there, or something that this service has not put there."""
+    if stored is None:
+        return None
+    payload = keyring.open_session(stored.decode(errors="replace"))
+    found = read_stored(form, payload)
+    if payload is None or (found is not None and found.key != key):
+        # `read_stored` logs what has another form.
+        log.warning("redis.value_refused", wanted=key.rpartition(":")[0], problem="key" if found else "mac")
+        return None
+    return found
 
 
 def _hash(secret: str) -> str:

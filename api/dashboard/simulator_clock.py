@@ -32,8 +32,8 @@ async def advance_clock(visitor: SignedIn) -> Response:
             "/simulation/clock/advance", {"seconds": seconds}, key=form.get("key")
         )
     except Refused as refused:
-        return await simulator_page(visitor, fault=refused.sentence, status=refused.answer.status)
-    return visitor.lead_to(f"/simulator?done={'advanced' if answer['is_idle'] else 'advancing'}#clock")
+        return await simulator_page(visitor, refused=refused)
+    return visitor.lead_to("/simulator", done="advanced" if answer["is_idle"] else "advancing", part="clock")
 
 
 def _seconds(form: Mapping[str, str]) -> int:

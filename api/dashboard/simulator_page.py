@@ -28,9 +28,11 @@ RULES_SHOWN_MAX = 100
 OUTCOMES = tuple(dict.fromkeys(word for operation in CallOperation for word in outcomes_of(operation)))
 DONE = {
     "created": "The rule holds. Within a second every worker applies it.",
+    "preset": "The rules of the preset hold. Within a second every worker applies them.",
     "advanced": "The clock was advanced, and what was due is done.",
     "advancing": "The clock is being advanced. Load the page again to see how far it is.",
     "deleted": "The rule is deleted. Within a second no worker applies it any more.",
+    "all-deleted": "All rules are deleted. Within a second no worker applies them any more.",
 }
 WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
 
@@ -39,7 +41,7 @@ WRONG_COUNT = f"The number of payments must be between 1 and {COUNT_MAX}."
 async def get_simulator(visitor: SignedIn) -> Response:
     """Show what can be simulated, and the form that makes payments."""
     given = {name: visitor.request.query_params.get(name, default) for name, default in DEFAULTS.items()}
-    return await simulator_page(visitor, given, done=DONE.get(visitor.request.query_params.get("done", "")))
+    return await simulator_page(visitor, given)
 
 
 @router.post("/simulator")
@@ -50,7 +52,7 @@ async def make_payments(visitor: SignedIn) -> Response:
     try:
         return await _make(visitor, given, form.get("key", ""))
     except Refused as refused:
-        return await simulator_page(visitor, given, fault=refused.sentence, status=refused.answer.status)
+        return await simulator_page(visitor, given, refused=refused)
 
 
 async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
@@ -81,16 +83,13 @@ async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
     if refusals:
         raise refusals[0]
     [first, *others] = [one for one in made if not isinstance(one, BaseException)]
-    return visitor.lead_to(f"/payments?made={count}" if others else f"/payments/{first['id']}?done=made")
+    if others:
+        return visitor.lead_to("/payments", done=str(count))
+    return visitor.lead_to(f"/payments/{first['id']}", done="made")
 
 
 async def simulator_page(
-    visitor: Visitor,
-    given: dict[str, str] | None = None,
-    *,
-    done: str | None = None,
-    fault: str | None = None,
-    status: int = 200,
+    visitor: Visitor, given: dict[str, str] | None = None, *, refused: Refused | None = None
 ) -> Response:
     """Return the page, with what was given to the form that makes payments, and with what was done or refused."""
     methods = await visitor.json.find("/test-methods")
@@ -109,7 +108,6 @@ async def simulator_page(
         "outcomes": OUTCOMES,
         "method_types": list(MethodType),
         "key": new_secret(),
-        "done": done,
-        "fault": fault,
+        "done": DONE.get(visitor.done),
     }
-    return visitor.page("simulator.html", shown, status=status)
+    return visitor.page("simulator.html", shown, refused=refused)

@@ -1,19 +1,20 @@
 """Rules of the simulation on the page of the simulator: admins create them, by hand or by a preset, and delete them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.dashboard.forms import decimal_number, whole_number, wrong
-from api.dashboard.json_api import Refused
+from api.dashboard.json_api import Answer, Refused
 from api.dashboard.simulator_page import simulator_page
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
+from api.problems import Code
 from shared.simulation.presets import PRESETS, Preset
-from shared.simulation.rule_store import live_rules
-from shared.simulation.rules import EXPIRES_IN_S_MAX, LIVE_RULES_MAX
+from shared.simulation.rules import EXPIRES_IN_S_MAX
 
 router = APIRouter(prefix=f"{DASHBOARD}/simulator/rules", route_class=PageRoute, include_in_schema=False)
 
@@ -22,6 +23,7 @@ RULES = "/simulation/rules"
 MATCHED = ("user_id", "order_id", "method_type", "operation")
 MINUTE_S = 60
 MINUTES = (1, EXPIRES_IN_S_MAX // MINUTE_S)
+DELETED_SINCE = "This form was sent before, and a rule that it created then was deleted since."
 
 
 @router.post("")
@@ -30,9 +32,9 @@ async def create_rule(visitor: SignedIn) -> Response:
     form = await visitor.form()
     try:
         await _require_rules(visitor)
-        await visitor.json.post(RULES, _body(form), key=form.get("key"))
+        await _create(visitor, _body(form), form.get("key"))
     except Refused as refused:
-        return await simulator_page(visitor, fault=refused.sentence, status=refused.answer.status)
+        return await simulator_page(visitor, refused=refused)
     return _done(visitor, "created")
 
 
@@ -42,27 +44,27 @@ async def create_preset(visitor: SignedIn) -> Response:
     form = await visitor.form()
     try:
         await _require_rules(visitor)
-        bodies = _preset(form)
-        await _require_room(visitor, len(bodies))
-        await _create_all(visitor, bodies, form.get("key"))
+        await _create_all(visitor, _preset(form), form.get("key"))
     except Refused as refused:
-        return await simulator_page(visitor, fault=refused.sentence, status=refused.answer.status)
-    return _done(visitor, "created")
+        return await simulator_page(visitor, refused=refused)
+    return _done(visitor, "preset")
 
 
 @router.post("/delete")
 async def delete_rules(visitor: SignedIn) -> Response:
-    """Delete one rule, or all of them."""
+    """Delete one rule, or all of them if that is asked for."""
     form = await visitor.form()
-    rule_id = form.get("rule_id", "")
-    answer = await visitor.json.ask("DELETE", f"{RULES}/{rule_id}" if rule_id else RULES)
-    if not answer.is_done:
-        return await simulator_page(visitor, fault=Refused(answer).sentence, status=answer.status)
-    return _done(visitor, "deleted")
+    try:
+        await _require_rules(visitor)
+        rule_id = _unwanted(form)
+        await visitor.json.delete(RULES if rule_id is None else f"{RULES}/{rule_id}")
+    except Refused as refused:
+        return await simulator_page(visitor, refused=refused)
+    return _done(visitor, "all-deleted" if rule_id is None else "deleted")
 
 
 def _done(visitor: Visitor, word: str) -> Response:
-    return visitor.lead_to(f"/simulator?done={word}#rules")
+    return visitor.lead_to("/simulator", done=word, part="rules")
 
 
 async def _require_rules(visitor: Visitor) -> None:
@@ -70,27 +72,56 @@ async def _require_rules(visitor: Visitor) -> None:
     await visitor.json.get(RULES, {"limit": 1})
 
 
-async def _require_room(visitor: Visitor, wanted: int) -> None:
-    """Raise Refused (422) unless so many rules can be created."""
-    database = visitor.api.runtime.database
-    async with database.read() as connection:
-        room = LIVE_RULES_MAX - len(await live_rules(connection, await database.clock.now(connection)))
-    if wanted > room:
-        raise wrong(f"The preset has {wanted} rules, and there is room for {room}. None of them was created.")
+async def _create(visitor: Visitor, body: Mapping[str, Any], key: str | None) -> Answer:
+    """Create a rule, once for each key. Raises Refused, also for a repeat whose rule was deleted since."""
+    answer = await visitor.json.ask("POST", RULES, body=body, key=key)
+    if answer.is_done:
+        return answer
+    refused = Refused(answer)
+    raise refused.saying(DELETED_SINCE) if refused.code == Code.NOT_FOUND else refused
 
 
-async def _create_all(visitor: Visitor, bodies: Sequence[Mapping[str, Any]], key: str | None) -> None:
-    """Create the rules. Raises Refused if one is refused, after those that were created before it are deleted."""
+async def _create_all(visitor: Visitor, bodies: Iterable[Mapping[str, Any]], key: str | None) -> None:
+    """Create the rules. Raises Refused if one is refused, after those that were created just now are deleted.
+
+    Rules of an earlier request with the same key are not touched: they are what that one was to do.
+    """
     created: list[str] = []
+    is_replayed = False
     for number, body in enumerate(bodies):
         try:
-            rule = await visitor.json.post(RULES, body, key=f"{key}-{number}" if key else None)
+            answer = await _create(visitor, body, f"{key}-{number}" if key else None)
         except Refused as refused:
-            # Others have taken the room since it was looked for.
-            undone = [(await visitor.json.ask("DELETE", f"{RULES}/{one}")).is_done for one in created]
-            rest = "None of the preset's rules is left." if all(undone) else "Some of its rules are left: delete them."
-            raise wrong(f"{refused.sentence} {rest}") from refused
-        created.append(rule["id"])
+            is_undone = await _undo(visitor, created)
+            if refused.code == Code.OUTCOME_UNKNOWN or not is_undone:
+                rest = "Some of the preset's rules may exist: the list below has them, when it is loaded again."
+            elif is_replayed or refused.code == Code.NOT_FOUND:
+                rest = "Rules that were created when the form was sent before are left as they are."
+            else:
+                rest = "None of the preset's rules is left."
+            raise refused.saying(f"{refused.sentence} {rest}") from refused
+        is_replayed |= answer.is_replayed
+        if not answer.is_replayed:
+            created.append(answer.content["id"])
+
+
+async def _undo(visitor: Visitor, created: Iterable[str]) -> bool:
+    """Delete rules, and return whether all of them are gone for sure."""
+    answers = [await visitor.json.ask("DELETE", f"{RULES}/{one}") for one in created]
+    # Somebody else may have deleted one already.
+    return all(answer.is_done or answer.status == HTTPStatus.NOT_FOUND for answer in answers)
+
+
+def _unwanted(form: Mapping[str, str]) -> str | None:
+    """Return the id of the rule that a form deletes; None for all rules. Raises Refused (422) unless it says which."""
+    rule_id = form.get("rule_id", "").strip()
+    match form.get("all"), rule_id:
+        case None, str() if rule_id:
+            return rule_id
+        case "1", "":
+            return None
+        case _:
+            raise wrong('Either "rule_id" is required, or "all", which must be 1. No rule was deleted.')
 
 
 def _preset(form: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -46,11 +46,11 @@ async def ask_for_verification(visitor: SignedIn) -> Response:
     try:
         await visitor.json.post("/verify/run")
     except Refused as refused:
-        return await system_page(visitor, fault=refused.sentence, status=refused.answer.status)
-    return visitor.lead_to("/system#verify")
+        return await system_page(visitor, refused=refused)
+    return visitor.lead_to("/system", part="verify")
 
 
-async def system_page(visitor: Visitor, *, fault: str | None = None, status: int = 200) -> Response:
+async def system_page(visitor: Visitor, *, refused: Refused | None = None) -> Response:
     """Return the page, with the reason if a form was refused. Raises Problem (403) for who is no admin."""
     visitor.require_admin()
     api = visitor.api
@@ -66,11 +66,10 @@ async def system_page(visitor: Visitor, *, fault: str | None = None, status: int
         # Without Redis nobody knows of a run, and the page is shown all the same.
         "run": run.content if run.is_done else None,
         "is_verifying": run.is_done and run.content["status"] in UNDER_WAY,
-        "fault": fault,
         "groups": [_group(group, api.runtime.settings) for group in GROUPS],
         "is_live": True,
     }
-    return visitor.page("system.html", shown, status=status)
+    return visitor.page("system.html", shown, refused=refused)
 
 
 async def _checks(api: Api) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
 
 from api.auth.principal import Principal, Role
+from api.dashboard.done import mark_done, read_done
 from api.dashboard.forms import read_own_form
 from api.dashboard.json_api import JsonApi, Refused
 from api.dashboard.pages import HEADERS, home, render
@@ -60,17 +61,42 @@ class Visitor:
         """Whether the visitor may see what concerns the whole installation."""
         return self.principal.role == Role.ADMIN
 
-    def page(self, template: str, shown: Mapping[str, Any] | None = None, *, status: int = 200) -> Response:
-        """Return a page for the visitor."""
-        return render(self.request, template, shown, session=self.session, status=status)
+    @property
+    def done(self) -> str:
+        """The word for what has led the visitor to this page, if `lead_to` made its address; else an empty text."""
+        return read_done(self.session.form, self._path, self.request.query_params.get("done", ""))
+
+    @property
+    def _path(self) -> str:
+        return str(self.request.scope["path"]).removeprefix(DASHBOARD)
+
+    def page(
+        self,
+        template: str,
+        shown: Mapping[str, Any] | None = None,
+        *,
+        refused: Refused | None = None,
+        status: int = 200,
+    ) -> Response:
+        """Return a page for the visitor; with `refused` it says why, and has the status and the headers of that."""
+        shown = {"fault": refused.sentence if refused else None, **(shown or {})}
+        status = refused.answer.status if refused else status
+        answer = render(self.request, template, shown, session=self.session, status=status)
+        answer.headers.update(refused.headers if refused else {})
+        return answer
 
     async def form(self) -> dict[str, str]:
         """Return the fields of the visitor's form. Raises Problem (403) if it is not a form of our own pages."""
         return await read_own_form(self.request, self.session.form)
 
-    def lead_to(self, path: str) -> Response:
-        """Return the answer to a form that was done: the browser shows the page at `path`, below the dashboard."""
-        return RedirectResponse(home(self.request.scope) + path, status_code=303, headers=HEADERS)
+    def lead_to(self, path: str, *, done: str | None = None, part: str = "") -> Response:
+        """Return the answer to a form that was done: the browser shows the page at `path`, below the dashboard.
+
+        That page finds the word `done` in its address. `part` is the id of an element there.
+        """
+        query = f"?{urlencode({'done': mark_done(self.session.form, path, done)})}" if done else ""
+        place = f"{home(self.request.scope)}{path}{query}{f'#{part}' if part else ''}"
+        return RedirectResponse(place, status_code=303, headers=HEADERS)
 
     def require_admin(self) -> None:
         """Raise Problem (403) if the visitor is no admin."""
@@ -113,7 +139,7 @@ class PageRoute(APIRoute):
             except SignInNeeded:
                 return _sign_in_first(request)
             except Refused as refused:
-                return page_of(request, Problem(Code(refused.code), refused.sentence))
+                return page_of(request, Problem(Code(refused.code), refused.sentence, headers=refused.headers))
             except RequestValidationError:
                 return page_of(request, Problem(Code.NOT_FOUND))
             except Problem as problem:

@@ -35,11 +35,9 @@ async def get_endpoints(visitor: SignedIn) -> Response:
 
 
 @router.get("/webhooks/{endpoint_id}")
-async def get_endpoint(
-    endpoint_id: str, visitor: SignedIn, status: str = "", cursor: str = "", done: str = ""
-) -> Response:
+async def get_endpoint(endpoint_id: str, visitor: SignedIn, status: str = "", cursor: str = "") -> Response:
     """Show an endpoint with its deliveries, the newest first."""
-    return await _endpoint_page(visitor, endpoint_id, delivery_status=status, cursor=cursor, done=DONE.get(done))
+    return await _endpoint_page(visitor, endpoint_id, delivery_status=status, cursor=cursor)
 
 
 @router.post("/webhooks/{endpoint_id}/enable")
@@ -55,9 +53,9 @@ async def disable(endpoint_id: str, visitor: SignedIn) -> Response:
 
 
 @router.get("/deliveries/{delivery_id}")
-async def get_delivery(delivery_id: str, visitor: SignedIn, done: str = "") -> Response:
+async def get_delivery(delivery_id: str, visitor: SignedIn) -> Response:
     """Show a delivery with what was sent and what its receiver answered."""
-    return await _delivery_page(visitor, delivery_id, done=DONE.get(done))
+    return await _delivery_page(visitor, delivery_id)
 
 
 @router.post("/deliveries/{delivery_id}/resend")
@@ -67,8 +65,8 @@ async def resend(delivery_id: str, visitor: SignedIn) -> Response:
     try:
         await visitor.json.post(f"/webhook-deliveries/{delivery_id}/resend")
     except Refused as refused:
-        return await _delivery_page(visitor, delivery_id, fault=refused.sentence, status=refused.answer.status)
-    return visitor.lead_to(f"/deliveries/{delivery_id}?done=resend")
+        return await _delivery_page(visitor, delivery_id, refused=refused)
+    return visitor.lead_to(f"/deliveries/{delivery_id}", done="resend")
 
 
 async def _strip(visitor: Visitor, endpoint_id: str) -> list[dict[str, Any]]:
@@ -82,8 +80,8 @@ async def _switch(visitor: Visitor, endpoint_id: str, word: str) -> Response:
     try:
         await visitor.json.patch(f"/webhook-endpoints/{endpoint_id}", {"enabled": word == "enable"})
     except Refused as refused:
-        return await _endpoint_page(visitor, endpoint_id, fault=refused.sentence, status=refused.answer.status)
-    return visitor.lead_to(f"/webhooks/{endpoint_id}?done={word}")
+        return await _endpoint_page(visitor, endpoint_id, refused=refused)
+    return visitor.lead_to(f"/webhooks/{endpoint_id}", done=word)
 
 
 async def _endpoint_page(
@@ -92,9 +90,7 @@ async def _endpoint_page(
     *,
     delivery_status: str = "",
     cursor: str = "",
-    done: str | None = None,
-    fault: str | None = None,
-    status: int = 200,
+    refused: Refused | None = None,
 ) -> Response:
     endpoint = await visitor.json.get(f"/webhook-endpoints/{endpoint_id}")
     filters = {"status": delivery_status} if delivery_status else {}
@@ -102,8 +98,8 @@ async def _endpoint_page(
     page: dict[str, Any] = {"deliveries": [], "next_cursor": None}
     try:
         page = await visitor.json.get(f"/webhook-endpoints/{endpoint_id}/deliveries", query)
-    except Refused as refused:
-        fault, status = refused.sentence, refused.answer.status
+    except Refused as error:
+        refused = error
     next_cursor = page["next_cursor"]
     shown = {
         "endpoint": endpoint,
@@ -114,16 +110,13 @@ async def _endpoint_page(
         "statuses": list(DeliveryStatus),
         "first": f"?{urlencode(filters)}" if cursor else None,
         "next": f"?{urlencode({**filters, 'cursor': next_cursor})}" if next_cursor else None,
-        "is_live": not cursor and not fault,
-        "done": done,
-        "fault": fault,
+        "is_live": not cursor and not refused,
+        "done": DONE.get(visitor.done),
     }
-    return visitor.page("endpoint.html", shown, status=status)
+    return visitor.page("endpoint.html", shown, refused=refused)
 
 
-async def _delivery_page(
-    visitor: Visitor, delivery_id: str, *, done: str | None = None, fault: str | None = None, status: int = 200
-) -> Response:
+async def _delivery_page(visitor: Visitor, delivery_id: str, *, refused: Refused | None = None) -> Response:
     delivery = await visitor.json.get(f"/webhook-deliveries/{delivery_id}")
     async with visitor.api.runtime.database.read() as connection:
         # Whoever sees the delivery sees its payment, or is its receiver.
@@ -133,8 +126,7 @@ async def _delivery_page(
         "event": event,
         "endpoints_linked": await endpoints_linked(visitor),
         "payments_linked": await payments_linked(visitor, [delivery]),
-        "is_live": fault is None and delivery["status"] in {DeliveryStatus.PENDING, DeliveryStatus.SENDING},
-        "done": done,
-        "fault": fault,
+        "is_live": refused is None and delivery["status"] in {DeliveryStatus.PENDING, DeliveryStatus.SENDING},
+        "done": DONE.get(visitor.done),
     }
-    return visitor.page("delivery.html", shown, status=status)
+    return visitor.page("delivery.html", shown, refused=refused)

@@ -26,6 +26,7 @@ from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
 from api.edge.framing import Framing
 from api.edge.lingering import LINGER_S, LingeringTransport
+from api.edge.problem_pages import ProblemPages
 from api.edge.refusals import full, late, response_without_request, stopping
 from api.edge.unread import NOT_HTTP, Unread
 from api.problems import Code, Problem
@@ -61,6 +62,8 @@ class ConnectionLimits:
     has_rate_limits: bool = False
     # A cache must not give the response of one origin to another.
     varies_by_origin: bool = False
+    # Where what is refused is answered with a page.
+    pages: tuple[ProblemPages, ...] = ()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -239,7 +242,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
             self._start(problem)
         else:
-            transport.write(response_without_request(problem, self.server_state.default_headers))
+            headers, pages = self.server_state.default_headers, self._limits.pages
+            transport.write(response_without_request(problem, headers, self._unread.start, pages=pages))
             transport.close()
         self._arrival.end()
         self._reading.start()

@@ -172,15 +172,19 @@ class NewConnection(asyncio.Protocol):
 
     def _response(self, problem: Problem) -> bytes | None:
         """Return the response to what has arrived; None if the application must answer."""
-        headers = self._server.state.default_headers
+        headers, limits = self._server.state.default_headers, self._server.limits
         head = bytes(self._unread.data[: self._unread.head_bytes])
         if not head:
-            return response_without_request(problem, headers)
-        if self._server.limits.has_rate_limits:
+            return response_without_request(problem, headers, self._unread.start, pages=limits.pages)
+        if limits.has_rate_limits:
             return None
-        limits = self._server.limits
         return response_to_head(
-            problem, head, headers, root_path=limits.root_path, varies_by_origin=limits.varies_by_origin
+            problem,
+            head,
+            headers,
+            root_path=limits.root_path,
+            varies_by_origin=limits.varies_by_origin,
+            pages=limits.pages,
         )
 
     def _take_over(self) -> None:

@@ -1,6 +1,7 @@
 """Pages in the place of problem documents: a person with a browser is no program."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -13,21 +14,40 @@ from api.problems import PROBLEM_TYPE
 type MakePage = Callable[[Scope, dict[str, Any]], Response]
 
 
-class ProblemPagesMiddleware:
-    """Answers a problem at one of `paths` with a page, whichever part of the API refused the request.
+@dataclass(frozen=True, slots=True)
+class ProblemPages:
+    """Where problems are pages, and the function that makes the page of a problem document.
 
-    A path that ends in a slash is that of all paths below it. `make_page` makes the page of a problem document.
+    A path that ends in a slash is that of all paths below it.
     """
 
-    def __init__(self, app: ASGIApp, paths: tuple[str, ...], make_page: MakePage) -> None:
+    paths: tuple[str, ...]
+    make_page: MakePage
+
+    def are_at(self, path: str) -> bool:
+        """Return whether a problem at this path is a page."""
+        return any(path.startswith(own) if own.endswith("/") else path == own for own in self.paths)
+
+    def replace(self, document: bytes, headers: MutableHeaders, scope: Scope) -> bytes:
+        """Return the body of the page of a problem document, whose `headers` become those of the page.
+
+        They keep what the page has no header of its own for, such as Retry-After.
+        """
+        page = self.make_page(scope, orjson.loads(document))
+        headers.update(page.headers)
+        return bytes(page.body)
+
+
+class ProblemPagesMiddleware:
+    """Answers a problem at one of the paths of `pages` with a page, whichever part of the API refused the request."""
+
+    def __init__(self, app: ASGIApp, pages: ProblemPages) -> None:
         self._app = app
-        self._paths = frozenset(paths)
-        self._below = tuple(path for path in paths if path.endswith("/"))
-        self._make_page = make_page
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI)."""
-        if scope["type"] != "http" or not (scope["path"] in self._paths or scope["path"].startswith(self._below)):
+        if scope["type"] != "http" or not self._pages.are_at(scope["path"]):
             await self._app(scope, receive, send)
             return
         start: Message | None = None
@@ -42,16 +62,10 @@ class ProblemPagesMiddleware:
             elif start is not None:
                 document += message.get("body", b"")
                 if not message.get("more_body"):
-                    await _send_page(start, self._make_page(scope, orjson.loads(document)), send)
+                    body = self._pages.replace(document, MutableHeaders(scope=start), scope)
+                    await send(start)
+                    await send({"type": "http.response.body", "body": body})
                 return
             await send(message)
 
         await self._app(scope, receive, send_page)
-
-
-async def _send_page(start: Message, page: Response, send: Send) -> None:
-    """Send the page of a problem, with all headers of the problem document but those that the page has of its own."""
-    headers = MutableHeaders(scope=start)
-    headers.update(page.headers)
-    await send(start)
-    await send({"type": "http.response.body", "body": bytes(page.body)})

@@ -23,7 +23,7 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 class Unread:
     """The bytes that have arrived and are not read yet."""
 
-    __slots__ = ("_scanned", "data", "head_bytes")
+    __slots__ = ("_request_line", "_scanned", "data", "head_bytes")
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -31,6 +31,13 @@ class Unread:
         self._scanned = 0
         # The size of the last head that was taken.
         self.head_bytes = 0
+        # The first line of the last head that was taken, until the next one is looked for.
+        self._request_line = b""
+
+    @property
+    def start(self) -> bytes:
+        """What is known of the request that is being read: its first line, or what has arrived of its head."""
+        return self._request_line or bytes(self.data)
 
     def find_head(self) -> int | None:
         """Return the size of the head of a request, and leave it here; None if it has not arrived whole.
@@ -59,10 +66,12 @@ class Unread:
 
         Raises Problem: 431 or 400, as soon as that can be seen.
         """
+        self._request_line = b""
         if (size := self.find_head()) is None:
             return None
         self._scanned = 0
         head = bytes(self.data[:size])
+        self._request_line = head[: head.index(b"\r\n") + 2]
         del self.data[:size]
         self.head_bytes = size
         return checked_head(head)

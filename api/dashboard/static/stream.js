@@ -23,8 +23,9 @@ export function watch(url, { on, state }) {
         on(name, JSON.parse(event.data));
       });
     }
-    // The server ends each stream after some minutes, to look the session up again.
+    // The server ends each stream after some minutes, and at once when the session has ended.
     source.addEventListener("again", open);
+    source.addEventListener("ended", () => { close(); state("ended"); });
     source.addEventListener("error", async () => {
       if (source?.readyState !== EventSource.CLOSED) return;
       close();
