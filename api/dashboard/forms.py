@@ -7,6 +7,7 @@ from hmac import compare_digest
 from fastapi import Request
 
 from api.dashboard.json_api import Answer, Refused
+from api.dashboard.sessions import new_secret
 from api.forms import read_fields
 from api.problems import Code, Problem
 from shared.money import exponent, in_major_units, is_currency
@@ -15,6 +16,8 @@ FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 40
 # No number of a form is longer, and the int of a very long text is an error of its own.
 DIGITS_MAX = 9
+# Characters of a key of a page. Each of its forms adds its own letter.
+KEY_CHARS = 43
 # The digits before the point of an amount: in minor units it has 64 bits with any currency.
 MAJOR_DIGITS_MAX = 15
 # An amount in minor units, for the sentence about wrong ones.
@@ -53,6 +56,16 @@ async def read_own_form(request: Request, value: str) -> dict[str, str]:
 def wrong(sentence: str) -> Refused:
     """Return the refusal (422) of what a form says, for the page that has the form."""
     return Refused(Answer(422, {"code": Code.VALIDATION_ERROR, "detail": sentence}))
+
+
+def next_key(refused: Refused | None = None, sent: str = "") -> str:
+    """Return the beginning of the idempotency keys of a page's forms: a form that is sent twice does its work once.
+
+    Where nobody knows whether a form was done, it is that of the key that was `sent`: sent again, the form does nothing
+    twice either.
+    """
+    kept = sent[:KEY_CHARS] if refused is not None and refused.code == Code.OUTCOME_UNKNOWN else ""
+    return kept or new_secret()
 
 
 def digits(text: str, *, digits_max: int = DIGITS_MAX) -> int | None:

@@ -30,7 +30,7 @@ async def capture(payment_id: str, visitor: SignedIn) -> Response:
     """Capture the payment, or a part of it."""
     form = await visitor.form()
     asking = _with_amount(visitor, payment_id, f"/payments/{payment_id}/capture", form)
-    return await _done(visitor, payment_id, "capture", asking)
+    return await _done(visitor, payment_id, "capture", asking, form.get("key", ""))
 
 
 @router.post("/refund")
@@ -38,7 +38,7 @@ async def refund(payment_id: str, visitor: SignedIn) -> Response:
     """Refund the payment, or a part of it."""
     form = await visitor.form()
     asking = _with_amount(visitor, payment_id, f"/payments/{payment_id}/refunds", form)
-    return await _done(visitor, payment_id, "refund", asking)
+    return await _done(visitor, payment_id, "refund", asking, form.get("key", ""))
 
 
 @router.post("/refunds/{refund_id}/cancel")
@@ -69,10 +69,12 @@ async def _with_amount(visitor: Visitor, payment_id: str, path: str, form: dict[
     return await visitor.json.post(path, body, key=form.get("key"))
 
 
-async def _done(visitor: Visitor, payment_id: str, word: str, asking: Awaitable[dict[str, Any]]) -> Response:
+async def _done(
+    visitor: Visitor, payment_id: str, word: str, asking: Awaitable[dict[str, Any]], sent_key: str = ""
+) -> Response:
     """Lead to the payment after what was asked for; show it with the reason if that was refused."""
     try:
         await asking
     except Refused as refused:
-        return await payment_page(visitor, payment_id, refused=refused)
+        return await payment_page(visitor, payment_id, refused=refused, sent_key=sent_key)
     return visitor.lead_to(f"/payments/{payment_id}", done=word)

@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth.principal import Role
+from api.dashboard.forms import next_key
 from api.dashboard.json_api import Refused
 from api.dashboard.links import endpoints_linked
-from api.dashboard.sessions import new_secret
 from api.dashboard.timeline import timeline
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
 from api.paths import DASHBOARD
@@ -43,7 +43,7 @@ async def get_payment(payment_id: str, visitor: SignedIn, view: str = "") -> Res
 
 
 async def payment_page(
-    visitor: Visitor, payment_id: str, *, view: str = "", refused: Refused | None = None
+    visitor: Visitor, payment_id: str, *, view: str = "", refused: Refused | None = None, sent_key: str = ""
 ) -> Response:
     """Return the page of a payment, with what was done, or with the reason why it was not. Raises Refused (404)."""
     payment = await visitor.json.get(f"/payments/{payment_id}")
@@ -65,8 +65,7 @@ async def payment_page(
             payment, history, deliveries["deliveries"], refunds["refunds"], now=records.pop("now"), is_whole=is_whole
         ),
         "explanation": await _explanation(visitor, path),
-        # A form that is sent twice does its work once.
-        "key": new_secret(),
+        "key": next_key(refused, sent_key),
         "done": DONE.get(visitor.done),
         # After a refusal the address is that of the form, which cannot be asked for again.
         "is_live": refused is None and _is_open(payment, deliveries["deliveries"], refunds["refunds"]),

@@ -32,7 +32,7 @@ async def advance_clock(visitor: SignedIn) -> Response:
             "/simulation/clock/advance", {"seconds": seconds}, key=form.get("key")
         )
     except Refused as refused:
-        return await simulator_page(visitor, refused=refused)
+        return await simulator_page(visitor, refused=refused, sent_key=form.get("key", ""))
     return visitor.lead_to("/simulator", done="advanced" if answer["is_idle"] else "advancing", part="clock")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.dashboard.forms import digits, minor_units, wrong
+from api.dashboard.forms import digits, minor_units, next_key, wrong
 from api.dashboard.json_api import Refused
 from api.dashboard.sessions import new_secret
 from api.dashboard.visitors import PageRoute, SignedIn, Visitor
@@ -52,7 +52,7 @@ async def make_payments(visitor: SignedIn) -> Response:
     try:
         return await _make(visitor, given, form.get("key", ""))
     except Refused as refused:
-        return await simulator_page(visitor, given, refused=refused)
+        return await simulator_page(visitor, given, refused=refused, sent_key=form.get("key", ""))
 
 
 async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
@@ -80,16 +80,20 @@ async def _make(visitor: Visitor, given: dict[str, str], key: str) -> Response:
 
     made = await asyncio.gather(*(make(number) for number in range(1, count + 1)), return_exceptions=True)
     refusals = [one for one in made if isinstance(one, BaseException)]
+    accepted = [one for one in made if not isinstance(one, BaseException)]
+    if refusals and isinstance(refusals[0], Refused) and accepted:
+        first_refused = refusals[0]
+        raise first_refused.saying(f"{first_refused.sentence} {len(accepted)} of {count} payments were accepted.")
     if refusals:
         raise refusals[0]
-    [first, *others] = [one for one in made if not isinstance(one, BaseException)]
+    [first, *others] = accepted
     if others:
         return visitor.lead_to("/payments", done=str(count))
     return visitor.lead_to(f"/payments/{first['id']}", done="made")
 
 
 async def simulator_page(
-    visitor: Visitor, given: dict[str, str] | None = None, *, refused: Refused | None = None
+    visitor: Visitor, given: dict[str, str] | None = None, *, refused: Refused | None = None, sent_key: str = ""
 ) -> Response:
     """Return the page, with what was given to the form that makes payments, and with what was done or refused."""
     methods = await visitor.json.find("/test-methods")
@@ -107,7 +111,7 @@ async def simulator_page(
         "operations": list(CallOperation),
         "outcomes": OUTCOMES,
         "method_types": list(MethodType),
-        "key": new_secret(),
+        "key": next_key(refused, sent_key),
         "done": DONE.get(visitor.done),
     }
     return visitor.page("simulator.html", shown, refused=refused)

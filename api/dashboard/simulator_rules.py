@@ -34,7 +34,7 @@ async def create_rule(visitor: SignedIn) -> Response:
         await _require_rules(visitor)
         await _create(visitor, _body(form), form.get("key"))
     except Refused as refused:
-        return await simulator_page(visitor, refused=refused)
+        return await simulator_page(visitor, refused=refused, sent_key=form.get("key", ""))
     return _done(visitor, "created")
 
 
@@ -46,7 +46,7 @@ async def create_preset(visitor: SignedIn) -> Response:
         await _require_rules(visitor)
         await _create_all(visitor, _preset(form), form.get("key"))
     except Refused as refused:
-        return await simulator_page(visitor, refused=refused)
+        return await simulator_page(visitor, refused=refused, sent_key=form.get("key", ""))
     return _done(visitor, "preset")
 
 

@@ -357,5 +357,10 @@ class Scripted(Database):
         async with self._inner.read() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        async with self._inner.snapshot() as connection:
+            yield connection
+
     async def dispose(self) -> None:
         """The inner one has its own owner."""
