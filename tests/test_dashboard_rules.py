@@ -79,9 +79,10 @@ async def test_a_preset_that_is_sent_twice_is_created_once(running_api: RunningA
     browser = await admin_of(running_api)
     form = form_of(await browser.get("/simulator"))
     answers = [await browser.post("/simulator/rules/preset", data={"form": form, **PRESET}) for _ in range(3)]
-    assert {(answer.status_code, answer.headers["location"]) for answer in answers} == {
-        (303, answers[0].headers["location"])
-    }
+    assert [answer.status_code for answer in answers] == [303] * 3
+    pages = [await browser.get(answer.headers["location"].removeprefix("/dashboard")) for answer in answers]
+    assert ["The rules of the preset hold." in page.text for page in pages] == [True, False, False]
+    assert ["This form was sent before." in page.text for page in pages] == [False, True, True]
     assert len(await rules_of(running_api)) == 2
 
 
@@ -130,8 +131,18 @@ async def test_a_preset_that_is_refused_in_its_middle_leaves_no_rule(running_api
     body = {"name": "mine", "effect": {"delay_ms": 1}}
     (await running_api.admin().post("/simulation/rules", json=body, headers=headers)).raise_for_status()
     status, text = await said(await admin_of(running_api), "/preset", PRESET)
-    assert (status, NONE_IS_LEFT in text) == (422, True)
+    assert (status, NONE_IS_LEFT in text) == (422, False)
+    assert "sent before, with other fields" in text
     assert [rule["name"] for rule in await rules_of(running_api)] == ["mine"]
+
+
+async def test_a_preset_that_is_sent_again_with_other_fields_says_what_is_true(running_api: RunningApi) -> None:
+    browser = await admin_of(running_api)
+    await said(browser, "/preset", PRESET)
+    status, text = await said(browser, "/preset", PRESET | {"minutes": "2"})
+    assert (status, "sent before, with other fields" in text) == (422, True)
+    assert "are left as they are" in text
+    assert len(await rules_of(running_api)) == 2
 
 
 @asynccontextmanager

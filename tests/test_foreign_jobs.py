@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from structlog.testing import capture_logs
 
 from shared.broker.client import JOB_EXPIRES_S, Broker, Queue
@@ -79,6 +79,12 @@ async def test_a_job_before_all_time_is_dropped(redis_url: str, broker: Broker, 
             await eventually(lambda: is_empty(broker))
         await comes_through(broker, job)
         assert not run.done()
+
+
+async def test_a_job_whose_count_of_tries_is_no_number_is_dropped(redis_url: str, broker: Broker, job: FakeJob) -> None:
+    await broker.arq_connection.mset({job_key_prefix + JOB_ID: json.dumps(JOB), retry_key_prefix + JOB_ID: "abc"})
+    await broker.arq_connection.zadd(Queue.PROCESS, {JOB_ID: 1.0})
+    await require_dropped(redis_url, broker, job)
 
 
 @pytest.mark.parametrize(("score", "runs_elsewhere"), [(0.0, False), (1.0, True)])

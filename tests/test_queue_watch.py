@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from arq.constants import in_progress_key_prefix
 from structlog.testing import capture_logs
 
 from shared.broker.client import PUBLISHED_CHANNEL, Broker, Queue, open_broker
@@ -15,7 +16,7 @@ from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 from worker import arq_loop, queue_watch
 from worker.arq_loop import JOBS_MAX, JobLoop
-from worker.queue_watch import QueueWatch
+from worker.queue_watch import QueueNews, QueueWatch
 
 # Polls of a loop that is told of nothing must not be what finds a job.
 NEVER_S = 600.0
@@ -92,6 +93,34 @@ async def test_a_job_that_comes_while_no_slot_is_free_is_taken_when_one_is(
         assert taken == []
         free = 1
         await eventually(lambda: taken == items)
+
+
+@pytest.mark.parametrize("count", [JOBS_MAX + 2, 150, 300])
+async def test_jobs_that_run_elsewhere_hide_none_and_are_not_looked_at_all_the_time(
+    broker: Broker, redis_url: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(arq_loop, "QUIET_S", NEVER_S)
+    looks: list[QueueNews] = []
+    begin_look = QueueNews.begin_look
+
+    def counted(news: QueueNews) -> None:
+        looks.append(news)
+        begin_look(news)
+
+    monkeypatch.setattr(QueueNews, "begin_look", counted)
+    members = [f"{number:032x}" for number in range(count)]
+    now_s, _ = await broker.arq_connection.time()
+    await broker.arq_connection.zadd(Queue.PROCESS, dict.fromkeys(members, now_s * 1000.0 - 60_000))
+    await broker.arq_connection.mset({in_progress_key_prefix + member: "1" for member in members})
+    taken: list[WorkItem] = []
+    async with listening(broker, redis_url, taken):
+        looks.clear()
+        items = some_items(1)
+        assert await broker.publish(Queue.PROCESS, items)
+        await eventually(lambda: taken == items)
+        await asyncio.sleep(0.5)
+    # A look for each page of a hundred, one more that finds them all, and as many for what came meanwhile.
+    assert len(looks) <= 2 * (count // 100 + 2)
 
 
 async def test_a_job_whose_message_is_lost_is_found_by_a_poll(broker: Broker, redis_url: str) -> None:

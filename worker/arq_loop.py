@@ -47,6 +47,8 @@ CLEAN_S = 1.0
 # The form that arq and we give the ids of jobs.
 _JOB_ID = re.compile(rb"[0-9a-f]{32}")
 _FAILURES = (RedisError, OSError, TimeoutError)
+# What Redis answers if something else stands under a key of the job.
+_OF_THE_JOB = frozenset({FailureKind.WRONG_TYPE, FailureKind.REFUSED})
 
 type Job = Callable[[list[WorkItem], int], Coroutine[None, None, None]]
 """Takes the items of one job, and the job's place in the queue (Unix milliseconds) for items that are put back."""
@@ -95,23 +97,29 @@ class _GatedWorker(Worker):
         if foreign:
             await self._drop(foreign)
         new = [job_id for job_id in job_ids if job_id not in foreign and job_id.decode() not in self.tasks]
-        self.saw_all = len(new) <= self.max_jobs - self.job_counter and len(job_ids) < self.queue_read_limit
-        if not self.saw_all and monotonic() - self.cleaned_at > CLEAN_S:
-            self.cleaned_at = monotonic()
-            await self._drop_until(timestamp_ms() - JOB_EXPIRES_S * 1000)
+        started = len(self.tasks)
         try:
             await super().start_jobs(new)
         except OverflowError:
             # A job with the score -inf. arq has counted it already.
             self._release_sem_dec_counter_on_complete()
             await self._drop(await self.pool.zrangebyscore(self.queue_name, -inf, -inf))
+            return
+        has_room, is_page_full = self.job_counter < self.max_jobs, len(job_ids) >= self.queue_read_limit
+        self.saw_all = has_room and not is_page_full
+        # A page of jobs that run elsewhere, or whose worker died with them, must not hide those behind it.
+        is_idle_page = is_page_full and has_room and len(self.tasks) == started
+        self._queue_read_offset = self._queue_read_offset + len(job_ids) if is_idle_page else 0
+        if not self.saw_all and monotonic() - self.cleaned_at > CLEAN_S:
+            self.cleaned_at = monotonic()
+            await self._drop_until(timestamp_ms() - JOB_EXPIRES_S * 1000)
 
     async def run_job(self, job_id: str, score: int) -> None:
         """See arq, which does not look at the types of what it reads. Safe: rows that are due are published again."""
         try:
             await super().run_job(job_id, score)
         except Exception as error:
-            if isinstance(error, _FAILURES) and kind_of(error) is not FailureKind.WRONG_TYPE:
+            if isinstance(error, _FAILURES) and kind_of(error) not in _OF_THE_JOB:
                 raise
             await self._drop([job_id.encode()])
 

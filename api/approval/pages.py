@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -78,15 +79,14 @@ RESULTS = {
     State.EXPIRED: Result("The time to answer is over", "Nothing was charged. Pay again in the shop, if you like."),
     State.CANCELLED: Result("The payment was cancelled", "Nothing was charged, and there is nothing left to approve."),
 }
-# What a customer can do about an error. Every other code is answered with the last one.
+UNREADABLE = Result("Your answer could not be read", "Open the link from the shop again.")
+# What a customer can do about an error. Every other code of a wrong request is answered as one that is not readable.
 ADVICE: Mapping[Code, Result] = {
     Code.NOT_FOUND: Result("This link does not work", "It is not complete, or too old. Go back to the shop."),
     Code.METHOD_NOT_ALLOWED: Result("This page cannot be used like that", "Open the link from the shop again."),
-    Code.BODY_TOO_LARGE: Result("Your answer could not be read", "Open the link from the shop again."),
-    Code.UNSUPPORTED_MEDIA_TYPE: Result("Your answer could not be read", "Open the link from the shop again."),
     Code.RATE_LIMITED: Result("Too many requests", "Wait for a minute, and load this page again."),
 }
-OTHER_ADVICE = Result("This page is not available right now", "Wait for a moment, and load it again.")
+UNAVAILABLE = Result("This page is not available right now", "Wait for a moment, and load it again.")
 NOT_UNDERSTOOD = "Your answer did not come from this page, so nothing has changed. Please choose again."
 
 
@@ -128,7 +128,9 @@ def result_page(payment: Payment, state: State) -> HTMLResponse:
 def problem_page(_scope: Scope, problem: Mapping[str, Any]) -> HTMLResponse:
     """Return the page in the place of a problem document."""
     code = Code(problem["code"])
-    return _response("problem.html", {"result": ADVICE.get(code, OTHER_ADVICE)}, status=KINDS[code].status)
+    status = KINDS[code].status
+    other = UNAVAILABLE if HTTPStatus(status).is_server_error else UNREADABLE
+    return _response("problem.html", {"result": ADVICE.get(code, other)}, status=status)
 
 
 def _response(

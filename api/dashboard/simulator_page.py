@@ -29,6 +29,7 @@ OUTCOMES = tuple(dict.fromkeys(word for operation in CallOperation for word in o
 DONE = {
     "created": "The rule holds. Within a second every worker applies it.",
     "preset": "The rules of the preset hold. Within a second every worker applies them.",
+    "again": "This form was sent before. The list below has what it created then.",
     "advanced": "The clock was advanced, and what was due is done.",
     "advancing": "The clock is being advanced. Load the page again to see how far it is.",
     "deleted": "The rule is deleted. Within a second no worker applies it any more.",

@@ -24,6 +24,9 @@ MATCHED = ("user_id", "order_id", "method_type", "operation")
 MINUTE_S = 60
 MINUTES = (1, EXPIRES_IN_S_MAX // MINUTE_S)
 DELETED_SINCE = "This form was sent before, and a rule that it created then was deleted since."
+SENT_OTHERWISE = "This form was sent before, with other fields. Load the page again to create something else."
+# What an earlier request with the same key has to do with a refusal, and how the page says it.
+SENT_BEFORE = {Code.NOT_FOUND: DELETED_SINCE, Code.IDEMPOTENCY_KEY_REUSED: SENT_OTHERWISE}
 
 
 @router.post("")
@@ -32,10 +35,10 @@ async def create_rule(visitor: SignedIn) -> Response:
     form = await visitor.form()
     try:
         await _require_rules(visitor)
-        await _create(visitor, _body(form), form.get("key"))
+        answer = await _create(visitor, _body(form), form.get("key"))
     except Refused as refused:
         return await simulator_page(visitor, refused=refused, sent_key=form.get("key", ""))
-    return _done(visitor, "created")
+    return _done(visitor, "again" if answer.is_replayed else "created")
 
 
 @router.post("/preset")
@@ -44,10 +47,10 @@ async def create_preset(visitor: SignedIn) -> Response:
     form = await visitor.form()
     try:
         await _require_rules(visitor)
-        await _create_all(visitor, _preset(form), form.get("key"))
+        is_new = await _create_all(visitor, _preset(form), form.get("key"))
     except Refused as refused:
         return await simulator_page(visitor, refused=refused, sent_key=form.get("key", ""))
-    return _done(visitor, "preset")
+    return _done(visitor, "preset" if is_new else "again")
 
 
 @router.post("/delete")
@@ -78,12 +81,13 @@ async def _create(visitor: Visitor, body: Mapping[str, Any], key: str | None) ->
     if answer.is_done:
         return answer
     refused = Refused(answer)
-    raise refused.saying(DELETED_SINCE) if refused.code == Code.NOT_FOUND else refused
+    raise refused.saying(SENT_BEFORE[Code(refused.code)]) if refused.code in SENT_BEFORE else refused
 
 
-async def _create_all(visitor: Visitor, bodies: Iterable[Mapping[str, Any]], key: str | None) -> None:
-    """Create the rules. Raises Refused if one is refused, after those that were created just now are deleted.
+async def _create_all(visitor: Visitor, bodies: Iterable[Mapping[str, Any]], key: str | None) -> bool:
+    """Create the rules, and return whether any is new.
 
+    Raises Refused if one is refused, after those that were created just now are deleted.
     Rules of an earlier request with the same key are not touched: they are what that one was to do.
     """
     created: list[str] = []
@@ -95,7 +99,7 @@ async def _create_all(visitor: Visitor, bodies: Iterable[Mapping[str, Any]], key
             is_undone = await _undo(visitor, created)
             if refused.code == Code.OUTCOME_UNKNOWN or not is_undone:
                 rest = "Some of the preset's rules may exist: the list below has them, when it is loaded again."
-            elif is_replayed or refused.code == Code.NOT_FOUND:
+            elif is_replayed or refused.code in SENT_BEFORE:
                 rest = "Rules that were created when the form was sent before are left as they are."
             else:
                 rest = "None of the preset's rules is left."
@@ -103,6 +107,7 @@ async def _create_all(visitor: Visitor, bodies: Iterable[Mapping[str, Any]], key
         is_replayed |= answer.is_replayed
         if not answer.is_replayed:
             created.append(answer.content["id"])
+    return bool(created)
 
 
 async def _undo(visitor: Visitor, created: Iterable[str]) -> bool:
