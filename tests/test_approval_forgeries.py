@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.approval.links import Approval
-from api.approval.pages import ADVICE
+from api.approval.pages import ADVICE, UNREADABLE
 from api.problems import Code
 from shared.runtime import Runtime
 from tests.support.api_client import RunningApi, Scripted, opened
@@ -133,7 +133,7 @@ async def test_another_body_is_refused_with_a_page(
 ) -> None:
     payment = await waiting(user, running_api.database)
     answer = await browser.post(path_of(payment), **sent)
-    page(answer, {Code.UNSUPPORTED_MEDIA_TYPE: 415, Code.BODY_TOO_LARGE: 413}[code], ADVICE[code].heading)
+    page(answer, {Code.UNSUPPORTED_MEDIA_TYPE: 415, Code.BODY_TOO_LARGE: 413}[code], UNREADABLE.heading)
     assert (await row(running_api.database, payment["id"])).sequence == payment["sequence"]
 
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from api.approval.pages import ADVICE, RESULTS, State
-from api.problems import Code
+from api.approval.pages import ADVICE, RESULTS, State, problem_page
+from api.problems import KINDS, Code
 from shared.config.settings import Settings
 from shared.logs import hide_secrets
 from tests.support.api_client import (
@@ -46,6 +46,12 @@ def browser(running_api: RunningApi) -> httpx.AsyncClient:
 
 
 # -- what the pages say
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_customer_waits_only_where_waiting_helps(code: Code) -> None:
+    shown = bytes(problem_page({}, {"code": code}).body).decode()
+    assert ("Wait for a" in shown) == (KINDS[code].status in {429, 500, 503})
 
 
 async def test_the_banks_page_says_what_is_paid_to_whom_with_which_card_and_until_when(
