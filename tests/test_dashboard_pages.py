@@ -35,7 +35,6 @@ from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
-SAID = '<p class="alert good" role="status">'
 MARKUP = "</td></pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}"
 ROLES = {"admin": ("admin", "root"), "service": ("service", "shop"), "user": (None, "1"), "other": (None, "2")}
 # What becomes of a press: 303 done, 403 not with this role, 404 not visible.
@@ -318,24 +317,6 @@ async def test_markup_of_clients_and_receivers_is_only_text(running_api: Running
             assert "49" not in re.findall(r"\{\{.*?\}\}|amp;49", text), path
         shown = html.unescape((await browser.get(f"/deliveries/{delivery['id']}")).text)
         assert shown.count(MARKUP) >= 2
-
-
-async def test_a_page_says_only_what_can_be_done_and_nothing_that_a_link_says(running_api: RunningApi) -> None:
-    async with receiver(answering(200)) as shop, working(running_api.runtime):
-        admin = running_api.admin()
-        endpoint = (await admin.post("/webhook-endpoints", json={"name": "a", "url": shop.url})).json()
-        payment = await accepted(admin, order("pm_test_visa"))
-        await eventually(lambda: len(shop.requests) > 0)
-        [delivery] = (await admin.get(f"/payments/{payment['id']}/deliveries")).json()["deliveries"]
-        browser = await visitor(running_api, "admin")
-        for path, done in (
-            (f"/payments/{payment['id']}", "refund"),
-            (f"/webhooks/{endpoint['id']}", "enable"),
-            (f"/deliveries/{delivery['id']}", "resend"),
-            ("/simulator", "created"),
-        ):
-            assert SAID in (await browser.get(path, params={"done": done})).text, path
-            assert SAID not in (await browser.get(path, params={"done": "You must pay again"})).text, path
 
 
 # -- the system
