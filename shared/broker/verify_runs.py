@@ -30,7 +30,7 @@ TAKEN_KEY = "payments:verify:taken:"
 ALIVE_S = 15
 # Seconds for which it is known how a run ended, and who has taken it: longer than it may take.
 KEPT_S = 2 * 3600
-REDIS_TIMEOUT_S = 1.0
+REDIS_TIMEOUT_S = 2.0
 # Seconds by which the clocks of two machines may differ.
 CLOCKS_DIFFER_S = 60
 
