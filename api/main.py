@@ -20,9 +20,9 @@ from api.dashboard import routes as dashboard
 from api.dashboard.problem_pages import problem_page as dashboard_problem
 from api.edge.arrival import ArrivalMemory
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
+from api.edge.front import Front
 from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
-from api.edge.new_connection import Front
 from api.edge.problem_pages import ProblemPages, ProblemPagesMiddleware
 from api.edge.rate_limits import RateLimitMiddleware
 from api.edge.refusals import RefusalMiddleware
@@ -43,9 +43,6 @@ BACKLOG = 2048
 # Seconds; longer than clients and proxies keep idle connections. They close first, so no request is sent into a
 # connection that this process is closing.
 KEEP_ALIVE_S = 75
-# uvloop accepts one connection from each listening socket per iteration of its loop. In a flood an iteration takes
-# long, so with one socket connections would wait.
-LISTENERS = 16
 # Seconds that open requests may still take at shutdown.
 DRAIN_S = 10
 
@@ -140,11 +137,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"PORT: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
-    """Return the listening socket and its duplicates: uvloop accepts one connection from each per iteration."""
-    return [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
-
-
 async def serve(
     runtime: Runtime, listener: socket.socket, stop: asyncio.Event, *, write_timeout_s: float = WRITE_TIMEOUT_S
 ) -> None:
@@ -166,7 +158,6 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             app,
-            http=Front(limits),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
@@ -176,10 +167,12 @@ async def serve(
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
-        )
+        ),
+        listener,
+        limits,
     )
     async with api.running(), asyncio.TaskGroup() as tasks:
-        server_task = tasks.create_task(server.serve(sockets=duplicate_listener(listener)))
+        server_task = tasks.create_task(server.serve())
         stop_task = tasks.create_task(_stop(app, server, stop))
         log.info("api.listening", address="{}:{}".format(*listener.getsockname()[:2]))
         await server_task
@@ -188,13 +181,30 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server without its signal handlers.
+    """A uvicorn server that gets its connections from a `Front`."""
 
-    They would raise the signal again when the server returns, before the other parts of the process have drained.
-    """
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: ConnectionLimits) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Start the application, and let connections in."""
+        await super().startup(sockets=[])
+        Front(
+            self._listener,
+            self._limits,
+            config=self.config,
+            state=self.server_state,
+            app_state=self.lifespan.state,
+        ).open()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Install no signal handlers.
+
+        They would raise the signal again when the server returns, before the other parts of the process have drained.
+        """
         yield
 
 

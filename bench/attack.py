@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from time import process_time, time
+from time import monotonic, process_time, time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,8 @@ RAMP_S = 30.0
 # A connection that was closed is made again after this pause, in seconds.
 PAUSE_S = 0.5
 DRIP_S = 1.0
+# They drip in so many groups, one after the other: a timer for each of thousands would take the processors from payers.
+DRIP_GROUPS = 100
 # Refusals per second of each flood.
 FLOOD_PER_S = 50
 FLOODERS = 50
@@ -66,12 +68,14 @@ class Attack:
         self.complete_at = 0.0
         self.made: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
+        self._dripping: list[dict[asyncio.StreamWriter, bytes]] = [{} for _ in range(DRIP_GROUPS)]
 
     async def run(self) -> dict[str, Any]:
         """Run the attack and return what came of it."""
         cpu = process_time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._duration_s), asyncio.TaskGroup() as hostile:
+                hostile.create_task(self._drip())
                 for number in range(FLOODERS):
                     for name, request in FLOODS.items():
                         hostile.create_task(self._flood(name, request, number))
@@ -90,19 +94,29 @@ class Attack:
 
     async def _hold(self, kind: str, number: int) -> None:
         begin, drip = KINDS[kind]
+        group = self._dripping[number % DRIP_GROUPS]
 
         async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
             writer.write(begin)
-            dripping = asyncio.create_task(_drip(writer, drip)) if drip else None
+            if drip:
+                group[writer] = drip
             try:
                 return await reader.read(-1)
             finally:
-                if dripping:
-                    dripping.cancel()
+                group.pop(writer, None)
 
         while True:
             await self._connect(kind, number, send)
             await asyncio.sleep(PAUSE_S)
+
+    async def _drip(self) -> None:
+        due = monotonic()
+        while True:
+            for group in self._dripping:
+                due += DRIP_S / DRIP_GROUPS
+                await asyncio.sleep(due - monotonic())
+                for writer, drip in group.items():
+                    writer.write(drip)
 
     async def _flood(self, kind: str, request: bytes, number: int) -> None:
         async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
@@ -135,12 +149,6 @@ class Attack:
         finally:
             self.open_now -= 1
             writer.close()
-
-
-async def _drip(writer: asyncio.StreamWriter, drip: bytes) -> None:
-    while True:
-        await asyncio.sleep(DRIP_S)
-        writer.write(drip)
 
 
 def raise_file_limit(files: int) -> None:

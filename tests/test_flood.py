@@ -1,22 +1,17 @@
-"""In a flood the event loop's iterations stay short: intents start a few at a time, connections come in many at a time.
+"""In a flood the event loop's iterations stay short: intents start a few at a time.
 
 What is promised is promised for one iteration of the event loop, so these tests count iterations.
 """
 
 import asyncio
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-import pytest
-import uvloop
 from starlette.types import Message, Receive, Scope, Send
 
 from api.edge.admission import STARTS_PER_TICK, UNTHROTTLED_MAX, Admission
 from api.edge.middleware import RequestContextMiddleware
-from api.main import LISTENERS, duplicate_listener, listen
 
 PATH = "/api/v1/payments"
 # More than start in ten iterations, and few enough to be admitted unthrottled if all others were gone.
@@ -151,38 +146,3 @@ async def test_one_that_is_cut_off_while_it_waits_gives_its_place_back_and_takes
         await crowd.until_over(ALL - len(cut_off))
     left = BEYOND - len(cut_off)
     assert crowd.throttled_starts() == [STARTS_PER_TICK] * (left // STARTS_PER_TICK) + [left % STARTS_PER_TICK]
-
-
-@pytest.mark.parametrize(("opened", "rounds"), [(duplicate_listener, 3), (lambda listener: [listener], 2 * LISTENERS)])
-def test_connections_come_in_through_every_listener_in_each_round(
-    opened: Callable[[socket.socket], list[socket.socket]], rounds: int
-) -> None:
-    """Watches uvloop on purpose. With one listener it takes as many rounds as there are connections.
-
-    If it no longer does, one listener is enough.
-    """
-
-    class Guest(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            guests.append(transport)
-
-    guests: list[asyncio.Transport] = []
-
-    async def rounds_until_all_are_in() -> int:
-        loop = asyncio.get_running_loop()
-        listener = listen("127.0.0.1", 0)
-        address = listener.getsockname()
-        servers = [await loop.create_server(Guest, sock=each) for each in opened(listener)]
-        clients = [socket.create_connection(address) for _ in range(2 * LISTENERS)]
-        count = 0
-        while len(guests) < len(clients):
-            await asyncio.sleep(0)
-            count += 1
-        for client in clients:
-            client.close()
-        for server in servers:
-            server.close()
-        return count
-
-    found = uvloop.run(rounds_until_all_are_in())
-    assert rounds <= found <= rounds + 3

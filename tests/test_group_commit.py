@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from api.state import Api
 from shared import metrics
 from shared.config.settings import Settings
 from shared.database.engine import Database, open_database
-from shared.database.group_commit import GroupCommit
+from shared.database.group_commit import LINGER_MAX_S, GroupCommit
 from shared.database.tables import idempotency_keys
 from shared.errors import (
     CommitUnknown,
@@ -93,18 +94,32 @@ async def test_members_that_wait_together_share_one_transaction(database: Databa
     assert await written(database) == set(names)
 
 
-async def test_after_a_commit_members_gather_while_it_lingers(database: Database) -> None:
-    """A stream makes few large commits; one that comes alone waits for no other."""
+async def test_in_a_stream_members_gather_while_a_commit_lingers(database: Database) -> None:
+    """A stream makes few large commits."""
     counting = Scripted(database)
     # That is, it lingers as long as it may.
     commit = commit_of(counting, linger_factor=1e9)
     running = asyncio.create_task(commit.run())
-    assert await commit.submit("alone") == "ALONE"
+    # So many that members do not come alone on average.
+    assert await outcomes(submitted(commit, *(f"m{n}" for n in range(10)))) == [f"M{n}" for n in range(10)]
     tasks = submitted(commit, "early")
-    assert await written(database) == {"alone"}
+    await asyncio.sleep(0)
     tasks += submitted(commit, *(f"late {n}" for n in range(20)))
     assert await outcomes(tasks) == ["EARLY", *(f"LATE {n}" for n in range(20))]
     assert counting.transactions == 2
+    commit.close()
+    await running
+
+
+async def test_while_members_come_alone_none_waits_for_another(database: Database) -> None:
+    commit = commit_of(Scripted(database), linger_factor=1e9)
+    running = asyncio.create_task(commit.run())
+    # Two came together by chance.
+    await outcomes(submitted(commit, "one", "two"))
+    began = monotonic()
+    for number in range(10):
+        await commit.submit(f"alone {number}")
+    assert monotonic() - began < 10 * LINGER_MAX_S
     commit.close()
     await running
 

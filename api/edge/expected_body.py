@@ -11,10 +11,10 @@ class ExpectedBody:
     It decides nothing but how long to wait: `HttpProtocol` reads the same bytes again.
     """
 
-    __slots__ = ("_framing", "_has_head", "_is_whole", "_left", "_parser", "asks_first")
+    __slots__ = ("_framing", "_has_head", "_is_whole", "_left", "_parser", "asks_first", "refusal")
 
     def __init__(self, head: bytes) -> None:
-        """Raise Problem or an error of httptools if a request with this head is refused."""
+        """Raise an error of httptools if this is not the head of a request."""
         self._has_head = self._is_whole = False
         # The client wants to be asked for the body before it sends any of it (RFC 9110, 10.1.1).
         self.asks_first = False
@@ -22,16 +22,25 @@ class ExpectedBody:
         self._left: int | None = None
         self._framing: Framing | None = Framing()
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._parser.feed_data(head)
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserError:
+            self.close()
+            raise
         if not self._has_head:
+            self.close()
             raise httptools.HttpParserError
-        if refusal := self._framing.refusal(self._parser.get_http_version()):
-            raise refusal
+        # Why a request with this head is refused.
+        self.refusal = self._framing.refusal(self._parser.get_http_version())
         self.asks_first &= self._framing.is_1_1
         self._left = self._framing.body_left
-        if self._left is not None:
+        if self._left is not None or self.refusal is not None:
             # A request with a length needs no parser, and there may be ten thousand of these.
-            self._framing = self._parser = None
+            self.close()
+
+    def close(self) -> None:
+        """Drop the parser, which refers to this object: a garbage collection would have to find the two."""
+        self._framing = self._parser = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header line."""

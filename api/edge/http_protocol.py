@@ -2,7 +2,7 @@
 
 Uvicorn's own protocol gives its parser every byte as it arrives, and starts the application with the head of a request.
 This one reads one request at a time and starts the application when the request is whole. It takes a connection over
-from `api.edge.new_connection` when the first request is whole, or must be refused by the application:
+from `api.edge.front` when the first request is whole, or must be refused by the application:
 
 - What follows a request is read after its response. An error in it changes nothing for the request before it.
 - A body is read to its end and never as a request: nobody switches protocols here, so `Upgrade` is ignored
@@ -66,6 +66,18 @@ class ConnectionLimits:
     pages: tuple[ProblemPages, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FirstRequest:
+    """The first request of a connection: what has arrived of it, which is the whole, unless it is `refused`."""
+
+    unread: Unread
+    # Seconds in which the rest must arrive.
+    left_s: float
+    # The client was asked to send the body.
+    has_continued: bool
+    refused: Problem | None
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
@@ -77,15 +89,17 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        first: FirstRequest,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         request_s, memory = limits.request_timeout_s, limits.memory
         self._arrival = Arrival(self.loop, request_s, memory, on_late=self._on_late, on_full=self._on_full)
         self._phase = _Phase.HEAD
-        self._unread = Unread()
-        # The client was asked to send the body of the first request, before this protocol took over.
-        self._has_continued = False
+        self._first: FirstRequest | None = first
+        self._unread = first.unread
+        # The client was asked to send the body, before this protocol took over.
+        self._has_continued = first.has_continued or first.refused is not None
         self._begin()
 
     def _begin(self) -> None:
@@ -96,22 +110,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Prepare for the connection."""
+        """Begin with the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
         self._reading = Deadline(self.loop, self._limits.write_timeout_s, self.transport.abort)
-
-    def take_over(self, unread: Unread, *, left_s: float, has_continued: bool) -> None:
-        """Read what has arrived so far of a request that has `left_s` more seconds to arrive."""
-        self._unread, self._has_continued = unread, has_continued
-        self._arrival.begin(left_s)
-        self._read()
-
-    def take_over_refused(self, unread: Unread, problem: Problem) -> None:
-        """Refuse a request whose head has arrived."""
-        self._unread, self._has_continued = unread, True
+        first, self._first = cast("FirstRequest", self._first), None
+        if first.refused is None:
+            self._arrival.begin(first.left_s)
+            self._read()
+            return
         self._parse()
         if self._phase is _Phase.BODY:
-            self._refuse(problem)
+            self._refuse(first.refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers, also after a reset, and tell the request in progress that its client has gone."""

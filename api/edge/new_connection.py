@@ -1,108 +1,105 @@
-"""A connection whose first request has not arrived whole. It is small, as anybody may open thousands of them.
+"""A connection whose first request has not arrived whole. It is small, as anybody may open thousands of them."""
 
-With the objects that a request needs, each garbage collection would look at half a million of them beside ten thousand
-connections that send nothing, and payers would wait for it.
-"""
-
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from contextlib import suppress
+from socket import SHUT_WR, socket
+from typing import TYPE_CHECKING
 
 import httptools
-from uvicorn import Config
-from uvicorn.server import ServerState
 
-from api.edge.arrival import ArrivalMemory
-from api.edge.deadline import SharedDeadline
 from api.edge.expected_body import ExpectedBody
-from api.edge.http_protocol import CONTINUE, ConnectionLimits, HttpProtocol
-from api.edge.lingering import LINGER_S, LingeringTransport
+from api.edge.http_protocol import CONTINUE, FirstRequest
+from api.edge.readable import Readable
 from api.edge.refusals import full, late, response_to_head, response_without_request, stopping
 from api.edge.unread import Unread, checked_head
 from api.problems import Problem
 
+if TYPE_CHECKING:
+    from api.edge.front import Front
+
 # Bytes of a request with chunks that wait here. Larger ones are read as they come, and not twice.
 CHUNKED_HERE_BYTES_MAX = 8 * 1024
+# After so many reads that brought less than SMALL_BYTES and no end, the connection is one of the slow ones. Clients
+# send a request in one piece or two.
+SMALL_READS_MAX, SMALL_BYTES = 4, 256
 
 
-@dataclass(slots=True, kw_only=True)
-class _Server:
-    """What all connections of a process share."""
-
-    loop: asyncio.AbstractEventLoop
-    connections: set[Any]
-    memory: ArrivalMemory
-    deadline: SharedDeadline
-    state: ServerState
-    limits: ConnectionLimits
-    make_protocol: Callable[[], HttpProtocol]
-
-
-class Front:
-    """Makes the protocol of each connection. Uvicorn calls it like a protocol class."""
-
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self._limits = limits
-        self._server: _Server | None = None
-
-    def __call__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> "NewConnection":
-        """Return the protocol of a new connection."""
-        if self._server is None:
-            loop = _loop or asyncio.get_running_loop()
-            self._server = _Server(
-                loop=loop,
-                connections=server_state.connections,
-                memory=self._limits.memory,
-                deadline=SharedDeadline(loop, self._limits.request_timeout_s),
-                state=server_state,
-                limits=self._limits,
-                make_protocol=partial(HttpProtocol, config, server_state, app_state, loop, limits=self._limits),
-            )
-        return NewConnection(self._server)
-
-
-class NewConnection(asyncio.Protocol):
+class NewConnection:
     """A connection until its first request is whole. Then `HttpProtocol` takes over.
 
     What has not arrived in time, is too large or breaks a rule is refused here, with as little work as possible: it may
     be thousands of requests.
     """
 
-    __slots__ = ("_body", "_has_continued", "_is_closing", "_server", "_transport", "_unread")
+    __slots__ = ("_body", "_front", "_has_continued", "_is_closing", "_small_reads", "_unread", "_watched_by", "socket")
 
-    def __init__(self, server: _Server) -> None:
-        self._server = server
+    def __init__(self, front: "Front", connection: socket) -> None:
+        self._front = front
+        self.socket = connection
+        # None before the first look, and after the last one.
+        self._watched_by: Readable | None = None
         self._unread = Unread()
         # None until the head is whole.
         self._body: ExpectedBody | None = None
         self._has_continued = False
+        self._small_reads = 0
         # It has its last answer. Whatever still arrives is dropped.
         self._is_closing = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def open(self) -> None:
         """Start the clock: a connection on which nothing arrives is closed."""
-        # The transport of uvloop is not a subclass of asyncio.Transport.
-        self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
-        self._server.deadline.start(self)
+        self._front.deadline.start(self)
+        self._watch(self._front.prompt)
+        # Most clients have sent something before they are let in.
+        self.on_readable()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Forget the request."""
-        self._leave()
-        del self._transport
-
-    def data_received(self, data: bytes) -> None:
+    def on_readable(self) -> None:
         """Keep what has arrived while the request is not whole."""
-        if self._is_closing:
+        if self._watched_by is None:
             return
+        try:
+            self._read()
+        except Exception:
+            # A defect must not be met again and again, with the same bytes.
+            self._close()
+            raise
+
+    def _read(self) -> None:
+        try:
+            size = self.socket.recv_into(self._front.buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            # A client that resets the connection has gone, too.
+            size = 0
+        if not size:
+            self._close()
+            return
+        if not self._is_closing:
+            self._receive(bytes(self._front.buffer[:size]))
+        if size < SMALL_BYTES:
+            self._note_small_read()
+
+    def on_late(self) -> None:
+        """End the connection: its request takes too long, or its client has had the time to read the last answer."""
+        if self._is_closing:
+            self._close()
+            return
+        # Slow connections are not read at once.
+        self.on_readable()
+        if self._watched_by is not None and not self._is_closing:
+            self._end(late)
+
+    def on_full(self) -> None:
+        """Refuse the request: its bytes are needed for others."""
+        self._end(full)
+
+    def shutdown(self) -> None:
+        """Close the connection, at the end of the process."""
+        if not self._is_closing:
+            self._end(stopping)
+
+    def _receive(self, data: bytes) -> None:
         self._unread.data += data
         try:
             must_wait = self._must_wait(data)
@@ -112,25 +109,9 @@ class NewConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             must_wait = False
         if not must_wait:
-            self._take_over()
+            self._hand_over(None)
         elif held_bytes := len(self._unread.data):
-            self._server.memory.hold(self, held_bytes)
-
-    def on_late(self) -> None:
-        """End the connection: its request takes too long."""
-        self._end(late)
-
-    def on_full(self) -> None:
-        """Refuse the request: its bytes are needed for others."""
-        self._end(full)
-
-    def shutdown(self) -> None:
-        """Close the connection; uvicorn calls this at the end of the process."""
-        transport = self._transport
-        if not self._is_closing:
-            self._end(stopping)
-        # A client that does not read must not delay the end of the process.
-        self._server.loop.call_later(2 * LINGER_S, transport.abort)
+            self._front.limits.memory.hold(self, held_bytes)
 
     def _must_wait(self, data: bytes | bytearray) -> bool:
         """Return whether the request is not whole. Raises Problem or an error of httptools if something is wrong."""
@@ -140,11 +121,14 @@ class NewConnection(asyncio.Protocol):
             head = checked_head(bytes(self._unread.data[:head_bytes]))
             self._unread.head_bytes = head_bytes
             self._body = ExpectedBody(head)
+            if self._body.refusal is not None:
+                raise self._body.refusal
             data = self._unread.data[head_bytes:]
             must_wait = not self._body.is_whole_with(data)
             if must_wait and self._body.asks_first and not data:
                 self._has_continued = True
-                self._transport.write(CONTINUE)
+                with suppress(OSError):
+                    self.socket.send(CONTINUE)
         else:
             must_wait = not self._body.is_whole_with(data)
         return must_wait and not (self._body.is_chunked and len(self._unread.data) > CHUNKED_HERE_BYTES_MAX)
@@ -154,25 +138,29 @@ class NewConnection(asyncio.Protocol):
             self._refuse(make_problem())
         else:
             # No byte of a request has arrived.
-            self._wait_no_longer()
-            self._transport.close()
+            self._close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem document and close the connection. What still arrives is read and dropped."""
+        """Answer with a problem document, and close the connection in two steps: see `LingeringTransport`."""
+        response = self._response(problem)
+        if response is None:
+            self._hand_over(problem)
+            return
         self._wait_no_longer()
-        if (response := self._response(problem)) is not None:
-            self._is_closing = True
-            self._unread, self._body = Unread(), None
-            transport = LingeringTransport(self._transport, self._server.loop)
-            transport.write(response)
-            transport.close()
+        self._is_closing = True
+        self._unread = Unread()
+        try:
+            # It fits into the buffer of the socket: nothing but CONTINUE was sent before.
+            self.socket.send(response)
+            self.socket.shutdown(SHUT_WR)
+        except OSError:
+            self._close()
         else:
-            self._leave()
-            self._successor().take_over_refused(self._unread, problem)
+            self._front.lingering.start(self)
 
     def _response(self, problem: Problem) -> bytes | None:
         """Return the response to what has arrived; None if the application must answer."""
-        headers, limits = self._server.state.default_headers, self._server.limits
+        headers, limits = self._front.state.default_headers, self._front.limits
         head = bytes(self._unread.data[: self._unread.head_bytes])
         if not head:
             return response_without_request(problem, headers, self._unread.start, pages=limits.pages)
@@ -187,21 +175,40 @@ class NewConnection(asyncio.Protocol):
             pages=limits.pages,
         )
 
-    def _take_over(self) -> None:
-        left_s = self._leave()
-        self._successor().take_over(self._unread, left_s=left_s, has_continued=self._has_continued)
+    def _hand_over(self, refused: Problem | None) -> None:
+        left_s = self._wait_no_longer()
+        self._watch(None)
+        first = FirstRequest(self._unread, left_s, self._has_continued, refused)
+        self._front.hand_over(self.socket, first)
+        self._front.forget(self)
 
-    def _successor(self) -> HttpProtocol:
-        protocol = self._server.make_protocol()
-        protocol.connection_made(self._transport)
-        self._transport.set_protocol(protocol)
-        return protocol
+    def _close(self) -> None:
+        if self._watched_by is None:
+            # It is closed already, or handed over.
+            return
+        self._wait_no_longer()
+        self._watch(None)
+        self.socket.close()
+        self._front.forget(self)
 
-    def _leave(self) -> float:
-        """Wait no longer, and return the seconds that the request has left."""
-        self._server.connections.discard(self)
-        return self._wait_no_longer()
+    def _note_small_read(self) -> None:
+        self._small_reads += 1
+        if self._small_reads == SMALL_READS_MAX and self._watched_by is not None:
+            self._watch(self._front.slow)
+            self._front.look_slowly()
+
+    def _watch(self, by: Readable | None) -> None:
+        if self._watched_by is not None:
+            self._watched_by.remove(self)
+        self._watched_by = by
+        if by is not None:
+            by.add(self)
 
     def _wait_no_longer(self) -> float:
-        self._server.memory.release(self)
-        return self._server.deadline.cancel(self)
+        """Count and hold no longer, and return the seconds that the request has left."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+        self._front.limits.memory.release(self)
+        self._front.lingering.cancel(self)
+        return self._front.deadline.cancel(self)

@@ -27,6 +27,9 @@ from shared.errors import (
 
 # Seconds to linger at most, however long a transaction took: it may be long because the database hung.
 LINGER_MAX_S = 0.1
+# Members of a transaction, on average over the last MEAN_OF or so, up to which they come alone: lingering would gather
+# nothing.
+ALONE_MAX, MEAN_OF = 1.1, 16
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +53,8 @@ class GroupCommit[M, R]:
     called with the answers that are no errors. `committed` must not raise: an error in it ends `run`, or writes the
     batch again.
 
-    After a transaction the next one begins no sooner than `linger_factor` times as long as that transaction took. A
-    member that comes alone thus waits for no other, a stream of members makes few large commits, and the commits grow
-    with the load.
+    In a stream of members the next transaction begins no sooner than `linger_factor` times as long as the last one
+    took. That makes few large commits, and they grow with the load. While members come alone, none waits for another.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class GroupCommit[M, R]:
         self._queue_max = queue_max
         self._linger_factor = linger_factor
         self._lingers_until = -inf
+        self._mean_members = 1.0
         self._committed = committed
         self._queue: deque[_Waiting[M, R]] = deque()
         self._arrived = asyncio.Event()
@@ -111,7 +114,9 @@ class GroupCommit[M, R]:
             began_at = monotonic()
             await self._commit_batch(batch)
             ended_at = monotonic()
-            self._lingers_until = ended_at + min(LINGER_MAX_S, self._linger_factor * (ended_at - began_at))
+            self._mean_members += (len(batch) - self._mean_members) / MEAN_OF
+            if self._mean_members > ALONE_MAX:
+                self._lingers_until = ended_at + min(LINGER_MAX_S, self._linger_factor * (ended_at - began_at))
         return len(batch)
 
     def close(self) -> None:

@@ -1,0 +1,156 @@
+"""The front: it lets connections in, and has each of them until its first request is whole.
+
+Sockets wait here without a transport of the event loop. With one for each, ten thousand connections that send nothing
+would be half a million objects for every garbage collection, and each byte that drips would be a turn of the loop.
+"""
+
+import asyncio
+import errno
+from functools import partial
+from socket import socket
+from typing import Any
+
+import structlog
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from api.edge.deadline import SharedDeadline
+from api.edge.http_protocol import ConnectionLimits, FirstRequest, HttpProtocol
+from api.edge.lingering import LINGER_S
+from api.edge.new_connection import NewConnection
+from api.edge.readable import open_readable
+
+log = structlog.get_logger(__name__)
+
+READ_BYTES = 256 * 1024
+# More than the kernel may have connected, and not so many that others who come could delay the end.
+ACCEPTED_AT_END = 4096
+# Connections that are let in, and those that are read, before others have their turn in the event loop.
+ACCEPTED_PER_TURN, READ_PER_TURN = 8, 8
+# Connections that drip are looked at every SLOW_LOOK_S seconds, a few at a time: their clients do not decide how much
+# time they take. Those that are left out are the first ones next time.
+SLOW_LOOK_S, SLOW_PER_LOOK = 0.01, 8
+# Seconds without new connections when this process or the machine has no room for one.
+EXHAUSTED_PAUSE_S = 0.5
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Front:
+    """Lets connections in on `listener`, and gives each one to an `HttpProtocol` when its first request is whole."""
+
+    def __init__(
+        self,
+        listener: socket,
+        limits: ConnectionLimits,
+        *,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._make_protocol = partial(HttpProtocol, config, state, app_state, self._loop, limits=limits)
+        # Connections whose first request has not arrived whole.
+        self.new: set[NewConnection] = set()
+        self._handing_over: set[asyncio.Task[None]] = set()
+        self._slow_look: asyncio.TimerHandle | None = None
+        self._is_stopping = self._is_closed = False
+        # Each read goes through it.
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.prompt, self.slow = open_readable(), open_readable()
+        self.state = state
+        self.limits = limits
+        self.deadline = SharedDeadline(self._loop, limits.request_timeout_s)
+        self.lingering = SharedDeadline(self._loop, LINGER_S)
+
+    def open(self) -> None:
+        """Begin to let connections in."""
+        self._listener.setblocking(False)
+        # At the end of the process, uvicorn waits until these are gone.
+        self.state.connections.add(self)  # type: ignore[arg-type]  # it calls `shutdown` and nothing else
+        self._loop.add_reader(self.prompt, self.prompt.read, READ_PER_TURN)
+        self._listen()
+
+    def shutdown(self) -> None:
+        """Let no connection in any more, and end those whose request has not arrived whole."""
+        if self._is_stopping:
+            return
+        # Those that the kernel has connected get an answer too.
+        self._accept(ACCEPTED_AT_END)
+        self._is_stopping = True
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        for connection in list(self.new):
+            connection.shutdown()
+        self._close_when_empty()
+
+    def look_slowly(self) -> None:
+        """Look at the slow connections now and then, while there are any."""
+        if self._slow_look is None:
+            self._slow_look = self._loop.call_later(SLOW_LOOK_S, self._look_at_slow)
+
+    def forget(self, connection: NewConnection) -> None:
+        """Have the connection no longer: it is closed, or handed over."""
+        self.new.discard(connection)
+        self._close_when_empty()
+
+    def hand_over(self, connection: socket, first: FirstRequest) -> None:
+        """Give a connection to an `HttpProtocol`, which begins with `first`."""
+        task = self._loop.create_task(self._hand_over(connection, first))
+        self._handing_over.add(task)
+        task.add_done_callback(self._handed_over)
+
+    async def _hand_over(self, connection: socket, first: FirstRequest) -> None:
+        protocol = self._make_protocol(first=first)
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        except OSError:
+            # The client has gone.
+            connection.close()
+        else:
+            if self._is_stopping:
+                protocol.shutdown()
+
+    def _handed_over(self, task: asyncio.Task[None]) -> None:
+        self._handing_over.discard(task)
+        self._close_when_empty()
+
+    def _listen(self) -> None:
+        if not self._is_stopping:
+            self._loop.add_reader(self._listener, self._accept, ACCEPTED_PER_TURN)
+
+    def _accept(self, connections_max: int) -> None:
+        for _ in range(connections_max):
+            try:
+                connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    log.warning("api.accept_paused", error=error.strerror, pause_s=EXHAUSTED_PAUSE_S)
+                    self._loop.remove_reader(self._listener)
+                    self._loop.call_later(EXHAUSTED_PAUSE_S, self._listen)
+                    return
+                # The client has gone before it was let in.
+                continue
+            connection.setblocking(False)
+            new = NewConnection(self, connection)
+            self.new.add(new)
+            new.open()
+
+    def _look_at_slow(self) -> None:
+        self._slow_look = None
+        self.slow.read(SLOW_PER_LOOK)
+        if len(self.slow):
+            self.look_slowly()
+
+    def _close_when_empty(self) -> None:
+        if self._is_closed or not self._is_stopping or self.new or self._handing_over:
+            return
+        self._is_closed = True
+        self.state.connections.discard(self)
+        if self._slow_look is not None:
+            self._slow_look.cancel()
+        self._loop.remove_reader(self.prompt)
+        self.prompt.close()
+        self.slow.close()
