@@ -116,7 +116,8 @@ class Attack:
                 due += DRIP_S / DRIP_GROUPS
                 await asyncio.sleep(due - monotonic())
                 for writer, drip in group.items():
-                    writer.write(drip)
+                    if not writer.is_closing():
+                        writer.write(drip)
 
     async def _flood(self, kind: str, request: bytes, number: int) -> None:
         async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from time import monotonic
 
@@ -17,7 +17,7 @@ from api.edge.arrival import ArrivalMemory
 from api.edge.expected_body import ExpectedBody
 from api.edge.front import ACCEPTED_PER_TURN, EXHAUSTED_PAUSE_S, READ_PER_TURN, SLOW_LOOK_S, SLOW_PER_LOOK, Front
 from api.edge.http_protocol import ConnectionLimits
-from api.edge.new_connection import SMALL_READS_MAX, NewConnection
+from api.edge.new_connection import READS_MAX, NewConnection
 from api.edge.readable import EpollReadable, PortableReadable, Readable
 from api.main import listen
 from api.problems import Problem
@@ -84,7 +84,10 @@ def alive(*kinds: type) -> int:
 # -- what is left of them
 
 
-@pytest.mark.parametrize("request_bytes", [*(begin + drip for begin, drip in KINDS.values()), *FLOODS.values()])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [*(begin + drip for begin, drip in KINDS.values()), *FLOODS.values(), b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"],
+)
 @pytest.mark.parametrize("are_late", [True, False])
 async def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collection(
     request_bytes: bytes, are_late: bool
@@ -182,7 +185,7 @@ async def test_however_fast_clients_drip_they_are_read_as_often_as_we_like(
         drips = [await stack.enter_async_context(connected(fronted.url)) for _ in range(20)]
         for drip in drips:
             await drip.send(b"GET /")
-        await asyncio.gather(*(_drip(drip, 2 * SMALL_READS_MAX) for drip in drips))
+        await asyncio.gather(*(_drip(drip, 2 * READS_MAX) for drip in drips))
         assert len(fronted.front.slow) == len(drips)
         monkeypatch.setattr(NewConnection, "on_readable", count_and_read)
         began = monotonic()
@@ -203,23 +206,46 @@ async def test_what_arrived_in_time_is_answered_though_it_was_not_read(monkeypat
     fronted = Fronted(request_timeout_s=0.5)
     fronted.front.open()
     async with connected(fronted.url) as connection:
-        for byte in REQUEST[: 2 * SMALL_READS_MAX]:
+        for byte in REQUEST[: 2 * READS_MAX]:
             await connection.send(bytes([byte]))
             await asyncio.sleep(0.01)
         assert len(fronted.front.slow) == 1
         # As if thousands of others were before it.
         monkeypatch.setattr(fronted.front.slow, "read", lambda _readers_max: None)
-        await connection.send(REQUEST[2 * SMALL_READS_MAX :])
+        await connection.send(REQUEST[2 * READS_MAX :])
         (response,) = await connection.responses(1)
     assert response.status == 200
     await fronted.end()
 
 
-async def test_a_slow_client_that_hangs_up_is_forgotten(fronted: Fronted) -> None:
+async def test_a_slow_client_that_hangs_up_is_forgotten(fronted: Fronted, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(fronted.url) as connection:
-        await _drip(connection, 2 * SMALL_READS_MAX)
+        await _drip(connection, 2 * READS_MAX)
         assert len(fronted.front.slow) == 1
+        # Its end does not wait until it is looked at.
+        monkeypatch.setattr(fronted.front.slow, "read", lambda _readers_max: None)
     await eventually(lambda: not fronted.front.new)
+
+
+async def test_a_request_in_packets_is_not_slow(fronted: Fronted) -> None:
+    async with connected(fronted.url) as connection:
+        await connection.send(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n")
+        for _ in range(19):
+            await connection.send(b"a" * 1500)
+            await asyncio.sleep(0.01)
+        assert len(fronted.front.slow) == 0
+        await connection.send(b"a" * 1500)
+        (response,) = await connection.responses(1)
+    assert response.status == 200
+
+
+async def test_who_drips_a_little_more_is_slow_too(fronted: Fronted) -> None:
+    async with connected(fronted.url) as connection:
+        await connection.send(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        for _ in range(2 * READS_MAX):
+            await connection.send(b"a" * 300)
+            await asyncio.sleep(0.01)
+        assert len(fronted.front.slow) == 1
 
 
 # -- the listener
@@ -257,14 +283,28 @@ async def test_who_is_connected_when_the_end_begins_is_answered() -> None:
     """Connections that the kernel has accepted, and the front has not."""
     fronted = Fronted(request_timeout_s=ANSWER_S)
     fronted.front.open()
-    with socket.create_connection(fronted.address) as whole, socket.create_connection(fronted.address) as half:
+    with (
+        socket.create_connection(fronted.address) as whole,
+        socket.create_connection(fronted.address) as half,
+        socket.create_connection(fronted.address) as unread,
+    ):
+        await eventually(lambda: len(fronted.front.new) == 3)
+        # They arrive, and the front is told to end before it looks.
         whole.sendall(REQUEST)
         half.sendall(REQUEST[:-2])
-        fronted.front.shutdown()
-        for client, status in ((whole, b"200"), (half, b"503")):
-            client.settimeout(ANSWER_S)
-            assert (await asyncio.to_thread(client.recv, 1000))[9:12] == status
-            # It is closed, and not kept for another request.
-            while await asyncio.to_thread(client.recv, 1000):
-                pass
+        unread.sendall(REQUEST)
+        with socket.create_connection(fronted.address) as last:
+            last.sendall(REQUEST)
+            fronted.front.shutdown()
+            clients = ((whole, b"200"), (half, b"503"), (unread, b"200"), (last, b"200"))
+            await _are_answered_and_closed(clients)
     await fronted.end()
+
+
+async def _are_answered_and_closed(clients: Iterable[tuple[socket.socket, bytes]]) -> None:
+    for client, status in clients:
+        client.settimeout(ANSWER_S)
+        assert (await asyncio.to_thread(client.recv, 1000))[9:12] == status
+        # It is closed, and not kept for another request.
+        while await asyncio.to_thread(client.recv, 1000):
+            pass

@@ -24,7 +24,7 @@ class ExpectedBody:
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(head)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.close()
             raise
         if not self._has_head:

@@ -127,22 +127,30 @@ class Front:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    log.warning("api.accept_paused", error=error.strerror, pause_s=EXHAUSTED_PAUSE_S)
-                    self._loop.remove_reader(self._listener)
-                    self._loop.call_later(EXHAUSTED_PAUSE_S, self._listen)
+                    self._pause(error)
                     return
                 # The client has gone before it was let in.
                 continue
             connection.setblocking(False)
-            new = NewConnection(self, connection)
-            self.new.add(new)
-            new.open()
+            try:
+                NewConnection(self, connection).open()
+            except OSError as error:
+                connection.close()
+                self._pause(error)
+                return
+
+    def _pause(self, error: OSError) -> None:
+        log.warning("api.accept_paused", error=error.strerror, pause_s=EXHAUSTED_PAUSE_S)
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(EXHAUSTED_PAUSE_S, self._listen)
 
     def _look_at_slow(self) -> None:
         self._slow_look = None
-        self.slow.read(SLOW_PER_LOOK)
-        if len(self.slow):
-            self.look_slowly()
+        try:
+            self.slow.read(SLOW_PER_LOOK)
+        finally:
+            if not self._is_closed and len(self.slow):
+                self.look_slowly()
 
     def _close_when_empty(self) -> None:
         if self._is_closed or not self._is_stopping or self.new or self._handing_over:

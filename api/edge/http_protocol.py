@@ -2,7 +2,7 @@
 
 Uvicorn's own protocol gives its parser every byte as it arrives, and starts the application with the head of a request.
 This one reads one request at a time and starts the application when the request is whole. It takes a connection over
-from `api.edge.front` when the first request is whole, or must be refused by the application:
+from `api.edge.front` when the first request is whole, too long to wait there, or to be refused by the application:
 
 - What follows a request is read after its response. An error in it changes nothing for the request before it.
 - A body is read to its end and never as a request: nobody switches protocols here, so `Upgrade` is ignored
@@ -68,7 +68,7 @@ class ConnectionLimits:
 
 @dataclass(frozen=True, slots=True)
 class FirstRequest:
-    """The first request of a connection: what has arrived of it, which is the whole, unless it is `refused`."""
+    """The first request of a connection: what has arrived of it, and what was decided before it was handed over."""
 
     unread: Unread
     # Seconds in which the rest must arrive.
@@ -114,6 +114,14 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
         self._reading = Deadline(self.loop, self._limits.write_timeout_s, self.transport.abort)
         first, self._first = cast("FirstRequest", self._first), None
+        try:
+            self._take_over(first)
+        except Exception:
+            # The event loop would keep the connection, and never read it.
+            self.transport.abort()
+            raise
+
+    def _take_over(self, first: FirstRequest) -> None:
         if first.refused is None:
             self._arrival.begin(first.left_s)
             self._read()

@@ -9,7 +9,6 @@ import httptools
 
 from api.edge.expected_body import ExpectedBody
 from api.edge.http_protocol import CONTINUE, FirstRequest
-from api.edge.readable import Readable
 from api.edge.refusals import full, late, response_to_head, response_without_request, stopping
 from api.edge.unread import Unread, checked_head
 from api.problems import Problem
@@ -19,43 +18,55 @@ if TYPE_CHECKING:
 
 # Bytes of a request with chunks that wait here. Larger ones are read as they come, and not twice.
 CHUNKED_HERE_BYTES_MAX = 8 * 1024
-# After so many reads that brought less than SMALL_BYTES and no end, the connection is one of the slow ones. Clients
-# send a request in one piece or two.
-SMALL_READS_MAX, SMALL_BYTES = 4, 256
+# Clients send a request in one piece or two, or a long one in packets. A connection that needs more than READS_MAX
+# reads, and one more for every kilobyte, is slow.
+READS_MAX, READ_BYTES_EXPECTED = 4, 1024
 
 
 class NewConnection:
-    """A connection until its first request is whole. Then `HttpProtocol` takes over.
+    """A connection until its first request is whole. Then `HttpProtocol` takes over, as of long requests with chunks.
 
     What has not arrived in time, is too large or breaks a rule is refused here, with as little work as possible: it may
     be thousands of requests.
     """
 
-    __slots__ = ("_body", "_front", "_has_continued", "_is_closing", "_small_reads", "_unread", "_watched_by", "socket")
+    __slots__ = (
+        "_body",
+        "_front",
+        "_has_continued",
+        "_is_closing",
+        "_is_slow",
+        "_is_watched",
+        "_reads_left",
+        "_unread",
+        "socket",
+    )
 
     def __init__(self, front: "Front", connection: socket) -> None:
         self._front = front
         self.socket = connection
-        # None before the first look, and after the last one.
-        self._watched_by: Readable | None = None
+        # From its opening until it is closed or handed over.
+        self._is_watched = self._is_slow = False
+        self._reads_left = float(READS_MAX)
         self._unread = Unread()
         # None until the head is whole.
         self._body: ExpectedBody | None = None
         self._has_continued = False
-        self._small_reads = 0
         # It has its last answer. Whatever still arrives is dropped.
         self._is_closing = False
 
     def open(self) -> None:
-        """Start the clock: a connection on which nothing arrives is closed."""
+        """Start the clock: a connection on which nothing arrives is closed. Raises OSError if it cannot be watched."""
+        self._front.prompt.add(self)
+        self._is_watched = True
+        self._front.new.add(self)
         self._front.deadline.start(self)
-        self._watch(self._front.prompt)
         # Most clients have sent something before they are let in.
         self.on_readable()
 
     def on_readable(self) -> None:
         """Keep what has arrived while the request is not whole."""
-        if self._watched_by is None:
+        if not self._is_watched:
             return
         try:
             self._read()
@@ -77,25 +88,22 @@ class NewConnection:
             return
         if not self._is_closing:
             self._receive(bytes(self._front.buffer[:size]))
-        if size < SMALL_BYTES:
-            self._note_small_read()
+        if self._is_watched and not self._is_slow:
+            self._count_read(size)
 
     def on_late(self) -> None:
         """End the connection: its request takes too long, or its client has had the time to read the last answer."""
         if self._is_closing:
             self._close()
             return
-        # Slow connections are not read at once.
-        self.on_readable()
-        if self._watched_by is not None and not self._is_closing:
-            self._end(late)
+        self._end(late)
 
     def on_full(self) -> None:
         """Refuse the request: its bytes are needed for others."""
-        self._end(full)
+        self._refuse(full())
 
     def shutdown(self) -> None:
-        """Close the connection, at the end of the process."""
+        """End the connection, at the end of the process."""
         if not self._is_closing:
             self._end(stopping)
 
@@ -134,10 +142,13 @@ class NewConnection:
         return must_wait and not (self._body.is_chunked and len(self._unread.data) > CHUNKED_HERE_BYTES_MAX)
 
     def _end(self, make_problem: Callable[[], Problem]) -> None:
+        # What has arrived counts, also if it was not read.
+        self.on_readable()
+        if not self._is_watched or self._is_closing:
+            return
         if self._unread.data:
             self._refuse(make_problem())
         else:
-            # No byte of a request has arrived.
             self._close()
 
     def _refuse(self, problem: Problem) -> None:
@@ -177,32 +188,33 @@ class NewConnection:
 
     def _hand_over(self, refused: Problem | None) -> None:
         left_s = self._wait_no_longer()
-        self._watch(None)
+        self._unwatch()
         first = FirstRequest(self._unread, left_s, self._has_continued, refused)
         self._front.hand_over(self.socket, first)
         self._front.forget(self)
 
     def _close(self) -> None:
-        if self._watched_by is None:
+        if not self._is_watched:
             # It is closed already, or handed over.
             return
         self._wait_no_longer()
-        self._watch(None)
+        self._unwatch()
         self.socket.close()
         self._front.forget(self)
 
-    def _note_small_read(self) -> None:
-        self._small_reads += 1
-        if self._small_reads == SMALL_READS_MAX and self._watched_by is not None:
-            self._watch(self._front.slow)
+    def _count_read(self, size: int) -> None:
+        self._reads_left += size / READ_BYTES_EXPECTED - 1
+        if self._reads_left <= 0:
+            self._is_slow = True
+            self._front.prompt.only_end(self)
+            self._front.slow.add(self)
             self._front.look_slowly()
 
-    def _watch(self, by: Readable | None) -> None:
-        if self._watched_by is not None:
-            self._watched_by.remove(self)
-        self._watched_by = by
-        if by is not None:
-            by.add(self)
+    def _unwatch(self) -> None:
+        self._is_watched = False
+        self._front.prompt.remove(self)
+        if self._is_slow:
+            self._front.slow.remove(self)
 
     def _wait_no_longer(self) -> float:
         """Count and hold no longer, and return the seconds that the request has left."""

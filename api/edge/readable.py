@@ -29,6 +29,9 @@ class Readable(Protocol):
     def add(self, reader: Reader) -> None:
         """Watch the socket of `reader`."""
 
+    def only_end(self, reader: Reader) -> None:
+        """Find the socket no longer for what it has to read, but still when its client has gone, if that can be had."""
+
     def remove(self, reader: Reader) -> None:
         """Watch the socket no longer. It must be open."""
 
@@ -57,6 +60,9 @@ class EpollReadable:
         self._epoll.register(number, select.EPOLLIN)
         self._readers[number] = reader
 
+    def only_end(self, reader: Reader) -> None:
+        self._epoll.modify(reader.socket.fileno(), select.EPOLLRDHUP)
+
     def remove(self, reader: Reader) -> None:
         number = reader.socket.fileno()
         self._epoll.unregister(number)
@@ -72,7 +78,7 @@ class EpollReadable:
 
 
 class PortableReadable:
-    """`Readable` on every system, for instance macOS."""
+    """`Readable` where the best selector is another one with a file descriptor, as on macOS."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -88,8 +94,12 @@ class PortableReadable:
     def add(self, reader: Reader) -> None:
         self._selector.register(reader.socket, selectors.EVENT_READ, reader)
 
+    def only_end(self, reader: Reader) -> None:
+        self.remove(reader)
+
     def remove(self, reader: Reader) -> None:
-        self._selector.unregister(reader.socket)
+        if reader.socket in self._selector.get_map():
+            self._selector.unregister(reader.socket)
         self._found.pop(reader, None)
 
     def read(self, readers_max: int) -> None:

@@ -27,9 +27,9 @@ from shared.errors import (
 
 # Seconds to linger at most, however long a transaction took: it may be long because the database hung.
 LINGER_MAX_S = 0.1
-# Members of a transaction, on average over the last MEAN_OF or so, up to which they come alone: lingering would gather
-# nothing.
-ALONE_MAX, MEAN_OF = 1.1, 16
+# Members come alone while at most a tenth of the last MEAN_OF or so transactions had more than one: lingering would
+# gather nothing.
+SHARED_MAX, MEAN_OF = 0.1, 16
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,8 @@ class GroupCommit[M, R]:
         self._queue_max = queue_max
         self._linger_factor = linger_factor
         self._lingers_until = -inf
-        self._mean_members = 1.0
+        # The part of the last transactions that members shared.
+        self._shared = 0.0
         self._committed = committed
         self._queue: deque[_Waiting[M, R]] = deque()
         self._arrived = asyncio.Event()
@@ -114,8 +115,8 @@ class GroupCommit[M, R]:
             began_at = monotonic()
             await self._commit_batch(batch)
             ended_at = monotonic()
-            self._mean_members += (len(batch) - self._mean_members) / MEAN_OF
-            if self._mean_members > ALONE_MAX:
+            self._shared += ((len(batch) > 1) - self._shared) / MEAN_OF
+            if self._shared > SHARED_MAX:
                 self._lingers_until = ended_at + min(LINGER_MAX_S, self._linger_factor * (ended_at - began_at))
         return len(batch)
 
