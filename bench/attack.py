@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
-# Ports of one source address, well below what Linux has.
-CONNECTIONS_PER_ADDRESS = 5_000
+# Source addresses. With two, most ports of each were taken by the connections of the turn before (TIME_WAIT), and the
+# kernel's search for a free one took a tenth of a core.
+ADDRESSES = 100
 # Connections are made over so many seconds, not all at once. The API waits as long for a request (by default), so that
 # afterwards as many connections are ended and made again in every second.
 RAMP_S = 30.0
@@ -133,7 +134,7 @@ class Attack:
         self, kind: str, number: int, send: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
     ) -> None:
         """Make a connection from an address of its own, and count what is answered until it is closed."""
-        source = f"127.0.0.{2 + number // CONNECTIONS_PER_ADDRESS}"
+        source = f"127.0.1.{1 + number % ADDRESSES}"
         self.made[kind] += 1
         try:
             reader, writer = await asyncio.open_connection(self._host, self._port, local_addr=(source, 0))

@@ -434,6 +434,11 @@ async def test_a_repeat_shows_the_method_as_it_is_now(user: httpx.AsyncClient) -
     assert (await user.post("/payment-methods", json=card(), headers=key)).json()["display_name"] == "New"
     await user.delete(f"/payment-methods/{method['id']}")
     problem(await user.post("/payment-methods", json=card(), headers=key), 404, "not_found")
+    # A card that was added again meanwhile is found.
+    added_again = await added(user)
+    answer = await user.post("/payment-methods", json=card(), headers=key)
+    assert (answer.status_code, answer.json()["id"]) == (200, added_again)
+    assert answer.headers["idempotent-replayed"] == "true"
 
 
 async def test_a_refusal_does_not_bind_the_key(user: httpx.AsyncClient) -> None:

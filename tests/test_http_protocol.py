@@ -569,7 +569,8 @@ async def test_at_shutdown_every_connection_gets_what_it_can(api: RunningApi, st
     ):
         await half_head.send(b"GET /hea")
         await half_body.send(post(api, b"Content-Length: 100"))
-        await upgrade.send(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhello"
+        await upgrade.send(b"GET /nothing HTTP/1.1\r\nHost: x\r\n" + offer)
         await waiting.send(post(api, b"Prefer: wait=25", b"Content-Length: %d" % len(body)) + body)
         await eventually(lambda: _is_pending(api))
         stop.set()

@@ -105,6 +105,7 @@ async def test_another_request_under_the_same_key_is_422(
     answer = await user.post("/payments", json=body | changes, headers=KEY)
     [error] = problem(answer, 422, "idempotency_key_reused")["errors"]
     assert error["pointer"] == "/header/Idempotency-Key"
+    assert error["detail"].endswith("Use a new key.")
     assert (await row_counts(running_api.database))["payments"] == 1
 
 

@@ -8,12 +8,16 @@ import pytest
 from shared.database.migrations import migrate
 from shared.ids import new_id
 from tests.support.processes import PaymentsProcess, Shop, processes
+from tests.support.raw_http import connected
 from tests.support.servers import PostgresServer
 from tests.support.survival import MakeSettings, everything_ends, on_postgresql, opened
 
 pytest_plugins = ["tests.support.survival_fixtures"]
 
 COUNT = 20
+WEBSOCKET_OFFER = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhello"
+)
 
 
 @pytest.mark.slow
@@ -34,8 +38,12 @@ async def test_requests_that_a_stop_leaves_unfinished_are_503_and_can_be_repeate
             paying = [asyncio.create_task(shop.pay(headers={"Idempotency-Key": key}, order_id=key)) for key in keys]
             reading = [asyncio.create_task(shop.http.get("/payments")) for _ in range(3)]
             await asyncio.sleep(1)
-            api.terminate()
-            paid, read = await asyncio.gather(*paying), await asyncio.gather(*reading)
+            async with connected(f"http://127.0.0.1:{settings.port}") as offering:
+                # It stays open, and must not end the process with an error.
+                await offering.send(WEBSOCKET_OFFER)
+                await offering.responses(1)
+                api.terminate()
+                paid, read = await asyncio.gather(*paying), await asyncio.gather(*reading)
             own_postgres.resume()
             for answer in paid:
                 assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
