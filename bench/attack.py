@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-# Source addresses. With two, most ports of each were taken by the connections of the turn before (TIME_WAIT), and the
-# kernel's search for a free one took a tenth of a core.
+# Source addresses. Connections that have ended keep their ports for a minute (TIME_WAIT). With two addresses, an attack
+# that followed another one within that time took twice the processor to find free ones.
 ADDRESSES = 100
 # Connections are made over so many seconds, not all at once. The API waits as long for a request (by default), so that
 # afterwards as many connections are ended and made again in every second.
