@@ -525,15 +525,17 @@ async def test_a_connection_cut_while_committing_is_outcome_unknown(
     port = server.sockets[0].getsockname()[1]
     url = settings.database_url.replace(f":{postgres.port}/", f":{port}/")
     database = open_database(settings.model_copy(update={"database_url": url}))
-    async with server, opened(Runtime(settings, database, runtime.broker, runtime.keyring)) as running_api:
-        user = running_api.user()
-        body, key = order(await added(user)), {"Idempotency-Key": "k1"}
-        proxy.is_armed = True
-        problem(await user.post("/payments", json=body, headers=key), 503, "outcome_unknown")
-        assert not proxy.is_armed
-        again = await user.post("/payments", json=body, headers=key)
-        assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
-        async with runtime.database.read() as connection:
-            assert (await connection.execute(select(func.count()).select_from(idempotency_keys))).scalar_one() == 1
-        # Or the proxy would wait for its connections.
+    async with server:
+        async with opened(Runtime(settings, database, runtime.broker, runtime.keyring)) as running_api:
+            user = running_api.user()
+            body, key = order(await added(user)), {"Idempotency-Key": "k1"}
+            proxy.is_armed = True
+            problem(await user.post("/payments", json=body, headers=key), 503, "outcome_unknown")
+            assert not proxy.is_armed
+            again = await user.post("/payments", json=body, headers=key)
+            assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+            async with runtime.database.read() as connection:
+                assert (await connection.execute(select(func.count()).select_from(idempotency_keys))).scalar_one() == 1
+        # Or the proxy would wait for its connections, also for one that a task of the API opened last.
         await database.dispose()
+        server.close_clients()
