@@ -203,7 +203,7 @@ async def test_however_fast_clients_drip_they_are_read_as_often_as_we_like(
 
 
 async def test_what_arrived_in_time_is_answered_though_it_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    fronted = Fronted(request_timeout_s=0.5)
+    fronted = Fronted(request_timeout_s=2)
     fronted.front.open()
     async with connected(fronted.url) as connection:
         for byte in REQUEST[: 2 * READS_MAX]:
