@@ -58,7 +58,8 @@ async def test_only_admins_see_what_the_rule_that_fired_is_for(life: Life) -> No
     drawn = [draw for draw in whole["decision"]["draws"] if draw["purpose"] == "rule"]
     assert [draw["threshold"] for draw in drawn] == [0.975]
     assert [draw for draw in shown["decision"]["draws"] if draw["purpose"] == "rule"] == []
-    for hidden in ("another", "rule-*", "97.5", "0.975"):
+    # A draw may begin with 0.975 by chance.
+    for hidden in ("another", "rule-*", ": 97.5,", ": 0.975,", ": 0.975}"):
         assert hidden not in str(shown), hidden
 
 
