@@ -19,9 +19,9 @@ from api.approval.pages import problem_page as approval_problem
 from api.dashboard import routes as dashboard
 from api.dashboard.problem_pages import problem_page as dashboard_problem
 from api.edge.arrival import ArrivalMemory
+from api.edge.connection_limits import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.front import Front
-from api.edge.http_protocol import WRITE_TIMEOUT_S, ConnectionLimits
 from api.edge.middleware import RequestContextMiddleware
 from api.edge.problem_pages import ProblemPages, ProblemPagesMiddleware
 from api.edge.rate_limits import RateLimitMiddleware

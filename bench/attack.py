@@ -39,6 +39,8 @@ FILES = 15_000
 
 _POST = b"POST /api/v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 _LENGTH = _POST + b"Content-Length: 1000\r\n\r\n"
+_CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
+_ANSWERED = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 # What each kind sends at once, and what it drips afterwards.
 KINDS: dict[str, tuple[bytes, bytes]] = {
     "silent": (b"", b""),
@@ -47,7 +49,9 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "a body that never comes": (_LENGTH, b""),
     "a head that drips": (b"G", b"E"),
     "a body that drips": (_LENGTH, b" "),
-    "chunks that drip": (_POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "chunks that drip": (_CHUNKED, b"1\r\n \r\n"),
+    "large chunks that drip": (_CHUNKED + b"2400\r\n" + b" " * 0x2400 + b"\r\n", b"1\r\n \r\n"),
+    "a second request that drips": (_ANSWERED + _LENGTH, b" "),
 }
 FLOODS = {
     "431": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000,

@@ -14,11 +14,13 @@ import structlog
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from api.edge.connection_limits import ConnectionLimits
 from api.edge.deadline import SharedDeadline
-from api.edge.http_protocol import ConnectionLimits, FirstRequest, HttpProtocol
+from api.edge.http_protocol import FirstRequest, HttpProtocol
 from api.edge.lingering import LINGER_S
 from api.edge.new_connection import NewConnection
 from api.edge.readable import open_readable
+from api.edge.slow_lane import SlowLane
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +29,6 @@ READ_BYTES = 256 * 1024
 ACCEPTED_AT_END = 4096
 # Connections that are let in, and those that are read, before others have their turn in the event loop.
 ACCEPTED_PER_TURN, READ_PER_TURN = 8, 8
-# Connections that drip are looked at every SLOW_LOOK_S seconds, a few at a time: their clients do not decide how much
-# time they take. Those that are left out are the first ones next time.
-SLOW_LOOK_S, SLOW_PER_LOOK = 0.01, 8
 # Seconds without new connections when this process or the machine has no room for one.
 EXHAUSTED_PAUSE_S = 0.5
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -49,15 +48,14 @@ class Front:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._make_protocol = partial(HttpProtocol, config, state, app_state, self._loop, limits=limits)
+        self.prompt, self.slow = open_readable(), SlowLane(self._loop)
+        self._make_protocol = partial(HttpProtocol, config, state, app_state, self._loop, limits=limits, slow=self.slow)
         # Connections whose first request has not arrived whole.
         self.new: set[NewConnection] = set()
         self._handing_over: set[asyncio.Task[None]] = set()
-        self._slow_look: asyncio.TimerHandle | None = None
         self._is_stopping = self._is_closed = False
         # Each read goes through it.
         self.buffer = memoryview(bytearray(READ_BYTES))
-        self.prompt, self.slow = open_readable(), open_readable()
         self.state = state
         self.limits = limits
         self.deadline = SharedDeadline(self._loop, limits.request_timeout_s)
@@ -83,11 +81,6 @@ class Front:
         for connection in list(self.new):
             connection.shutdown()
         self._close_when_empty()
-
-    def look_slowly(self) -> None:
-        """Look at the slow connections now and then, while there are any."""
-        if self._slow_look is None:
-            self._slow_look = self._loop.call_later(SLOW_LOOK_S, self._look_at_slow)
 
     def forget(self, connection: NewConnection) -> None:
         """Have the connection no longer: it is closed, or handed over."""
@@ -144,21 +137,11 @@ class Front:
         self._loop.remove_reader(self._listener)
         self._loop.call_later(EXHAUSTED_PAUSE_S, self._listen)
 
-    def _look_at_slow(self) -> None:
-        self._slow_look = None
-        try:
-            self.slow.read(SLOW_PER_LOOK)
-        finally:
-            if not self._is_closed and len(self.slow):
-                self.look_slowly()
-
     def _close_when_empty(self) -> None:
         if self._is_closed or not self._is_stopping or self.new or self._handing_over:
             return
         self._is_closed = True
         self.state.connections.discard(self)
-        if self._slow_look is not None:
-            self._slow_look.cancel()
         self._loop.remove_reader(self.prompt)
         self.prompt.close()
         self.slow.close()

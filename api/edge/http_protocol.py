@@ -21,21 +21,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.edge.access_log import REFUSED
-from api.edge.arrival import Arrival, ArrivalMemory
+from api.edge.arrival import Arrival
+from api.edge.connection_limits import ConnectionLimits
 from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
 from api.edge.framing import Framing
 from api.edge.lingering import LINGER_S, LingeringTransport
-from api.edge.problem_pages import ProblemPages
+from api.edge.pace import Pace
 from api.edge.refusals import full, late, response_without_request, stopping
+from api.edge.slow_lane import SlowLane
 from api.edge.unread import NOT_HTTP, Unread
 from api.problems import Code, Problem
 
 # Bytes of later requests that are read while one request is in progress.
 PIPELINED_BYTES_MAX = 64 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Seconds that a client may take to read a response that fills the buffers of the connection.
-WRITE_TIMEOUT_S = 30.0
 
 
 class _Phase(Enum):
@@ -47,23 +47,6 @@ class _Phase(Enum):
     RESPONSE = auto()
     # The connection is being closed: whatever still arrives is dropped.
     CLOSING = auto()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """The limits of every connection, and what the connections of a process share."""
-
-    request_timeout_s: float
-    write_timeout_s: float
-    memory: ArrivalMemory
-    # What a proxy has stripped from the paths.
-    root_path: str = ""
-    # What is refused counts for a rate limit, which only the application knows.
-    has_rate_limits: bool = False
-    # A cache must not give the response of one origin to another.
-    varies_by_origin: bool = False
-    # Where what is refused is answered with a page.
-    pages: tuple[ProblemPages, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +72,12 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        slow: SlowLane,
         first: FirstRequest,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._slow = slow
         request_s, memory = limits.request_timeout_s, limits.memory
         self._arrival = Arrival(self.loop, request_s, memory, on_late=self._on_late, on_full=self._on_full)
         self._phase = _Phase.HEAD
@@ -113,6 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin with the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows the type
         self._reading = Deadline(self.loop, self._limits.write_timeout_s, self.transport.abort)
+        self._pace = Pace(self._slow, self.flow, self.transport)
         first, self._first = cast("FirstRequest", self._first), None
         try:
             self._take_over(first)
@@ -134,6 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Stop all timers, also after a reset, and tell the request in progress that its client has gone."""
         self._arrival.close()
         self._reading.close()
+        self._pace.end()
         self._unset_keepalive_if_required()
         is_waiting, self._phase = self._phase is _Phase.RESPONSE, _Phase.CLOSING
         self._unread.data.clear()
@@ -152,6 +139,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._read()
+        if self._phase in (_Phase.HEAD, _Phase.BODY):
+            self._pace.count(len(data))
 
     def _read(self) -> None:
         self._parse()
@@ -222,6 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, refused: Problem | None = None) -> None:
         self._arrival.end()
+        self._pace.end()
         self._phase = _Phase.RESPONSE
         self.cycle.waiting_for_100_continue = False
         scope = cast("dict[str, Any]", self.scope)
@@ -249,6 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer with a problem document and close the connection. What still arrives is read and dropped."""
+        self._pace.end()
         self.flow.resume_reading()
         transport = LingeringTransport(self.transport, self.loop)
         if self._phase is _Phase.BODY:

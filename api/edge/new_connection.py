@@ -10,6 +10,7 @@ import httptools
 from api.edge.expected_body import ExpectedBody
 from api.edge.http_protocol import CONTINUE, FirstRequest
 from api.edge.refusals import full, late, response_to_head, response_without_request, stopping
+from api.edge.slow_lane import READS_MAX, after_read
 from api.edge.unread import Unread, checked_head
 from api.problems import Problem
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 # Bytes of a request with chunks that wait here. Larger ones are read as they come, and not twice.
 CHUNKED_HERE_BYTES_MAX = 8 * 1024
-# Clients send a request in one piece or two, or a long one in packets. A connection that needs more than READS_MAX
-# reads, and one more for every kilobyte, is slow.
-READS_MAX, READ_BYTES_EXPECTED = 4, 1024
 
 
 class NewConnection:
@@ -203,12 +201,11 @@ class NewConnection:
         self._front.forget(self)
 
     def _count_read(self, size: int) -> None:
-        self._reads_left += size / READ_BYTES_EXPECTED - 1
+        self._reads_left = after_read(self._reads_left, size)
         if self._reads_left <= 0:
             self._is_slow = True
             self._front.prompt.only_end(self)
             self._front.slow.add(self)
-            self._front.look_slowly()
 
     def _unwatch(self) -> None:
         self._is_watched = False
