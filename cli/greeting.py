@@ -4,6 +4,8 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 
 from cli.tokens import mint
 from shared.config.security import DEVELOPMENT_SECRET
@@ -24,19 +26,21 @@ def greet(settings: Settings, sign_in_link: str | None = None) -> None:
     The standard error of a container is its log. So a token is shown only if it is signed with the public development
     secret, with which every reader of the log could make one.
     """
-    url = f"http://{settings.host}:{settings.port}"
+    url = settings.local_url
     is_public_secret = settings.jwt_secret_key.get_secret_value() == DEVELOPMENT_SECRET
     bearer = mint(settings, user="1", role=None, hours=12) if is_public_secret else "$(payments token --user 1)"
     # A standard error that cannot be written must not end the service that is starting.
     stream: Any = stream_of(sys.stderr)
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     out = Console(file=stream, force_terminal=is_terminal, highlight=False, soft_wrap=True)
-    out.print(f"\n[bold]Payment service {VERSION}[/bold] on [link={url}]{url}[/link]")
-    out.print(f"docs: {url}/docs")
+    out.print()
+    # Not as markup: the address of an IPv6 host has brackets.
+    out.print(Text.assemble((f"Payment service {VERSION}", "bold"), " on ", (url, Style(link=url))))
+    out.print(f"docs: {url}/docs", markup=False)
     if sign_in_link is not None:
         out.print(f"dashboard: {sign_in_link}", markup=False)
     elif settings.is_dashboard_on:
-        out.print(f"dashboard: {url}/dashboard")
+        out.print(f"dashboard: {url}/dashboard", markup=False)
     out.print()
     if settings.environment == "development":
         out.print(continued(ASSIGNMENT + bearer), markup=False)

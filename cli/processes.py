@@ -220,7 +220,7 @@ def _notifying_itself(settings: Settings) -> Settings:
     """Return settings with which the simulated gateway notifies this process' own API, unless it notifies another."""
     if settings.gateway_notification_url is not None:
         return settings
-    url = f"http://{settings.local_host}:{settings.port}{PREFIX}{NOTIFICATIONS}"
+    url = f"{settings.local_url}{PREFIX}{NOTIFICATIONS}"
     return settings.model_copy(update={"gateway_notification_url": url})
 
 

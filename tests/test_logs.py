@@ -240,3 +240,12 @@ def test_up_shows_a_token_only_if_its_secret_is_public(
     said = capsys.readouterr().err
     assert ("TOKEN=eyJ" in said) is is_shown
     assert ("TOKEN=$(payments token" in said) is not is_shown
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],  # noqa: S104
+)
+def test_up_shows_a_url_that_can_be_pasted(host: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    greet(load_settings(host=host, port=8010, jwt_secret_key="j" * 32, data_key="d" * 32))
+    assert f"on http://{url}:8010\n" in capsys.readouterr().err

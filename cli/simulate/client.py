@@ -33,7 +33,7 @@ class Service:
         Raises ConfigurationError.
         """
         settings = load_settings()
-        url = (self.url or f"http://{settings.local_host}:{settings.port}").rstrip("/")
+        url = (self.url or settings.local_url).rstrip("/")
         token = self.token or mint(settings, user=ADMIN, role=TokenRole.ADMIN, hours=TOKEN_HOURS)
         try:
             answer = httpx.request(

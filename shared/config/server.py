@@ -55,7 +55,7 @@ class ServerSettings(BaseSettings):
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
-        description="`production` refuses the built-in secrets and keys under 16 bytes, never advances the clock, and "
+        description="`development` or `production`, which refuses the built-in secrets and keys under 16 bytes, never advances the clock, and "
         "wants `SIMULATION_SPEED` 1. `SIMULATION`, `DASHBOARD` and `WEBHOOK_ALLOW_HTTP` are off there unless they are "
         "set, and deliveries reach loopback only if `WEBHOOK_ALLOWED_NETWORKS` opens it.",
     )
@@ -65,7 +65,7 @@ class ServerSettings(BaseSettings):
         "development and `off` in production.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = Field(
-        default="INFO", description="The least severe level that is logged."
+        default="INFO", description="The least severe level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."
     )
     log_format: Annotated[Literal["json", "console"], LOWER_CASE] = Field(
         default="json",

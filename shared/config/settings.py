@@ -119,6 +119,11 @@ class Settings(
         return f"[{host}]" if ":" in host else host
 
     @property
+    def local_url(self) -> str:
+        """Where this machine itself reaches the API."""
+        return f"http://{self.local_host}:{self.port}"
+
+    @property
     def steered_delay_max_ms(self) -> int:
         """The longest delay of a steered call to the gateway, in milliseconds: a claim must hold for it."""
         return max(0, min(60_000, int((self.lease_s - 10) * 1000)))
