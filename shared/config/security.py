@@ -27,7 +27,8 @@ class KeySettings(BaseSettings):
     )
     jwt_algorithm: Literal["HS256", "HS384", "HS512"] = Field(
         default="HS256",
-        description="The one algorithm that a token signed with `JWT_SECRET_KEY` may have: `HS256`, `HS384` or `HS512`.",
+        description="The one algorithm that a token signed with `JWT_SECRET_KEY` may have: `HS256`, `HS384` or "
+        "`HS512`.",
     )
     data_key: SecretStr | None = Field(
         default=None,

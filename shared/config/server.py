@@ -55,9 +55,10 @@ class ServerSettings(BaseSettings):
     )
     environment: Annotated[Literal["development", "production"], LOWER_CASE] = Field(
         default="development",
-        description="`development` or `production`, which refuses the built-in secrets and keys under 16 bytes, never advances the clock, and "
-        "wants `SIMULATION_SPEED` 1. `SIMULATION`, `DASHBOARD` and `WEBHOOK_ALLOW_HTTP` are off there unless they are "
-        "set, and deliveries reach loopback only if `WEBHOOK_ALLOWED_NETWORKS` opens it.",
+        description="`development` or `production`, which refuses the built-in secrets and keys under 16 bytes, "
+        "never advances the clock, and wants `SIMULATION_SPEED` 1. `SIMULATION`, `DASHBOARD` and "
+        "`WEBHOOK_ALLOW_HTTP` are off there unless they are set, and "
+        "deliveries reach loopback only if `WEBHOOK_ALLOWED_NETWORKS` opens it.",
     )
     dashboard: Annotated[Literal["on", "off"] | None, LOWER_CASE, EMPTY_IS_UNSET] = Field(
         default=None,
