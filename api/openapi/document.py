@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from api.openapi.responses import NEVER_SENT
 from api.openapi.webhooks import describe_webhooks
-from api.problems import KINDS, Code
+from api.problems import PROBLEM_TYPE
 from api.schemas.events import Event
 from api.schemas.fields import remove_null
 from api.schemas.problems import ProblemDocument
@@ -31,28 +32,32 @@ HEADERS = {
     "X-Correlation-ID": Header("string", True, "The id of the request in logs: that of the request, or a new one."),
     "Location": Header("string", True, "The path of the object, with `user_id` if the request named a user."),
     "ETag": Header("string", True, "The version of the payment: its `sequence`, in quotes."),
+    "Cache-Control": Header("string", True, "`no-store` with a secret, and `private, no-cache` with an ETag."),
     "Vary": Header("string", False, "`Prefer`, if the answer may depend on it."),
     "Preference-Applied": Header("string", False, "`wait=N`, if the preference was honoured."),
     "Idempotent-Replayed": Header("string", False, "`true`, if the key was used before for the same request."),
     "WWW-Authenticate": Header("string", True, "`Bearer`, or `Standard-Webhooks` where gateways sign."),
+    "Accept-Encoding": Header("string", False, "`identity`, if the body had a content coding."),
     "Retry-After": Header("integer", False, "Seconds until it is worth asking again."),
     "RateLimit": Header("string", False, "For each limit: `r` requests are left for the next `t` seconds."),
     "RateLimit-Policy": Header("string", False, "For each limit: `q` requests are allowed in `w` seconds."),
 }
-# The headers that every response with a status has.
+# The headers of every problem document with a status.
 HEADERS_OF_STATUS = {
     401: ("WWW-Authenticate",),
-    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
     503: ("Retry-After",),
 }
 # The headers of the successes of an operation that takes a request header.
 HEADERS_OF_PARAMETER = {
     "Idempotency-Key": ("Idempotent-Replayed",),
     "Prefer": ("Vary", "Preference-Applied", "Retry-After"),
-    "If-None-Match": ("ETag",),
+    "If-None-Match": ("ETag", "Cache-Control"),
 }
+# The headers of every response to a request that counts under a limit, where the installation has one.
+HEADERS_OF_LIMITS = ("RateLimit", "RateLimit-Policy")
 SENTENCE_END = re.compile(r"\.\s+")
-FIRST_ERROR = KINDS[Code.MALFORMED_REQUEST].status
 
 
 def operation_id(route: APIRoute) -> str:
@@ -115,13 +120,20 @@ def _complete_responses(operation: dict[str, Any]) -> None:
         name for parameter in HEADERS_OF_PARAMETER if parameter in taken for name in HEADERS_OF_PARAMETER[parameter]
     ]
     operation["responses"] = dict(sorted(operation["responses"].items()))
+    is_limited, is_signed = "429" in operation["responses"], "security" not in operation
     for status, response in list(operation["responses"].items()):
         if "HTTPValidationError" in str(response):
             del operation["responses"][status]
             continue
-        added = HEADERS_OF_STATUS.get(int(status), ()) if int(status) >= FIRST_ERROR else of_success
-        names = ["X-Correlation-ID", *response.get("headers", {}), *added]
-        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        is_problem = PROBLEM_TYPE in response.get("content", {})
+        added = HEADERS_OF_STATUS.get(int(status), ()) if is_problem else of_success
+        # A notification that is signed rightly does not count.
+        of_limits = HEADERS_OF_LIMITS if is_limited and (is_problem or not is_signed) else ()
+        names = dict.fromkeys(["X-Correlation-ID", *response.get("headers", {}), *added, *of_limits])
+        never_sent = response.pop(NEVER_SENT, ())
+        response["headers"] = {
+            name: {"$ref": f"#/components/headers/{name}"} for name in names if name not in never_sent
+        }
         shown = response.get("content", {}).get("application/json", {})
         if "example" in shown:
             shown["example"] = orjson.loads(shown["example"])

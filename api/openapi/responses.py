@@ -1,6 +1,6 @@
 """What operations declare of their responses: the errors that can happen, and what a success looks like."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,13 @@ EVERYWHERE = (Code.INVALID_TOKEN, Code.VALIDATION_ERROR, Code.RATE_LIMITED, Code
 BODY = (Code.MALFORMED_REQUEST, Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE)
 # Errors of every operation that takes an idempotency key.
 KEYED = (Code.IDEMPOTENCY_KEY_REUSED, Code.OUTCOME_UNKNOWN, Code.OVERLOADED)
+
+# The headers that a response never has, though its operation takes a request header that other responses answer so.
+NEVER_SENT = "x-never-sent"
+# What an answer never has that was held until there was nothing to wait for: no repeat is such an answer.
+NEVER_HELD = ("Retry-After", "Idempotent-Replayed")
+# What an operation never answers that does the same for a repeat as for the first request.
+NEVER_REPLAYED = ("Idempotent-Replayed",)
 
 EXAMPLE_ID = "01a21e56-d069-72e6-9f2c-44be0a381c81"
 
@@ -81,9 +88,18 @@ def _problems(codes: AbstractSet[Code]) -> Responses:
 
 
 def success(
-    status: int, description: str, *, example: Any = None, model: Any = None, headers: Iterable[str] = ()
+    status: int,
+    description: str,
+    *,
+    example: Any = None,
+    model: Any = None,
+    headers: Iterable[str] = (),
+    never: Sequence[str] = (),
 ) -> Responses:
-    """Return a response that is no error. `model` is for a status beside that of the operation."""
+    """Return a response that is no error, with `headers`, and without those that it `never` has.
+
+    `model` is for a status beside that of the operation.
+    """
     described: dict[str, Any] = {"description": description}
     if model is not None:
         described["model"] = model
@@ -92,6 +108,9 @@ def success(
         described["content"] = {"application/json": {"example": orjson.dumps(example).decode()}}
     if headers:
         described["headers"] = {name: {} for name in headers}
+    if never:
+        # As a member of the document; `api.openapi.document` takes it out.
+        described[NEVER_SENT] = list(never)
     return {status: described}
 
 

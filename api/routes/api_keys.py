@@ -30,7 +30,7 @@ router = APIRouter(route_class=StrictRoute, prefix="/api-keys", tags=["api keys"
     status_code=201,
     response_model=schemas.ApiKeyWithSecret,
     responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND)
-    | success(201, "The key is created.", example=examples.NEW_API_KEY),
+    | success(201, "The key is created.", example=examples.NEW_API_KEY, headers=("Cache-Control",)),
 )
 async def create_api_key(
     body: schemas.ApiKeyRequest, principal: Administrative, api: ApiState, key: IdempotencyKey = None

@@ -17,7 +17,7 @@ router = APIRouter(route_class=StrictRoute, prefix="/callback-secret", tags=["we
 @router.get(
     "",
     response_model=schemas.CallbackSecret,
-    responses=problems() | success(200, "The secret.", example=examples.CALLBACK_SECRET),
+    responses=problems() | success(200, "The secret.", example=examples.CALLBACK_SECRET, headers=("Cache-Control",)),
 )
 async def get_callback_secret(principal: Authenticated, api: ApiState) -> Response:
     """Return the secret that signs the webhooks to your `callback_url`s.

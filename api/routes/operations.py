@@ -6,7 +6,7 @@ from fastapi.responses import Response
 
 from api.auth.dependencies import Administrative
 from api.openapi import examples
-from api.openapi.responses import problems, success
+from api.openapi.responses import NEVER_REPLAYED, problems, success
 from api.problems import Code, found_or_404
 from api.responses import json_response
 from api.routes.idempotent import IdempotencyKey
@@ -55,7 +55,8 @@ async def get_last_report(_principal: Administrative, api: ApiState) -> Response
     "/verify/run",
     status_code=202,
     response_model=schemas.VerifyRun,
-    responses=problems(Code.FORBIDDEN) | success(202, "The run.", example=schemas.VERIFY_RUN_EXAMPLE),
+    responses=problems(Code.FORBIDDEN)
+    | success(202, "The run.", example=schemas.VERIFY_RUN_EXAMPLE, never=NEVER_REPLAYED),
 )
 async def ask_for_verification(principal: Administrative, api: ApiState, _key: IdempotencyKey = None) -> Response:
     """Ask a worker to verify, as `payments verify` does. While one is under way, no other begins: it is returned.

@@ -11,7 +11,7 @@ from api.approval.links import payment_json
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal, Role
 from api.openapi import examples
-from api.openapi.responses import BODY, KEYED, problems, success
+from api.openapi.responses import BODY, KEYED, NEVER_HELD, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem
 from api.responses import json_response
@@ -58,6 +58,7 @@ NO_METHOD = UUID(int=0)
         model=schemas.Payment,
         example=examples.COMPLETED,
         headers=("Location", "ETag"),
+        never=NEVER_HELD,
     ),
 )
 async def create_payment(

@@ -15,7 +15,7 @@ from api.approval.links import payment_json
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Principal
 from api.openapi import examples, money_examples
-from api.openapi.responses import BODY, KEYED, problems, success
+from api.openapi.responses import BODY, KEYED, NEVER_HELD, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, found_or_404, invalid
 from api.responses import json_response
@@ -59,6 +59,7 @@ type Ask = Callable[[AsyncConnection, datetime], Awaitable[Requested]]
         model=PaymentModel,
         example=money_examples.CAPTURED,
         headers=("ETag",),
+        never=NEVER_HELD,
     ),
 )
 async def capture_payment(
@@ -168,6 +169,7 @@ async def cancel_payment(
         model=PaymentModel,
         example=money_examples.COMPLETED_AFTER_APPROVAL,
         headers=("ETag",),
+        never=NEVER_HELD,
     ),
 )
 async def answer_payment_action(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth.dependencies import Authenticated
 from api.auth.principal import Role
 from api.openapi import money_examples
-from api.openapi.responses import BODY, KEYED, problems, success
+from api.openapi.responses import BODY, KEYED, NEVER_HELD, problems, success
 from api.paths import PAYMENTS
 from api.problems import Code, Problem, found_or_404, invalid
 from api.responses import json_response
@@ -70,6 +70,7 @@ router = APIRouter(route_class=StrictRoute, tags=["refunds"])
         model=schemas.Refund,
         example=money_examples.REFUND,
         headers=("Location", "ETag"),
+        never=NEVER_HELD,
     ),
 )
 async def create_refund(

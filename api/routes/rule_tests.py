@@ -12,7 +12,7 @@ from api.auth.dependencies import Administrative
 from api.auth.principal import Principal
 from api.fingerprints import known_scenarios
 from api.openapi import simulation_examples as examples
-from api.openapi.responses import BODY, problems, success
+from api.openapi.responses import BODY, NEVER_REPLAYED, problems, success
 from api.problems import UNUSABLE_METHOD, Code, Problem, fault
 from api.responses import json_response
 from api.routes.idempotent import IdempotencyKey
@@ -46,7 +46,7 @@ router = APIRouter(route_class=StrictRoute, prefix="/simulation/rules", tags=["s
     "/test",
     response_model=schemas.RuleTestResult,
     responses=problems(*BODY, Code.FORBIDDEN, Code.SIMULATION_DISABLED, Code.PAYMENT_METHOD_UNUSABLE)
-    | success(200, "What would be made of the call.", example=examples.RULE_TEST),
+    | success(200, "What would be made of the call.", example=examples.RULE_TEST, never=NEVER_REPLAYED),
 )
 async def try_simulation_rules(
     body: schemas.RuleTestRequest, principal: Administrative, api: ApiState, _key: IdempotencyKey = None

@@ -42,7 +42,7 @@ router = APIRouter(route_class=StrictRoute, prefix="/webhook-endpoints", tags=["
     status_code=201,
     response_model=schemas.EndpointWithSecret,
     responses=problems(*BODY, *KEYED, Code.FORBIDDEN, Code.NOT_FOUND, Code.CALLBACK_URL_REFUSED)
-    | success(201, "The endpoint is registered.", example=examples.NEW_ENDPOINT, headers=("Location",)),
+    | success(201, "The endpoint is registered.", example=examples.NEW_ENDPOINT, headers=("Location", "Cache-Control")),
 )
 async def create_webhook_endpoint(
     request: Request,

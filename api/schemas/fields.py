@@ -18,6 +18,8 @@ from shared.money import is_currency
 
 FORBIDDEN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+# In a moment, after its date and the letter T.
+LEAP_SECOND = re.compile(r"[0-9]{2}:[0-9]{2}:60")
 # A plus sign in a query is read as a blank (application/x-www-form-urlencoded).
 UNESCAPED_PLUS = re.compile(r".*[0-9] [0-9]{2}:[0-9]{2}")
 # Bytes of the metadata as JSON without spaces.
@@ -62,6 +64,8 @@ def _rfc3339(value: Any) -> Any:
     # Pydantic would read 0.5 as half a second after the beginning of 1970.
     if not isinstance(value, str) or not MOMENT.match(value):
         raise ValueError("must be a moment such as 2026-11-22T12:00:00Z")
+    if LEAP_SECOND.match(value, len("2026-11-22T")):
+        raise ValueError("has a leap second, which no clock here knows: write the second after it")
     if UNESCAPED_PLUS.fullmatch(value, len("2026-11-22T")):
         raise ValueError("has a blank before its offset: write the plus sign as %2B")
     return value
