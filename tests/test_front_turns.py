@@ -10,9 +10,9 @@ import uvloop
 
 from api.edge.front import ACCEPTED_PER_TURN, READ_PER_TURN
 from api.edge.new_connection import NewConnection
+from tests.support.fronted import REQUEST, Fronted
 from tests.support.raw_http import ANSWER_S, connected
 from tests.support.waiting import eventually
-from tests.test_front import REQUEST, Fronted
 
 type Run = Callable[[Coroutine[Any, Any, None]], None]
 

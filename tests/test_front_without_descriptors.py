@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from api.edge import front
 from api.edge.readable import Reader
 from api.main import listen
+from tests.support.fronted import REQUEST, Fronted
 from tests.support.raw_http import ANSWER_S, RawConnection, connected
 from tests.support.waiting import eventually
-from tests.test_front import REQUEST, Fronted
 
 TURNS = 1000
 
