@@ -1,18 +1,16 @@
 """The front: how many connections have their turn, and what is left of those that are gone."""
 
 import asyncio
-import errno
 import gc
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 
 import pytest
 import uvloop
 
 from api.edge.expected_body import ExpectedBody
-from api.edge.front import ACCEPTED_PER_TURN, EXHAUSTED_PAUSE_S, READ_PER_TURN
+from api.edge.front import ACCEPTED_PER_TURN, READ_PER_TURN
 from api.edge.new_connection import NewConnection
 from api.edge.readable import EpollReadable, PortableReadable, Readable
 from api.problems import Problem
@@ -120,35 +118,7 @@ def test_connections_come_in_many_at_a_time_and_others_have_their_turn(request_b
     assert needed <= uvloop.run(turns_until_all_are_in()) <= needed + 6
 
 
-# -- the listener
-
-
-class Exhausted(socket.socket):
-    """A listener, to which the machine gives nothing at first."""
-
-    refused = 0
-
-    def accept(self) -> tuple[socket.socket, object]:
-        if self.refused < 2:
-            self.refused += 1
-            raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
-
-
-async def test_without_file_descriptors_it_waits_and_goes_on() -> None:
-    listener = Exhausted()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    fronted = Fronted(request_timeout_s=ANSWER_S, listener=listener)
-    fronted.front.open()
-    began = monotonic()
-    async with connected(fronted.url) as connection:
-        await connection.send(REQUEST)
-        (response,) = await connection.responses(1)
-    assert response.status == 200
-    assert listener.refused == 2
-    assert monotonic() - began > 2 * EXHAUSTED_PAUSE_S - 0.05
-    await fronted.end()
+# -- the end
 
 
 async def test_who_is_connected_when_the_end_begins_is_answered() -> None:

@@ -165,16 +165,6 @@ async def test_what_arrived_in_time_is_answered_though_it_was_not_read(monkeypat
         assert response.status == 200
 
 
-async def test_a_slow_client_that_hangs_up_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened() as fronted:
-        async with connected(fronted.url) as connection:
-            await drip(connection, b"a", 2 * READS_MAX)
-            assert len(fronted.front.slow) == 1
-            # Its end does not wait until it is looked at.
-            monkeypatch.setattr(fronted.front.slow, "read", lambda: None)
-        await eventually(lambda: not fronted.front.new)
-
-
 @pytest.mark.parametrize("before", [b"", REQUEST])
 @pytest.mark.parametrize(("size", "slow"), [(1500, 0), (300, 1)])
 async def test_a_request_in_packets_is_not_slow_and_one_in_smaller_pieces_is(
