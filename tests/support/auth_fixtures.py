@@ -1,0 +1,23 @@
+"""The auth service's stand-in and a server of public keys, as fixtures. A module that wants them says so:
+
+pytest_plugins = ["tests.support.auth_fixtures"]
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conftest import TEST_SECRET
+from tests.support.upstreams import AuthService, KeyServer, running
+
+
+@pytest.fixture
+async def auth_service() -> AsyncIterator[AuthService]:
+    async with running(AuthService(secret=TEST_SECRET)) as service:
+        yield service
+
+
+@pytest.fixture
+async def key_server() -> AsyncIterator[KeyServer]:
+    async with running(KeyServer()) as server:
+        yield server
