@@ -1,7 +1,8 @@
 """What no client library would send, over raw sockets to a real API process, while honest clients pay.
 
 Nothing is answered with a 5xx, nothing accepted is lost, the process does not grow, and no log line holds a secret.
-What bodies and parameters may contain is asked in `test_api_problems` and `test_contract`; this is about HTTP itself.
+What bodies and parameters may contain is asked in `test_request_bodies`, `test_random_requests` and `test_contract`;
+this is about HTTP itself.
 """
 
 import asyncio
