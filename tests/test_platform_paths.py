@@ -1,23 +1,15 @@
 """Payments at the addresses where the platform's gateway looks for them."""
 
-from collections.abc import AsyncIterator
-
+import httpx
 import pytest
 
-from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, card, held, opened, problem
-from tests.support.platforms import MakeSettings
+from tests.support.api_client import RunningApi, card, problem
+from tests.support.money import charged
+
+pytest_plugins = ["tests.support.api_fixtures"]
 
 HERE = ("/api/v1", "/payment-methods", "/payments")
 THERE = ("/api", "/payments/methods", "/payments")
-
-
-@pytest.fixture
-async def running_api(make_settings: MakeSettings) -> AsyncIterator[RunningApi]:
-    runtime = open_runtime(make_settings())
-    async with held(opened(runtime)) as running_api:
-        yield running_api
-    await runtime.close()
 
 
 async def test_payments_are_at_both_addresses_and_each_answers_with_its_own(running_api: RunningApi) -> None:
@@ -59,3 +51,20 @@ async def test_the_platforms_addresses_do_the_rest_as_well(running_api: RunningA
     problem(await running_api.client(base="/api").get("/payments"), 401, "invalid_token")
     for elsewhere in ("/webhook-endpoints", "/callback-secret", "/payment-methods", "/v1/payments/methods"):
         problem(await client.get(elsewhere), 404, "not_found")
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_on_the_platforms_paths_a_location_keeps_its_prefix(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    payment = await charged(user, running_api.database)
+    service = running_api.service()
+    service.base_url = httpx.URL(running_api.url)
+    made = await service.post(f"/api/payments/{payment['id']}/refunds", json={"amount": 1})
+    path = f"/api/payments/refunds/{made.json()['id']}"
+    assert made.headers["location"] == path
+    assert (await service.get(path)).json() == made.json()
+    assert (await service.get(f"{path}/history")).json()["refund_id"] == made.json()["id"]
+    assert (await service.get("/api/payments/refunds")).json()["refunds"] == [made.json()]
+    assert (await service.get(f"/api/payments/{payment['id']}/refunds")).json()["refunds"] == [made.json()]
+    assert (await service.post(f"{path}/cancel")).json()["status"] == "CANCELLED"

@@ -89,3 +89,11 @@ async def refund_ended(database: Database, refund_id: str, outcome: RefundSettle
         now = await database.clock.now(connection)
         [recorded] = await record_refunds(connection, now, [RefundRecord(work, outcome)])
     assert recorded is not None
+
+
+async def refunded(client: httpx.AsyncClient, payment: dict[str, Any], **body: Any) -> dict[str, Any]:
+    """A refund that must be accepted."""
+    answer = await client.post(f"/payments/{payment['id']}/refunds", json=body)
+    assert answer.status_code == 202, answer.text
+    refund: dict[str, Any] = answer.json()
+    return refund
