@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.support.api_client import RunningApi, card, problem
-from tests.support.money import charged
+from tests.support.money import authorized, charged
 
 pytest_plugins = ["tests.support.api_fixtures"]
 
@@ -68,3 +68,17 @@ async def test_on_the_platforms_paths_a_location_keeps_its_prefix(
     assert (await service.get("/api/payments/refunds")).json()["refunds"] == [made.json()]
     assert (await service.get(f"/api/payments/{payment['id']}/refunds")).json()["refunds"] == [made.json()]
     assert (await service.post(f"{path}/cancel")).json()["status"] == "CANCELLED"
+
+
+async def test_the_platforms_paths_lead_to_the_same_operations(
+    running_api: RunningApi, user: httpx.AsyncClient
+) -> None:
+    held, done = await authorized(user, running_api.database), await charged(user, running_api.database)
+    service = running_api.service()
+    service.base_url = httpx.URL(f"{running_api.url}/api")
+    assert (await service.post(f"/payments/{held['id']}/capture")).status_code == 202
+    refund = await service.post(f"/payments/{done['id']}/refunds")
+    assert refund.headers["location"] == f"/api/payments/refunds/{refund.json()['id']}"
+    assert (
+        await running_api.client(base="", headers=dict(service.headers)).get(refund.headers["location"])
+    ).json() == refund.json()

@@ -16,6 +16,7 @@ from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, record_refunds
 from tests.support.api_client import APPROVED, accepted, added, order, settled
+from tests.support.waiting import eventually
 
 VALID_S = 7 * 86_400.0
 
@@ -97,3 +98,14 @@ async def refunded(client: httpx.AsyncClient, payment: dict[str, Any], **body: A
     assert answer.status_code == 202, answer.text
     refund: dict[str, Any] = answer.json()
     return refund
+
+
+async def in_status(client: httpx.AsyncClient, payment_id: str, status: str) -> dict[str, Any]:
+    """The payment, as soon as it has this status."""
+
+    async def there() -> Any:
+        payment = await shown(client, payment_id)
+        return payment if payment["status"] == status else None
+
+    found: dict[str, Any] = await eventually(there)
+    return found
