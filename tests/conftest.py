@@ -60,9 +60,10 @@ ONE_DATABASE = {
         "payment_views", "platform", "platform_paths", "polling", "prefer_wait", "random_requests",
         "raw_requests", "ready_made", "refund_repeats", "refund_requests", "refund_views", "refund_waits",
         "refunded_orders", "refusal_logs", "request_bodies", "resends", "response_models", "roles",
-        "rules_in_gateway", "same_payment_methods", "service_timer", "simulate_clock", "simulate_command",
-        "state_refusals", "stats", "steering", "unknown_paths", "unpayable_orders", "upstream_readiness",
-        "verify_runs", "voids", "waiters", "webhook_endpoints", "worker_names",
+        "rule_trials", "rules_in_gateway", "same_payment_methods", "service_timer", "simulate_clock",
+        "simulate_command", "state_refusals", "stats", "steering", "unknown_paths", "unpayable_orders",
+        "upstream_readiness", "verify_runs", "voids", "waiters", "webhook_endpoints", "worker_names",
+        "wrong_rules",
     ),
     "postgresql": (
         "actions", "advance", "crash_points", "delivery_changes", "delivery_shares", "group_commit",
