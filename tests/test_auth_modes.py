@@ -10,8 +10,8 @@ from shared.errors import ConfigurationError
 from tests.conftest import TEST_SECRET
 from tests.support.api_client import problem, token
 from tests.support.auth_modes import OTHER_SECRET, MakeSettings, api_with, ask, backend
+from tests.support.tokens import Untouchable, forged
 from tests.support.upstreams import AuthService
-from tests.test_auth import Untouchable, forged
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
 

@@ -19,9 +19,9 @@ from tests.conftest import TEST_SECRET
 from tests.support.api_client import opened, problem
 from tests.support.auth_modes import MakeSettings, api_with, ask, backend
 from tests.support.manual_clock import ManualClock
+from tests.support.tokens import forged
 from tests.support.upstreams import AuthService
 from tests.support.waiting import calls_running, eventually
-from tests.test_auth import forged
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
 

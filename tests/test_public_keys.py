@@ -17,9 +17,9 @@ from tests.support.api_client import problem, token
 from tests.support.auth_modes import MakeSettings, api_with, ask, backend
 from tests.support.key_pairs import key_settings, signer
 from tests.support.manual_clock import ManualClock
+from tests.support.tokens import Untouchable, forged
 from tests.support.upstreams import AuthService, KeyServer
 from tests.support.waiting import eventually
-from tests.test_auth import Untouchable, forged
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
 

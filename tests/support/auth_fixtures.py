@@ -1,4 +1,4 @@
-"""The auth service's stand-in and a server of public keys, as fixtures. A module that wants them says so:
+"""A verifier of tokens, the auth service's stand-in and a server of public keys, as fixtures.
 
 pytest_plugins = ["tests.support.auth_fixtures"]
 """
@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from api.auth.tokens import SharedSecretVerifier
 from tests.conftest import TEST_SECRET
+from tests.support.tokens import SECRET
 from tests.support.upstreams import AuthService, KeyServer, running
 
 
@@ -21,3 +23,8 @@ async def auth_service() -> AsyncIterator[AuthService]:
 async def key_server() -> AsyncIterator[KeyServer]:
     async with running(KeyServer()) as server:
         yield server
+
+
+@pytest.fixture
+def verifier() -> SharedSecretVerifier:
+    return SharedSecretVerifier(secret=SECRET, algorithm="HS256")
