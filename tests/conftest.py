@@ -67,9 +67,9 @@ ONE_DATABASE = {
     ),
     "postgresql": (
         "actions", "advance", "crash_points", "delivery_changes", "delivery_shares", "group_commit",
-        "group_commit_properties", "later_crash_points", "left_behind", "model", "money_model",
-        "order_conflict_records", "order_conflicts", "order_postponements", "pipeline", "pipeline_outages",
-        "rule_book", "shared_work", "verify", "verify_breaches", "verify_money_breaches",
+        "group_commit_properties", "late_settlements", "later_crash_points", "left_behind", "model",
+        "money_model", "order_conflict_records", "order_conflicts", "order_postponements", "pipeline",
+        "pipeline_outages", "rule_book", "shared_work", "verify", "verify_breaches", "verify_money_breaches",
         "verify_refund_breaches", "worker_ends",
     ),
 }  # fmt: skip
