@@ -29,8 +29,8 @@ from tests.support.api_client import (
 from tests.support.api_keys import authenticator_of, change_keys
 from tests.support.harness import SetClock
 from tests.support.manual_clock import ManualClock
+from tests.support.tokens import Untouchable
 from tests.support.upstreams import AuthService, running
-from tests.test_auth import Untouchable
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -25,7 +25,7 @@ from tests.support.api_client import (
 )
 from tests.support.api_keys import authenticator_of, change_keys, stored_key
 from tests.support.manual_clock import ManualClock
-from tests.test_auth import Untouchable
+from tests.support.tokens import Untouchable
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -13,7 +13,7 @@ from shared.api_keys import DIGITS, KEY_FORM, new_api_key
 from shared.ids import new_id
 from tests.support.api_client import RunningApi, added, created_key, order, pointers, problem
 from tests.support.models import strict
-from tests.test_api_payment_methods import everything_stored
+from tests.support.stored import everything_stored
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -1,7 +1,7 @@
-"""The broker and the publisher, with a real Valkey that also dies and hangs."""
+"""The broker, with a real Valkey that also dies and hangs: what it publishes, and what it costs without Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -18,7 +18,6 @@ from redis.exceptions import ResponseError
 from shared.broker.client import (
     BREAKER_OPEN_S,
     JOB_EXPIRES_S,
-    JOB_ITEMS_MAX,
     PUBLISH_TIMEOUT_S,
     SETTLED_CHANNEL,
     Broker,
@@ -26,17 +25,16 @@ from shared.broker.client import (
     open_broker,
 )
 from shared.broker.connections import SOCKET_TIMEOUT_S
-from shared.broker.publisher import PENDING_MAX, Publisher
 from shared.broker.subscription import SettledSubscription
 from shared.database.leases import WorkItem
 from shared.errors import BrokerUnavailable
 from shared.ids import new_id
-from tests.support.messages import items_in, jobs_in
+from tests.support.brokers import PROMPT_S, own, own_broker, some_items
+from tests.support.messages import jobs_in
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 
-# For what takes no time, on a loaded machine.
-PROMPT_S = 1.0
+__all__ = ["own", "own_broker"]
 
 
 class _FailsToClose:
@@ -65,24 +63,6 @@ async def test_a_cancel_is_none_of_redis_failures() -> None:
     asking.cancel()
     await asyncio.wait([asking], timeout=5)
     assert asking.cancelled()
-
-
-def some_items(count: int) -> list[WorkItem]:
-    return [WorkItem(new_id(), number % 3) for number in range(count)]
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[ValkeyServer]:
-    with ValkeyServer(tmp_path / "valkey") as server:
-        yield server
-
-
-@pytest.fixture
-async def own_broker(own: ValkeyServer) -> AsyncIterator[Broker]:
-    broker = open_broker(own.url)
-    yield broker
-    own.resume() if own.is_running else None
-    await broker.close()
 
 
 # -- what is published
@@ -299,75 +279,3 @@ async def test_opening_a_broker_needs_no_redis(tmp_path: Path) -> None:
     broker = open_broker(f"unix://{tmp_path}/missing.sock")
     assert not await broker.probe()
     await broker.close()
-
-
-# -- the publisher
-
-
-async def test_the_publisher_sends_full_batches_to_each_queue_and_one_notification(broker: Broker) -> None:
-    publisher = Publisher(broker)
-    to_process, to_deliver = some_items(2 * JOB_ITEMS_MAX + 1), some_items(3)
-    for item in to_process:
-        publisher.publish(Queue.PROCESS, [item])
-    publisher.publish(Queue.DELIVER, to_deliver)
-    publisher.notify_settled([new_id(), new_id()])
-    assert await publisher.run_once() == len(to_process) + len(to_deliver) + 2
-    assert sorted(map(len, await jobs_in(broker, Queue.PROCESS))) == [1, JOB_ITEMS_MAX, JOB_ITEMS_MAX]
-    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(to_process)
-    assert await items_in(broker, Queue.DELIVER) == to_deliver
-    assert await publisher.run_once() == 0
-
-
-async def test_the_publisher_sends_what_arrives_and_before_it_ends_what_is_left(broker: Broker) -> None:
-    publisher = Publisher(broker)
-    run = asyncio.create_task(publisher.run())
-    early, late = some_items(1), some_items(1)
-    publisher.publish(Queue.PROCESS, early)
-    await eventually(lambda: items_in(broker, Queue.PROCESS))
-    publisher.publish(Queue.PROCESS, late)
-    publisher.close()
-    async with asyncio.timeout(5):
-        await run
-    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(early + late)
-
-
-class Counting(Broker):
-    """A broker that counts the items which it was to publish, whether or not that succeeded."""
-
-    def __init__(self, whole: Broker) -> None:
-        super().__init__(whole.arq_connection)
-        self.tried = 0
-
-    async def publish(self, queue: Queue, items: Sequence[WorkItem], *, score_ms: int | None = None) -> bool:
-        is_published = await super().publish(queue, items, score_ms=score_ms)
-        self.tried += len(items)
-        return is_published
-
-
-async def test_a_publisher_without_redis_drops_what_it_has_and_goes_on(own: ValkeyServer, own_broker: Broker) -> None:
-    counting = Counting(own_broker)
-    publisher = Publisher(counting)
-    run = asyncio.create_task(publisher.run())
-    own.kill()
-    publisher.publish(Queue.PROCESS, some_items(500))
-    publisher.notify_settled([new_id()])
-    await eventually(lambda: counting.tried == 500)
-    own.start()
-    late = some_items(1)
-
-    async def came_through() -> bool:
-        publisher.publish(Queue.PROCESS, late)
-        return bool(await items_in(own_broker, Queue.PROCESS))
-
-    await eventually(came_through)
-    publisher.close()
-    await run
-    assert set(await items_in(own_broker, Queue.PROCESS)) == set(late)
-
-
-async def test_what_waits_for_the_publisher_is_bounded(broker: Broker) -> None:
-    publisher = Publisher(broker)
-    items = some_items(PENDING_MAX + 5)
-    publisher.publish(Queue.PROCESS, items)
-    assert await publisher.run_once() == PENDING_MAX
-    assert sorted(await items_in(broker, Queue.PROCESS)) == sorted(items[5:])

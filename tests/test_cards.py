@@ -1,128 +1,18 @@
-"""Card numbers and CVCs."""
+"""Card numbers and CVCs: which are accepted, of which brand they are, and that no refusal repeats one."""
 
 import traceback
 from datetime import UTC, datetime
 
 import pytest
 
-from api.cards import (
-    CARD_SCENARIOS,
-    Brand,
-    CardRefused,
-    InspectedCard,
-    digits_of,
-    expires_at,
-    has_card_number,
-    inspect_card,
-    passes_luhn,
-)
-from shared.lifecycle import FailureCode
-from shared.simulation.scenarios import (
-    ALWAYS_APPROVED,
-    CardChecks,
-    RefundScenario,
-    Scenario,
-    read_scenario,
-    scenario_members,
-)
-
-SUCCESS_CARDS = [
-    ("4242424242424242", "visa"),
-    ("4000056655665556", "visa"),
-    ("5555555555554444", "mastercard"),
-    ("5200828282828210", "mastercard"),
-    ("378282246310005", "amex"),
-    ("6011111111111117", "discover"),
-    ("3056930009020004", "diners"),
-    ("3566002020360505", "jcb"),
-    ("6200000000000005", "unionpay"),
-]
-
-CARDS_WITH_A_DIFFERENCE = {
-    "4000000000005126": Scenario(None, refund=RefundScenario.DECLINED),
-    "4000000000007726": Scenario(None, refund=RefundScenario.SLOW),
-    "4000000000000101": Scenario(None, checks=CardChecks("Y", "N")),
-    "4000000000000036": Scenario(None, checks=CardChecks("A", "M")),
-    "4000000000000028": Scenario(None, checks=CardChecks("Z", "M")),
-    "4000000000000010": Scenario(None, checks=CardChecks("N", "M")),
-    "4000000000000044": Scenario(None, checks=CardChecks("U", "M")),
-}
-FAILING_CARDS = [
-    ("4000000000000002", "card_declined"),
-    ("4000000000000341", "card_declined"),
-    ("4000000000009995", "insufficient_funds"),
-    ("4000000000009987", "lost_card"),
-    ("4000000000009979", "stolen_card"),
-    ("4000000000000069", "expired_card"),
-    ("4000000000000127", "incorrect_cvc"),
-    ("4000000000000119", "processing_error"),
-    ("4000000000006975", "card_velocity_exceeded"),
-    ("4100000000000019", "fraud_suspected"),
-    ("4000008400001280", "card_declined"),
-]
-
-
-CHALLENGED_CARDS = {
-    "4000002500003155": Scenario(None, follows_rate=True, is_challenged=True),
-    "4000000000003220": Scenario(None, follows_rate=True, is_challenged=True),
-    "4000008400001629": Scenario(FailureCode.CARD_DECLINED, is_challenged=True),
-    "4000008260003178": Scenario(FailureCode.INSUFFICIENT_FUNDS, is_challenged=True),
-}
+from api.cards import Brand, CardRefused, digits_of, expires_at, has_card_number, inspect_card, passes_luhn
+from tests.support.cards import SUCCESS_CARDS, cvc_for
 
 
 def card_number(prefix: str, length: int) -> str:
     """A number that begins with `prefix`, has `length` digits and passes Luhn."""
     body = prefix.ljust(length - 1, "0")
     return next(number for digit in range(10) if passes_luhn(number := f"{body}{digit}"))
-
-
-def cvc_for(brand: str) -> str:
-    return "1234" if brand == "amex" else "123"
-
-
-@pytest.mark.parametrize(("number", "brand"), SUCCESS_CARDS)
-def test_a_success_card_names_no_failure(number: str, brand: str) -> None:
-    always = ALWAYS_APPROVED if number == "4242424242424242" else None
-    assert inspect_card(number, cvc_for(brand)) == InspectedCard(Brand(brand), number[-4:], always)
-
-
-@pytest.mark.parametrize(("number", "failure"), FAILING_CARDS)
-def test_a_failing_test_card_is_accepted_and_names_its_failure(number: str, failure: str) -> None:
-    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], Scenario(FailureCode(failure)))
-
-
-@pytest.mark.parametrize(("number", "scenario"), CARDS_WITH_A_DIFFERENCE.items())
-def test_a_card_that_differs_later_is_approved(number: str, scenario: Scenario) -> None:
-    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], scenario)
-    assert scenario.failure is None
-    assert not scenario.is_known_to_0_1
-    assert read_scenario(scenario_members(scenario)) == scenario
-
-
-@pytest.mark.parametrize(("number", "scenario"), CHALLENGED_CARDS.items())
-def test_a_card_that_wants_3_d_secure_says_what_follows(number: str, scenario: Scenario) -> None:
-    assert inspect_card(number, "123") == InspectedCard(Brand.VISA, number[-4:], scenario)
-    assert not scenario.is_known_to_0_1
-    assert read_scenario(scenario_members(scenario)) == scenario
-
-
-# 3-D Secure without a challenge, and more good numbers: the rate decides.
-@pytest.mark.parametrize(
-    "number",
-    [
-        "4000000032200000", "4000000000003055", "2223003122003222", "5105105105105100", "371449635398431",
-        "6011000990139424", "36227206271667",
-    ],
-)  # fmt: skip
-def test_a_number_without_a_scenario_follows_the_rate(number: str) -> None:
-    assert inspect_card(number, "1234" if number.startswith("37") else "123").scenario is None
-
-
-def test_there_are_no_other_test_cards() -> None:
-    assert set(CARD_SCENARIOS) == {
-        "4242424242424242", *(number for number, _ in FAILING_CARDS), *CARDS_WITH_A_DIFFERENCE,
-        *CHALLENGED_CARDS,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -139,10 +29,6 @@ def test_there_are_no_other_test_cards() -> None:
 def test_blanks_and_hyphens_make_no_difference(number: str) -> None:
     assert inspect_card(number, "123") == inspect_card("4242424242424242", "123")
     assert digits_of(number) == "4242424242424242"
-
-
-def test_a_test_card_is_recognised_however_it_is_written() -> None:
-    assert inspect_card("4000 0000-0000 0002", "123").scenario == Scenario(FailureCode.CARD_DECLINED)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
-"""Every setting: its default, what the environment may say, and what stops the start with the variable's name."""
+"""Settings: their defaults, what the environment may say, and which of its variables are ours."""
 
-import re
-from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
@@ -12,50 +10,9 @@ from shared.config.security import DEVELOPMENT_SECRET
 from shared.config.settings import Settings, load_settings
 from shared.errors import ConfigurationError
 from shared.runtime import open_runtime
+from tests.support.environments import PLATFORM, SECRET, Environment, stopped
 
-type Environment = Callable[..., Settings]
-
-SECRET = "a-secret-of-at-least-thirty-two-bytes-of-length"
-# As the platform's compose file sets them: a secret of 29 bytes, no REDIS_URL, and variables that are not ours.
-PLATFORM = {
-    "PORT": "8009",
-    "HOST": "0.0.0.0",  # noqa: S104
-    "DATABASE_URL": "postgresql://projectzero:projectzero@postgres:5432/project_zero",
-    "JWT_SECRET_KEY": "x" * 29,
-    "AUTH_SERVICE_URL": "http://auth-service:8001",
-    "ORDER_SERVICE_URL": "http://order-service:8008",
-    "PAYMENT_SUCCESS_RATE": "0.95",
-    "PAYMENT_PROCESSING_DELAY_MIN": "1000",
-    "PAYMENT_PROCESSING_DELAY_MAX": "3000",
-    "PAYMENT_FAILURE_SCENARIOS": "true",
-    "DEBUG": "false",
-    "WEBHOOK_SIMULATION_ENABLED": "true",
-    "WEBHOOK_DELAY_MIN": "x",
-    "WEBHOOK_DELAY_MAX": "",
-    "LOG_LEVEL": "info",
-    "LOG_FORMAT": "json",
-    "ENVIRONMENT": "development",
-}
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """`environment(PORT="1")`: the settings of a process with these variables. They are input, nothing is replaced."""
-
-    def load(**variables: str) -> Settings:
-        with monkeypatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            return load_settings()
-
-    return load
-
-
-def stopped(environment: Environment, **variables: str) -> str:
-    """Why a process with these variables does not start."""
-    with pytest.raises(ConfigurationError) as caught:
-        environment(**variables)
-    return str(caught.value)
+pytest_plugins = ["tests.support.environment_fixtures"]
 
 
 # -- what works
@@ -154,179 +111,7 @@ def test_our_own_ports_are_known(environment: Environment) -> None:
     assert environment(PORT="1", REDIS_URL="unix:///tmp/valkey.sock").own_ports == {1}
 
 
-# -- what stops the start
-
-WRONG: dict[str, list[str]] = {
-    "PORT": ["x", "-1", "65536", "80.5", "0"],
-    "METRICS_PORT": ["x", "65536"],
-    "DATABASE_URL": [
-        "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true",
-        "sqlite:///file:x?mode=memory", "postgresql+psycopg2://h/d", "postgresql://h:port/d", "postgresql://h:65536/d",
-    ],
-    "DATABASE_SCHEMA": ["a;b", "Payments", "1a", "a b", "x" * 64],
-    "DATABASE_POOL_SIZE": ["0", "1", "x"],
-    "DATABASE_TIMEOUT_S": ["0", "-1", "nan", "inf"],
-    "REDIS_URL": ["http://h", "h:6379", "redis://h:port", "redis://h:65536", "redis://[h"],
-    "JWT_ALGORITHM": ["none", "RS256", "hs256"],
-    "AUTH_SERVICE_URL": ["auth:8001", "ftp://h", "http://", "http://h:port", "http://:8001"],
-    "ORDER_SERVICE_URL": ["order:8008", "https://", "http://[h"],
-    "PAYMENT_SUCCESS_RATE": ["-0.1", "1.1", "95%", "nan"],
-    "PAYMENT_PROCESSING_DELAY_MIN": ["-1", "4000", "1.5", "x"],
-    "PAYMENT_PROCESSING_DELAY_MAX": ["-1", "60001"],
-    "PAYMENT_FAILURE_SCENARIOS": ["maybe", "2"],
-    "RATE_LIMIT_USER": ["x", "600", "600/fortnight", "0/minute", "-1/minute", "1.5/minute", "1/month", "9/2day"],
-    "RATE_LIMIT_ADDRESS": ["per minute", "5/second;6/minute", f"{10**10}/second", "600 minutes"],
-    "TRUSTED_PROXIES": ["x", "10.0.0.1/8", "*", "10.0.0.0/33", "proxy.example", "10.0.0.1:80"],
-    "MIN_PAYMENT_AMOUNT": ["0", "-1", "0.5", "100000001"],
-    "MAX_PAYMENT_AMOUNT": ["0", str(2**63), "1e3"],
-    "MAX_PAYMENT_METHODS_PER_USER": ["0", "101"],
-    "ACCEPT_QUEUE_MAX": ["0"],
-    "ACCEPT_BATCH_MAX": ["0", "1001"],
-    "WAITERS_MAX": ["-1"],
-    "IDEMPOTENCY_RETENTION_H": ["23", "0"],
-    "WORKER_CONCURRENCY": ["0"],
-    "LEASE_S": ["0", "13", "nan", "inf"],
-    "MAX_CLAIMS": ["0"],
-    "WEBHOOK_CONCURRENCY": ["0"],
-    "WEBHOOK_TIMEOUT": ["0", "121", "nan"],
-    "WEBHOOK_LEASE_S": ["25"],
-    "WEBHOOK_RETRY_SCHEDULE": ["5,x", "-1", "nan", "inf", "5 300", "[5, 300]", "99999999"],
-    "WEBHOOK_ALLOWED_NETWORKS": ["x", "10.0.0.1/8", "10.0.0.0/33"],
-    "GATEWAY_NOTIFICATION_URL": [
-        "api:8009", "ftp://api", "http://", "http://u:p@api", "http://api/?a=b", "http://api/#a", "http://api:99999",
-    ],
-    "LOG_LEVEL": ["loud"],
-    "LOG_FORMAT": ["xml"],
-    "ENVIRONMENT": ["staging"],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_a_wrong_value_stops_the_start_and_names_its_variable(environment: Environment, name: str, value: str) -> None:
-    reason = stopped(environment, **{name: value})
-    assert {line.partition(":")[0] for line in reason.splitlines()} == {name}
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.1.2.3", "10.1.2.3"), ("::", "[::1]"),  # noqa: S104
-        ("fd00::2", "[fd00::2]"), ("localhost", "localhost"),
-    ],
-)  # fmt: skip
-def test_the_api_is_reached_from_its_own_machine_wherever_it_listens(
-    environment: Environment, host: str, url: str
-) -> None:
-    settings = environment(HOST=host, JWT_SECRET_KEY="j" * 32, DATA_KEY="d" * 32)
-    assert settings.local_host == url
-
-
-def test_all_that_is_wrong_is_said_at_once(environment: Environment) -> None:
-    reason = stopped(environment, PORT="x", LOG_LEVEL="loud", WEBHOOK_RETRY_SCHEDULE="x,y")
-    assert {line.partition(":")[0] for line in reason.splitlines()} == {"PORT", "LOG_LEVEL", "WEBHOOK_RETRY_SCHEDULE"}
-    reason = stopped(environment, LEASE_S="5", MIN_PAYMENT_AMOUNT="100000001", HOST="0.0.0.0")  # noqa: S104
-    assert {line.partition(":")[0] for line in reason.splitlines()} == {
-        "LEASE_S", "MIN_PAYMENT_AMOUNT", "JWT_SECRET_KEY", "DATA_KEY",
-    }  # fmt: skip
-
-
-def test_values_are_not_repeated_they_may_be_secrets(environment: Environment) -> None:
-    secret = "hunter2hunter2"
-    for name, value in {
-        "DATABASE_URL": f"postgresql://u:{secret}@h:{secret}/d",
-        "REDIS_URL": f"redis://:{secret}@h:{secret}",
-        "AUTH_SERVICE_URL": f"http://u:{secret}@h:{secret}",
-        "ORDER_SERVICE_URL": secret,
-        "JWT_ALGORITHM": secret,
-        "PORT": secret,
-        "WEBHOOK_RETRY_SCHEDULE": f"5,{secret}",
-        "WEBHOOK_ALLOWED_NETWORKS": secret,
-        "RATE_LIMIT_USER": secret,
-        "TRUSTED_PROXIES": secret,
-        "ENVIRONMENT": secret,
-        "DATABASE_SCHEMA": f"{secret};",
-    }.items():
-        assert secret not in stopped(environment, **{name: value}), name
-
-
-def test_a_lease_outlives_the_longest_delay_and_the_webhook_timeout(environment: Environment) -> None:
-    environment(PAYMENT_PROCESSING_DELAY_MAX="3000", LEASE_S="13.1")
-    assert stopped(environment, PAYMENT_PROCESSING_DELAY_MAX="20000").startswith("LEASE_S: must exceed")
-    assert stopped(environment, WEBHOOK_TIMEOUT="20").startswith("WEBHOOK_LEASE_S: must exceed")
-
-
 # -- secrets
-
-
-@pytest.mark.parametrize(
-    ("variables", "missing"),
-    [
-        ({}, set()),
-        ({"HOST": "localhost"}, set()),
-        ({"HOST": "::1"}, set()),
-        ({"HOST": "127.0.0.2"}, set()),
-        ({"HOST": "0.0.0.0"}, {"JWT_SECRET_KEY", "DATA_KEY"}),  # noqa: S104
-        ({"HOST": "::"}, {"JWT_SECRET_KEY", "DATA_KEY"}),
-        ({"HOST": "192.168.1.2"}, {"JWT_SECRET_KEY", "DATA_KEY"}),
-        ({"HOST": "payments.example"}, {"JWT_SECRET_KEY", "DATA_KEY"}),
-        ({"ENVIRONMENT": "production"}, {"JWT_SECRET_KEY", "DATA_KEY"}),
-        ({"HOST": "0.0.0.0", "JWT_SECRET_KEY": SECRET}, set()),  # noqa: S104
-        ({"HOST": "0.0.0.0", "JWT_SECRET_KEY": "x" * 29}, set()),  # noqa: S104
-        ({"HOST": "0.0.0.0", "DATA_KEY": SECRET}, {"JWT_SECRET_KEY"}),  # noqa: S104
-        ({"HOST": "0.0.0.0", "JWT_SECRET_KEY": DEVELOPMENT_SECRET}, {"JWT_SECRET_KEY", "DATA_KEY"}),  # noqa: S104
-        ({"HOST": "0.0.0.0", "JWT_SECRET_KEY": SECRET, "DATA_KEY": DEVELOPMENT_SECRET}, {"DATA_KEY"}),  # noqa: S104
-    ],
-)
-def test_the_development_secrets_work_on_loopback_only(
-    environment: Environment, variables: dict[str, str], missing: set[str]
-) -> None:
-    if missing:
-        reason = stopped(environment, **variables)
-        assert {line.partition(":")[0] for line in reason.splitlines()} == missing
-        assert DEVELOPMENT_SECRET not in reason
-    else:
-        environment(**variables)
-
-
-@pytest.mark.parametrize(
-    ("variables", "warned"),
-    [
-        ({"JWT_SECRET_KEY": SECRET}, []),
-        ({"JWT_SECRET_KEY": "x" * 31}, ["short_secret JWT_SECRET_KEY", "short_secret DATA_KEY"]),
-        ({"JWT_SECRET_KEY": "ü" * 16}, []),  # bytes count, not characters
-        ({"JWT_SECRET_KEY": SECRET, "DATA_KEY": "tiny-key"}, ["short_secret DATA_KEY"]),
-        ({}, ["development_secret JWT_SECRET_KEY", "development_secret DATA_KEY"]),
-    ],
-)
-def test_short_secrets_are_warned_of(
-    environment: Environment, capfd: pytest.CaptureFixture[str], variables: dict[str, str], warned: list[str]
-) -> None:
-    environment(**variables, WEBHOOK_ALLOWED_NETWORKS=",").warn()
-    said = re.sub(r"\x1b\[[0-9;]*m", "", capfd.readouterr().out)
-    found = re.findall(r"settings\.(\w+_secret).*variable=(\w+)", said)
-    assert [f"{event} {name}" for event, name in found] == warned
-    assert not any(value in said for value in variables.values())
-
-
-def test_people_are_told_of_development_in_one_sentence(
-    environment: Environment, capfd: pytest.CaptureFixture[str]
-) -> None:
-    environment(LOG_FORMAT="console").warn()
-    [line] = capfd.readouterr().out.splitlines()
-    assert "Built-in secrets are in use and webhooks may reach loopback: for development only." in line
-    environment(LOG_FORMAT="console", WEBHOOK_ALLOWED_NETWORKS=",").warn()
-    assert "webhooks" not in capfd.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["JWT_SECRET_KEY", "DATA_KEY", "WEBHOOK_SIGNING_SECRET"])
-def test_production_refuses_a_key_that_can_be_guessed(environment: Environment, name: str) -> None:
-    secrets = {"JWT_SECRET_KEY": SECRET, "DATA_KEY": SECRET, "WEBHOOK_SIGNING_SECRET": SECRET}
-    for long_enough in ("x" * 16, "ü" * 8):
-        environment(ENVIRONMENT="production", **secrets | {name: long_enough})
-    for short in ("x" * 15, "ü" * 7):
-        reason = stopped(environment, ENVIRONMENT="production", **secrets | {name: short})
-        assert reason == f"{name}: must have at least 16 bytes in production; 32 are better"
-        environment(ENVIRONMENT="development", **secrets | {name: short})
 
 
 @pytest.mark.parametrize(
@@ -368,11 +153,6 @@ def test_a_variable_of_another_program_is_not_taken_for_a_setting() -> None:
     ]
     assert misspelt([*kubernetes, *usual, *PLATFORM, "PAYMENTS_TOKEN"], Settings.model_fields) == {}
     assert misspelt([name.upper() for name in Settings.model_fields], Settings.model_fields) == {}
-
-
-def test_the_data_key_is_the_jwt_secret_unless_it_is_set(environment: Environment) -> None:
-    assert environment(JWT_SECRET_KEY=SECRET).data_key_text == SECRET
-    assert environment(JWT_SECRET_KEY=SECRET, DATA_KEY="other").data_key_text == "other"
 
 
 def test_overrides_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from shared.refunds.requests import RefundMoved, RefundRequest, request_refund
 from shared.simulation.calls import Steering
 from shared.simulation.rule_store import add_rule
 from shared.simulation.rules import Match
+from tests.support.endings import RULE, clock, life, opened, paid
 from tests.support.explained import ADMIN, Life, sentences_of
 from tests.support.rows import claimed, write
 from tests.support.rules import rule
-from tests.test_explain_endings import RULE, clock, life, opened, paid
 
 __all__ = ["clock", "life", "opened"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.support.endings import ENDINGS, clock, life, opened
 from tests.support.explained import ADMIN, OWNER, Life, text_of
-from tests.test_explain_endings import ENDINGS, clock, life, opened
 
 __all__ = ["clock", "life", "opened"]
 

@@ -1,24 +1,15 @@
 """Repeating a POST with the same Idempotency-Key, on both databases: it is done once, however often it is asked for."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
-from shared.config.settings import Settings
-from shared.database.engine import Database
-from shared.database.tables import idempotency_keys, payments
-from shared.errors import IdempotencyKeyReused
-from shared.idempotency import PURGE_MAX, KeyRequest, bind, purge, replayed, unbind
+from shared.database.tables import idempotency_keys
 from shared.ids import new_id
-from shared.runtime import open_runtime
 from tests.support.api_client import (
     APPROVED,
     DECLINED,
@@ -27,7 +18,6 @@ from tests.support.api_client import (
     added,
     card,
     claimed,
-    opened,
     order,
     paypal,
     pointers,
@@ -35,19 +25,9 @@ from tests.support.api_client import (
     row_counts,
     settled,
 )
+from tests.support.idempotency import KEY, keys
 
 pytest_plugins = ["tests.support.api_fixtures"]
-
-KEY = {"Idempotency-Key": "k1"}
-
-
-async def keys(database: Database) -> list[tuple[str, str]]:
-    async with database.read() as connection:
-        found = await connection.execute(select(idempotency_keys.c.scope, idempotency_keys.c.key))
-        return [(row.scope, row.key) for row in found]
-
-
-# -- payments
 
 
 async def test_the_same_request_again_is_the_same_payment(running_api: RunningApi, user: httpx.AsyncClient) -> None:
@@ -265,103 +245,3 @@ async def test_twenty_equal_new_methods_at_once_are_one(running_api: RunningApi,
     assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
     assert sum("idempotent-replayed" in answer.headers for answer in answers) == 19
     assert (await row_counts(running_api.database))["payment_methods"] == 1
-
-
-# -- over two processes
-
-
-@asynccontextmanager
-async def two_apis(settings: Settings) -> AsyncIterator[tuple[RunningApi, RunningApi]]:
-    """Two APIs on the same database, each with its own connections and its own group commit."""
-    async with AsyncExitStack() as stack:
-        apis = []
-        for _ in range(2):
-            runtime = open_runtime(settings)
-            stack.push_async_callback(runtime.close)
-            apis.append(await stack.enter_async_context(opened(runtime)))
-        yield apis[0], apis[1]
-
-
-async def test_duplicates_over_two_apis_are_one_payment_per_key(settings: Settings) -> None:
-    async with two_apis(settings) as (one, two):
-        clients = itertools.cycle([one.user(), two.user()])
-        method_id = await added(one.user())
-        requests = [
-            (order(method_id, order_id=f"o-{n}"), {"Idempotency-Key": f"key-{n}"}) for n in range(15) for _ in range(4)
-        ]
-        answers = await asyncio.gather(
-            *(next(clients).post("/payments", json=body, headers=headers) for body, headers in requests)
-        )
-        assert {answer.status_code for answer in answers} == {202}
-        for n in range(15):
-            same = answers[4 * n : 4 * n + 4]
-            assert len({answer.content for answer in same}) == 1
-            assert sum("idempotent-replayed" in answer.headers for answer in same) == 3
-        counts = await row_counts(one.database)
-        assert (counts["payments"], counts["payment_history"]) == (15, 15)
-        assert counts["idempotency_keys"] == 15
-
-
-async def test_an_order_paid_over_two_apis_at_once_is_paid_once(settings: Settings) -> None:
-    async with two_apis(settings) as (one, two):
-        method_id = await added(one.user())
-        for n in range(10):
-            body = order(method_id, order_id=f"o-{n}")
-            answers = await asyncio.gather(
-                one.user().post("/payments", json=body), two.user().post("/payments", json=body)
-            )
-            assert sorted(answer.status_code for answer in answers) == [202, 409]
-
-
-async def test_batches_with_crossing_keys_and_orders_over_two_apis_all_end(settings: Settings) -> None:
-    async with two_apis(settings) as (one, two):
-        method_id = await added(one.user())
-        requests = []
-        for n in range(40):
-            client = (one, two)[n % 2].user()
-            body = order(method_id, order_id=f"o-{n * 7 % 10}")
-            requests.append(client.post("/payments", json=body, headers={"Idempotency-Key": f"k-{n * 3 % 10}"}))
-        answers = await asyncio.gather(*requests)
-        assert {answer.status_code for answer in answers} <= {202, 409, 422}
-        async with one.database.read() as connection:
-            live = (await connection.execute(select(func.count()).select_from(payments))).scalar_one()
-        assert 1 <= live <= 10
-
-
-# -- the table
-
-
-async def test_bound_keys_are_answered_with_who_holds_them(database: Database) -> None:
-    first = KeyRequest("s", "k", "f1", new_id())
-    second = KeyRequest("s", "k", "f1", new_id())
-    other = KeyRequest("s", "k", "f2", new_id())
-    async with database.transaction() as connection:
-        now = await database.clock.now(connection)
-        assert await bind(connection, [], now=now) == {}
-        assert (await bind(connection, [first, second], now=now))[first.name] is first
-    async with database.transaction() as connection:
-        holder = (await bind(connection, [second], now=now))[second.name]
-        assert replayed(first, first) is None
-        assert replayed(second, holder) == first.object_id
-        with pytest.raises(IdempotencyKeyReused):
-            replayed(other, holder)
-        await unbind(connection, [first])
-        assert (await bind(connection, [other], now=now))[other.name] is other
-
-
-async def test_keys_are_forgotten_after_their_retention_in_bounded_batches(database: Database) -> None:
-    key_requests = [KeyRequest("s", f"k{n}", "f", new_id()) for n in range(1100)]
-    async with database.transaction() as connection:
-        now = await database.clock.now(connection)
-        await bind(connection, key_requests, now=now)
-        await connection.execute(
-            update(idempotency_keys)
-            .where(idempotency_keys.c.key != "k0")
-            .values(created_at=now - timedelta(hours=24, milliseconds=1))
-        )
-    gone = []
-    for _ in range(4):
-        async with database.transaction() as connection:
-            gone.append(await purge(connection, now=now, retention_h=24))
-    assert gone == [PURGE_MAX, PURGE_MAX, 99, 0]
-    assert await keys(database) == [("s", "k0")]

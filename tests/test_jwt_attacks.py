@@ -1,4 +1,4 @@
-"""The classic attacks on JWTs that need more than a wrong token (those are in test_auth): all of them stay outside."""
+"""The classic attacks on JWTs that need more than a wrong token (see test_refused_tokens): all of them stay outside."""
 
 import base64
 import json
@@ -15,25 +15,17 @@ from api.auth.principal import Role
 from api.auth.tokens import SharedSecretVerifier
 from shared.config.settings import Settings
 from tests.support.api_client import RunningApi, problem, token
+from tests.support.auth_modes import api_with, backend
+from tests.support.key_pairs import key_settings, signer
+from tests.support.tokens import SECRET, Untouchable, forged, refused
 from tests.support.upstreams import KeyServer, running
-from tests.test_auth import SECRET, Untouchable, forged, refused
-from tests.test_auth_modes import api_with, key_settings, signer
 
-pytest_plugins = ["tests.support.api_fixtures"]
+pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
+
+__all__ = ["backend"]
 
 CLAIMS = {"user_id": 1, "role": "admin", "exp": 9_999_999_999}
 ATTACKERS_SECRET = b"a-secret-of-the-attackers-with-more-than-32-bytes"
-
-
-@pytest.fixture
-def backend() -> str:
-    """Tokens are no matter of the database."""
-    return "sqlite"
-
-
-@pytest.fixture
-def verifier() -> SharedSecretVerifier:
-    return SharedSecretVerifier(secret=SECRET, algorithm="HS256")
 
 
 @pytest.fixture

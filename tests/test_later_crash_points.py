@@ -26,7 +26,7 @@ from tests.support.crashing_later import Later, LaterJourney, ask_for, run_later
 from tests.support.processing import processing, simulated_gateway
 from tests.support.rows import assert_sound, ledger_entries, read_all, write
 from tests.support.waiting import eventually
-from tests.test_actions import SHOP, asking, new, settle_now, unsettled
+from tests.support.waiting_payments import SHOP, asking, new, settle_now, unsettled
 from tests.test_authorizations import authorized
 from tests.test_refunds import charged
 

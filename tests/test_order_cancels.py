@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.support.order_services import SECRET, orders_at
 from tests.support.upstreams import NEXT, Order, running
 from tests.support.upstreams import OrderService as StandinService
-from tests.test_orders import SECRET, orders_at
 from worker.order_updates import CANCEL, CANCEL_UNLESS_PENDING, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
 from worker.orders import OrderService
 

@@ -1,53 +1,20 @@
-"""How the worker reads the order service's answers, with the stand-in at the other end of a real connection."""
+"""How the worker reads the order service's answers: whether an order may be paid, is missing, or nothing is known."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from time import monotonic, time
-from typing import Any
+from time import monotonic
 
-import jwt
 import pytest
-from structlog.testing import capture_logs
 
 from shared.errors import UpstreamUnavailable
 from shared.lifecycle import FailureCode
-from shared.payments.payment import Payment
-from shared.upstream.client import UpstreamClient
-from tests.support.receivers import a_payment, answering, receiver
-from tests.support.upstreams import NEXT, Order, running
+from tests.support.order_services import orders, orders_at, payment_for, service
+from tests.support.receivers import answering, receiver
+from tests.support.upstreams import NEXT
 from tests.support.upstreams import OrderService as StandinService
-from worker.order_updates import CONFIRM, OrderStatus, UpdateResult
+from worker.order_updates import CONFIRM
 from worker.orders import NotPayable, OrderService, Payable
 
-SECRET = "secret-of-the-tests-with-more-than-32-bytes"
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[StandinService]:
-    async with running(StandinService(secret=SECRET)) as service:
-        yield service
-
-
-@asynccontextmanager
-async def orders_at(url: str, **options: Any) -> AsyncIterator[OrderService]:
-    values: dict[str, Any] = {"not_found_after_s": 0, "check_max_s": 30, **options}
-    async with UpstreamClient("orders", url, timeout_s=values.pop("timeout_s", 10), connections_max=5) as client:
-        yield OrderService(client, secret=SECRET, algorithm="HS256", **values)
-
-
-@pytest.fixture
-async def orders(service: StandinService) -> AsyncIterator[OrderService]:
-    async with orders_at(service.url) as orders:
-        yield orders
-
-
-def payment_for(order: Order | str, amount: int = 1585, currency: str = "USD", user_id: str = "1") -> Payment:
-    order_id = order if isinstance(order, str) else str(order.id)
-    payment = a_payment(datetime.now(UTC))
-    return replace(payment, order_id=order_id, amount=amount, currency=currency, user_id=user_id)
+__all__ = ["orders", "service"]
 
 
 # -- may it be paid
@@ -234,162 +201,3 @@ async def test_what_is_no_number_of_an_order_is_no_order_and_the_service_is_not_
     service.place()
     assert await orders.check(payment_for(order_id)) == NotPayable(FailureCode.ORDER_NOT_FOUND)
     assert service.requests == []
-
-
-# -- tokens and names
-
-
-async def test_every_request_has_a_token_of_its_own_that_is_soon_over(
-    service: StandinService, orders: OrderService
-) -> None:
-    payment = replace(payment_for(service.place()), correlation_id="shop-4711")
-    with capture_logs() as logs:
-        await orders.check(payment)
-        await orders.update(payment.order_id, CONFIRM, notes="Paid", correlation_id="shop-4711")
-        service.failing = 503
-        await orders.update(payment.order_id, CONFIRM, notes="Paid", correlation_id="shop-4711")
-    for request in service.requests:
-        claims = jwt.decode(request.token, SECRET, algorithms=["HS256"])
-        assert time() < claims.pop("exp") <= time() + 300
-        assert claims.pop("email").startswith("payments@")
-        assert claims == {"user_id": 0, "role": "order_admin", "type": "access"}
-        assert request.headers["x-correlation-id"] == "shop-4711"
-    assert logs
-    assert "eyJ" not in str(logs)
-
-
-async def test_an_id_is_one_segment_of_the_path_whatever_it_is(service: StandinService, orders: OrderService) -> None:
-    for order_id in ("1/status", "a b", "ü", "?", "#", "%2F", "..;"):
-        await orders.update(order_id, CONFIRM, notes="", correlation_id=None)
-    assert [request.path for request in service.requests] == [
-        "/orders/1%2Fstatus", "/orders/a%20b", "/orders/%C3%BC", "/orders/%3F", "/orders/%23", "/orders/%252F",
-        "/orders/..%3B",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("order_id", [".", ".."])
-async def test_an_id_that_would_lead_elsewhere_is_asked_about_nowhere(
-    service: StandinService, orders: OrderService, order_id: str
-) -> None:
-    confirmation = await orders.update(order_id, CONFIRM, notes="", correlation_id=None)
-    assert confirmation.order_status is None
-    assert "no address" in (confirmation.error or "")
-    assert service.requests == []
-
-
-# -- it was paid
-
-
-def is_done(confirmation: UpdateResult) -> bool:
-    return confirmation.error is None
-
-
-async def confirmed(orders: OrderService, order: Order, notes: str = "Paid") -> UpdateResult:
-    return await orders.update(str(order.id), CONFIRM, notes=notes, correlation_id=None)
-
-
-async def test_a_pending_order_is_confirmed_with_a_note(service: StandinService, orders: OrderService) -> None:
-    order = service.place()
-    confirmation = await confirmed(orders, order, "Paid: payment 1" + "x" * 600)
-    assert is_done(confirmation)
-    assert (confirmation.order_status, confirmation.status_code) == (OrderStatus.CONFIRMED, 200)
-    assert order.moves == ["CONFIRMED"]
-    assert order.notes[0].startswith("Paid: payment 1x")
-    assert [request.method for request in service.requests] == ["GET", "PUT", "GET"]
-
-
-@pytest.mark.parametrize("status", ["CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED"])
-async def test_an_order_that_is_confirmed_or_further_is_left_alone(
-    service: StandinService, orders: OrderService, status: str
-) -> None:
-    order = service.place(status=status)
-    assert is_done(await confirmed(orders, order))
-    assert service.asked("PUT") == []
-
-
-async def test_a_cancelled_order_can_never_be_confirmed_and_is_not_updated(
-    service: StandinService, orders: OrderService
-) -> None:
-    order = service.place(status="CANCELLED")
-    confirmation = await confirmed(orders, order)
-    assert confirmation.order_status is OrderStatus.CANCELLED
-    assert "cancelled" in (confirmation.error or "")
-    assert service.asked("PUT") == []
-
-
-async def test_an_order_that_is_cancelled_in_the_last_moment_is_found_cancelled(
-    service: StandinService, orders: OrderService
-) -> None:
-    service.cancels_before_update = True
-    confirmation = await confirmed(orders, service.place())
-    assert confirmation.order_status is OrderStatus.CANCELLED
-    assert confirmation.error
-
-
-@pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_an_update_whose_answer_was_lost_is_found_done(
-    service: StandinService, orders: OrderService, lost: int
-) -> None:
-    order = service.place()
-    service.updates_to_lose = lost
-    assert is_done(await confirmed(orders, order))
-    assert is_done(await confirmed(orders, order))
-    assert order.moves == ["CONFIRMED"]
-
-
-async def test_an_update_that_never_arrived_is_made_by_the_next_attempt(
-    service: StandinService, orders: OrderService
-) -> None:
-    order = service.place()
-    # The HTTP client sends the update a second time by itself.
-    service.updates_to_drop = 2
-    first = await confirmed(orders, order)
-    assert (first.order_status, first.status_code) == (OrderStatus.PENDING, None)
-    assert first.error
-    assert is_done(await confirmed(orders, order))
-    assert order.moves == ["CONFIRMED"]
-
-
-async def test_an_update_that_is_refused_is_an_error_with_its_status(service: StandinService) -> None:
-    order = service.place()
-    async with UpstreamClient("orders", service.url, timeout_s=10, connections_max=1) as client:
-        stranger = OrderService(client, secret="another" * 8, algorithm="HS256", not_found_after_s=0, check_max_s=10)
-        confirmation = await confirmed(stranger, order)
-    assert (confirmation.order_status, confirmation.status_code) == (None, 500)
-    assert confirmation.error
-    assert order.moves == []
-
-
-@pytest.mark.parametrize("trouble", ["down", "502", "missing", "strange"])
-async def test_what_cannot_be_read_is_not_changed(service: StandinService, trouble: str) -> None:
-    order = service.place()
-    async with orders_at(service.url, timeout_s=0.5) as orders:
-        match trouble:
-            case "down":
-                await service.down()
-            case "missing":
-                service.orders.clear()
-            case "strange":
-                order.status = "REFUNDED"
-            case status:
-                service.failing = int(status)
-        confirmation = await confirmed(orders, order)
-    assert confirmation.order_status is None
-    assert confirmation.error
-    assert service.asked("PUT") == []
-
-
-async def test_an_attempt_that_could_not_read_back_is_repeated_without_a_second_transition(
-    service: StandinService,
-) -> None:
-    order = service.place()
-    async with orders_at(service.url, timeout_s=0.3) as orders:
-        # A proxy that gives up too early: everything arrives, no answer does.
-        service.held = asyncio.Event()
-        assert (await confirmed(orders, order)).error
-        service.held.set()
-        service.held = None
-        service.updates_to_lose = 1
-        assert is_done(await confirmed(orders, order))
-        assert is_done(await confirmed(orders, order))
-    assert order.moves == ["CONFIRMED"]

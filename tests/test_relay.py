@@ -235,7 +235,7 @@ async def test_a_database_that_is_away_is_waited_for(database: Database, broker:
 
 
 async def test_a_relay_that_meets_a_bug_ends_instead_of_doing_nothing(database: Database, broker: Broker) -> None:
-    """Its worker ends with it: see test_pipeline."""
+    """Its worker ends with it: see test_worker_ends."""
     run = asyncio.create_task(relay_for(database, broker, batch_max="many").run())
     await asyncio.wait([run], timeout=10)
     assert run.done()

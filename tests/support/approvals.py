@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from shared.database.engine import Database
@@ -85,3 +86,8 @@ def page(answer: httpx.Response, status: int, *words: str) -> str:
     for word in (*words, "no money moves"):
         assert word in text, (word, text)
     return text
+
+
+@pytest.fixture
+def browser(running_api: RunningApi) -> httpx.AsyncClient:
+    return customer(running_api)

@@ -2,6 +2,7 @@
 
 import html
 import re
+from http.cookies import SimpleCookie
 from typing import Any
 
 import httpx
@@ -48,3 +49,11 @@ def form_of(page: httpx.Response) -> str:
 async def pressed(browser: httpx.AsyncClient, page: str, path: str, **fields: str) -> httpx.Response:
     """What a form of `page` is answered that goes to `path`."""
     return await browser.post(path, data={"form": form_of(await browser.get(page)), **fields})
+
+
+def cookie_of(answer: httpx.Response, name: str = COOKIE) -> Any:
+    """The cookie that an answer sets, with its attributes."""
+    found: SimpleCookie = SimpleCookie()
+    for line in answer.headers.get_list("set-cookie"):
+        found.load(line)
+    return found[name]

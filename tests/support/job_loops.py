@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from shared.broker.client import Broker, Queue
 from shared.database.leases import WorkItem
 from shared.ids import new_id
@@ -68,3 +70,10 @@ async def comes_through(broker: Broker, job: FakeJob) -> list[WorkItem]:
 
     await eventually(is_there, timeout_s=BACK_S)
     return items
+
+
+@pytest.fixture
+def job() -> FakeJob:
+    job = FakeJob()
+    job.opened.set()
+    return job

@@ -1,4 +1,4 @@
-"""What the tests of `payments load` share: a plan, a payment as the API shows it, a picture that is read back."""
+"""What the tests of `payments load` share: a plan, what the API shows of a payment, a picture that is read back."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,3 +35,11 @@ def shown(
         "created_at": created.isoformat(),
         "processed_at": datetime.fromtimestamp(1_000_002 + at_s, UTC).isoformat() if has_ended else None,
     }
+
+
+def a_history(*statuses: str) -> list[dict[str, Any]]:
+    before = [None, *statuses[:-1]]
+    return [
+        {"sequence": number, "previous_status": previous, "new_status": status}
+        for number, (previous, status) in enumerate(zip(before, statuses, strict=True), start=1)
+    ]

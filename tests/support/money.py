@@ -16,6 +16,7 @@ from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, record_refunds
 from tests.support.api_client import APPROVED, accepted, added, order, settled
+from tests.support.waiting import eventually
 
 VALID_S = 7 * 86_400.0
 
@@ -89,3 +90,22 @@ async def refund_ended(database: Database, refund_id: str, outcome: RefundSettle
         now = await database.clock.now(connection)
         [recorded] = await record_refunds(connection, now, [RefundRecord(work, outcome)])
     assert recorded is not None
+
+
+async def refunded(client: httpx.AsyncClient, payment: dict[str, Any], **body: Any) -> dict[str, Any]:
+    """A refund that must be accepted."""
+    answer = await client.post(f"/payments/{payment['id']}/refunds", json=body)
+    assert answer.status_code == 202, answer.text
+    refund: dict[str, Any] = answer.json()
+    return refund
+
+
+async def in_status(client: httpx.AsyncClient, payment_id: str, status: str) -> dict[str, Any]:
+    """The payment, as soon as it has this status."""
+
+    async def there() -> Any:
+        payment = await shown(client, payment_id)
+        return payment if payment["status"] == status else None
+
+    found: dict[str, Any] = await eventually(there)
+    return found

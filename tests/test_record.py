@@ -1,179 +1,30 @@
-"""The verbs that move a payment, claim and record, on both databases and with a clock of their own."""
+"""The verb that records what became of a claim, on both databases and with a clock of its own."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import select
 
 from shared.database.engine import Database
 from shared.database.leases import WorkItem
-from shared.database.tables import deliveries, events, payment_history
+from shared.database.tables import deliveries
 from shared.ids import new_id
 from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.find import earlier_payments
 from shared.payments.outcomes import ClaimOutcome, Release, Retry, Settled
-from shared.payments.payment import Payment
-from shared.payments.record import Record, Recorded, record
-from shared.payments.requests import cancel
+from shared.payments.record import Record, Recorded
 from tests.support.api_client import APPROVED, DECLINED
-from tests.support.rows import accepted, claim, claimed, read, reasons, write
+from tests.support.claims import LEASE_S, NOW, after, claim_all, claim_one, event_types, moves, record_all
+from tests.support.rows import accepted, claimed, read, write
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
-LEASE_S = 30.0
 SETTLING: list[ClaimOutcome] = [APPROVED, DECLINED]
 OUTCOMES: list[ClaimOutcome] = [APPROVED, DECLINED, Retry(2.5), Release()]
 
 
-def after(seconds: float) -> datetime:
-    return NOW + timedelta(seconds=seconds)
-
-
 def name_of(outcome: ClaimOutcome) -> str:
     return type(outcome.answer if isinstance(outcome, Settled) else outcome).__name__
-
-
-async def claim_all(
-    database: Database, items: Sequence[WorkItem], *, now: datetime = NOW, lease_s: float = LEASE_S
-) -> list[Payment | None]:
-    async with database.transaction() as connection:
-        return await claim(connection, now, items, lease_s=lease_s)
-
-
-async def claim_one(database: Database, item: WorkItem, *, now: datetime = NOW) -> Payment:
-    [payment] = await claim_all(database, [item], now=now)
-    assert payment is not None
-    return payment
-
-
-async def record_all(database: Database, *items: Record, now: datetime = NOW) -> list[Recorded | None]:
-    async with database.transaction() as connection:
-        return await record(connection, now, items)
-
-
-async def moves(database: Database, payment_id: UUID) -> list[Any]:
-    async with database.read() as connection:
-        found = await connection.execute(
-            select(payment_history)
-            .where(payment_history.c.payment_id == payment_id)
-            .order_by(payment_history.c.sequence)
-        )
-        return list(found)
-
-
-async def event_types(database: Database) -> list[str]:
-    async with database.read() as connection:
-        return list((await connection.execute(select(events.c.type))).scalars())
-
-
-# -- claim
-
-
-async def test_the_first_claim_takes_a_payment_out_of_pending(database: Database) -> None:
-    row = accepted(NOW)
-    await write(database, row)
-    payment = await claim_one(database, row.work_item, now=after(3))
-    assert payment == replace(
-        row,
-        status=PaymentStatus.PROCESSING,
-        sequence=2,
-        lease_version=1,
-        due_at=after(3 + LEASE_S),
-        held_until=after(3 + LEASE_S),
-        due_reason=HistoryReason.LEASE_EXPIRED,
-        updated_at=after(3),
-    )
-    assert payment == await read(database, row.id)
-    last = (await moves(database, row.id))[-1]
-    assert (last.previous_status, last.new_status) == ("PENDING", "PROCESSING")
-    assert (last.sequence, last.reason, last.created_by, last.metadata) == (2, "claimed", "worker", {"attempt": 1})
-    assert last.created_at == after(3)
-    assert await event_types(database) == []
-
-
-async def test_a_later_claim_moves_from_processing_to_processing(database: Database) -> None:
-    row = claimed(NOW, claims=1)
-    await write(database, row)
-    payment = await claim_one(database, row.work_item)
-    assert (payment.lease_version, payment.sequence, payment.status) == (2, 3, PaymentStatus.PROCESSING)
-    last = (await moves(database, row.id))[-1]
-    assert (last.previous_status, last.new_status, last.reason) == ("PROCESSING", "PROCESSING", "lease_expired")
-
-
-@pytest.mark.parametrize(
-    ("outcome", "reason"), [(None, "lease_expired"), (Retry(1), "retried"), (Release(), "released")], ids=str
-)
-async def test_the_next_claim_says_how_the_one_before_it_ended(
-    database: Database, outcome: Retry | Release | None, reason: str
-) -> None:
-    row = accepted(NOW)
-    await write(database, row)
-    first = await claim_one(database, row.work_item)
-    if outcome is not None:
-        await record_all(database, Record(first, outcome))
-    await claim_one(database, first.work_item, now=after(60))
-    assert await reasons(database, row.id) == ["accepted", "claimed", reason]
-
-
-async def test_claims_are_answered_in_the_order_of_the_items(database: Database) -> None:
-    rows = [accepted(NOW) for _ in range(4)]
-    await write(database, *rows)
-    items = [
-        rows[2].work_item,
-        WorkItem(new_id(), 0),
-        rows[0].work_item,
-        rows[2].work_item,
-        rows[3].work_item,
-        WorkItem(rows[1].id, 5),
-    ]
-    answers = await claim_all(database, items)
-    assert [answer and answer.id for answer in answers] == [rows[2].id, None, rows[0].id, None, rows[3].id, None]
-    assert (await read(database, rows[1].id)).status is PaymentStatus.PENDING
-    assert await claim_all(database, []) == []
-
-
-async def test_of_several_claims_with_one_item_exactly_one_wins_and_one_move_is_written(database: Database) -> None:
-    rows = [accepted(NOW) for _ in range(10)]
-    items = await write(database, *rows)
-    answers = await asyncio.gather(*(claim_all(database, order) for order in (items, items[::-1], items, items[::-1])))
-    won = [payment.id for batch in answers for payment in batch if payment]
-    assert sorted(won) == sorted(row.id for row in rows)
-    for row in rows:
-        assert await reasons(database, row.id) == ["accepted", "claimed"]
-
-
-@pytest.mark.parametrize("status", [PaymentStatus.COMPLETED, PaymentStatus.FAILED, PaymentStatus.CANCELLED])
-async def test_what_has_ended_is_not_claimed_also_with_the_right_lease_version(
-    database: Database, status: PaymentStatus
-) -> None:
-    row = accepted(NOW, status=status, due_at=None, due_reason=None)
-    await write(database, row)
-    assert await claim_all(database, [row.work_item]) == [None]
-    assert await read(database, row.id) == row
-
-
-async def test_of_a_claim_and_a_cancel_exactly_one_wins(database: Database) -> None:
-    rows = [accepted(NOW) for _ in range(12)]
-    items = await write(database, *rows)
-
-    async def call_off(payment_id: UUID) -> bool:
-        async with database.transaction() as connection:
-            cancelled = await cancel(connection, payment_id, by="user:1", now=NOW)
-        return cancelled is not None and cancelled.is_moved
-
-    claims, cancels = await asyncio.gather(
-        claim_all(database, items), asyncio.gather(*(call_off(row.id) for row in rows))
-    )
-    for row, payment, is_cancelled in zip(rows, claims, cancels, strict=True):
-        assert (payment is not None) != is_cancelled
-        assert len(await moves(database, row.id)) == 2
-
-
-# -- record
 
 
 async def test_an_approval_completes_the_payment(database: Database) -> None:

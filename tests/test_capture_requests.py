@@ -1,92 +1,18 @@
-"""Authorizing, capturing and voiding payments over HTTP, on both databases. A worker's part is played by the tests."""
+"""Captures over HTTP: how much is captured and what is released, refusals, waits and repeats."""
 
 import asyncio
-from typing import Any
 
 import httpx
 import pytest
 
-from shared.broker.heartbeats import WorkerStatus, send_heartbeat
 from shared.lifecycle import PaymentStatus
 from shared.payments.refusals import INSTEAD_OF_CAPTURING
-from shared.runtime import Runtime
-from tests.support.api_client import (
-    DECLINED,
-    RunningApi,
-    added,
-    card,
-    change,
-    claimed,
-    opened,
-    order,
-    paid,
-    paypal,
-    pointers,
-    problem,
-    settled,
-    working,
-)
-from tests.support.money import AUTHORIZED, CAPTURE_DECLINED, CAPTURED, VOIDED, authorized, charged, shown
-from tests.support.waiting import eventually
+from tests.support.api_client import DECLINED, RunningApi, change, claimed, paid, pointers, problem, settled
+from tests.support.long_polls import WAIT
+from tests.support.money import CAPTURE_DECLINED, CAPTURED, authorized, charged, in_status, shown
+from tests.support.raw_bodies import INT64_MAX, raw
 
 pytest_plugins = ["tests.support.api_fixtures"]
-
-WAIT = {"Prefer": "wait=20"}  # far longer than any test takes
-INT64_MAX = 2**63 - 1
-
-
-async def raw(client: httpx.AsyncClient, path: str, body: str) -> httpx.Response:
-    return await client.post(path, content=body, headers={"Content-Type": "application/json"})
-
-
-# -- the intent
-
-
-async def test_a_payment_is_captured_automatically_unless_its_client_says_otherwise(user: httpx.AsyncClient) -> None:
-    assert (await paid(user))["capture_method"] == "automatic"
-    assert (await paid(user, capture_method="automatic"))["capture_method"] == "automatic"
-    manual = await paid(user, capture_method="manual")
-    assert (manual["capture_method"], manual["status"], manual["amount_authorized"]) == ("manual", "PENDING", 0)
-
-
-@pytest.mark.parametrize("value", [None, "", "MANUAL", "later", 1, True, ["manual"], {"manual": True}])
-async def test_no_other_capture_method_is_taken(user: httpx.AsyncClient, value: Any) -> None:
-    answer = await user.post("/payments", json=order(await added(user), capture_method=value))
-    assert pointers(answer) == ["/capture_method"]
-
-
-async def test_a_debit_card_cannot_be_captured_later_added_or_ready_made(user: httpx.AsyncClient) -> None:
-    added_debit = await added(user, card("4000056655665556", type="DEBIT_CARD"))
-    for method_id in (added_debit, "pm_test_debit"):
-        answer = await user.post("/payments", json=order(method_id, capture_method="manual"))
-        assert pointers(answer) == ["/capture_method"]
-        assert "debit card" in answer.json()["detail"]
-        assert (await user.post("/payments", json=order(method_id))).status_code == 202
-    for method_id in (await added(user), await added(user, paypal()), "pm_test_visa", "pm_test_paypal"):
-        assert (await user.post("/payments", json=order(method_id, capture_method="manual"))).status_code == 202
-
-
-async def test_a_key_tells_an_automatic_payment_from_a_manual_one(user: httpx.AsyncClient) -> None:
-    body, key = order(await added(user)), {"Idempotency-Key": "k"}
-    first = await user.post("/payments", json=body, headers=key)
-    same = await user.post("/payments", json=body | {"capture_method": "automatic"}, headers=key)
-    assert (same.status_code, same.json()["id"]) == (202, first.json()["id"])
-    other = await user.post("/payments", json=body | {"capture_method": "manual"}, headers=key)
-    problem(other, 422, "idempotency_key_reused")
-
-
-async def test_an_authorized_payment_shows_what_is_held_and_until_when(
-    running_api: RunningApi, user: httpx.AsyncClient
-) -> None:
-    payment = await authorized(user, running_api.database)
-    assert payment["status"] == "AUTHORIZED"
-    amounts = [payment[f"amount_{name}"] for name in ("authorized", "captured", "refunded", "refundable")]
-    assert amounts == [1585, 0, 0, 0]
-    assert payment["capture_before"] > payment["updated_at"]
-    assert (payment["processed_at"], payment["last_capture_error"], payment["failure_advice"]) == (None, None, None)
-
-
-# -- capture
 
 
 @pytest.mark.parametrize("body", [None, "{}", '{"amount": 1585}'])
@@ -242,17 +168,6 @@ async def test_a_capture_that_waits_is_answered_200_however_it_ends(
         assert answer.headers["etag"] == f'"{answer.json()["sequence"]}"'
 
 
-async def in_status(client: httpx.AsyncClient, payment_id: str, status: str) -> dict[str, Any]:
-    """The payment, as soon as it has this status."""
-
-    async def there() -> Any:
-        payment = await shown(client, payment_id)
-        return payment if payment["status"] == status else None
-
-    found: dict[str, Any] = await eventually(there)
-    return found
-
-
 async def test_a_capture_that_waits_too_long_is_202(
     running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
 ) -> None:
@@ -326,151 +241,3 @@ async def test_users_capture_nothing_and_learn_nothing_of_others(
     problem(await user.post(f"/payments/{payment['id']}/capture"), 403, "forbidden")
     problem(await other.post(f"/payments/{payment['id']}/capture"), 404, "not_found")
     assert await shown(user, payment["id"]) == payment
-
-
-# -- void
-
-
-async def test_an_authorized_payment_is_voided_by_a_worker(running_api: RunningApi, user: httpx.AsyncClient) -> None:
-    payment = await authorized(user, running_api.database)
-    path, key = f"/payments/{payment['id']}/cancel", {"Idempotency-Key": "k"}
-    answer = await user.post(path, headers=key)
-    assert (answer.status_code, answer.json()["status"], answer.headers["etag"]) == (202, "PROCESSING", '"4"')
-    assert answer.headers["retry-after"] == "1"
-    repeated = await user.post(path, headers=key)
-    assert (repeated.status_code, repeated.headers["idempotent-replayed"]) == (202, "true")
-    refusal = problem(await user.post(path), 409, "payment_not_cancellable")
-    assert "PROCESSING" in refusal["detail"]
-    await settled(running_api.database, payment["id"], VOIDED)
-    voided = await shown(user, payment["id"])
-    assert (voided["status"], voided["capture_before"], voided["amount_captured"]) == ("CANCELLED", None, 0)
-    again = await user.post(path)
-    assert (again.status_code, again.json()) == (200, voided)
-    assert (await user.post(path, headers=key)).json() == voided
-
-
-async def test_capture_and_cancel_at_once_one_wins(
-    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
-) -> None:
-    for _ in range(5):
-        payment = await authorized(user, running_api.database)
-        paths = [f"/payments/{payment['id']}/{verb}" for verb in ("capture", "cancel") * 5]
-        answers = await asyncio.gather(*(service.post(path) for path in paths))
-        assert sorted(answer.status_code for answer in answers) == [202] + [409] * 9
-        assert (await shown(user, payment["id"]))["sequence"] == 4
-
-
-# -- waiting
-
-
-async def test_a_post_that_waits_is_answered_201_when_the_payment_is_authorized(
-    running_api: RunningApi, user: httpx.AsyncClient
-) -> None:
-    body = order(await added(user), capture_method="manual")
-    waiting = asyncio.create_task(user.post("/payments", json=body, headers=WAIT))
-
-    async def listed() -> Any:
-        return (await user.get("/payments")).json()["payments"]
-
-    [payment] = await eventually(listed)
-    await settled(running_api.database, payment["id"], AUTHORIZED)
-    answer = await waiting
-    assert (answer.status_code, answer.json()["status"]) == (201, "AUTHORIZED")
-    got = await user.get(f"/payments/{payment['id']}", headers=WAIT)
-    assert (got.json(), got.headers["preference-applied"]) == (answer.json(), "wait=20")
-
-
-@pytest.mark.parametrize("path", ["", "/status"])
-async def test_with_the_current_etag_a_get_waits_for_the_next_state(
-    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient, path: str
-) -> None:
-    payment = await authorized(user, running_api.database)
-    known = {"If-None-Match": '"3"'}
-    unchanged = await user.get(f"/payments/{payment['id']}{path}", headers=known | {"Prefer": "wait=1"})
-    assert (unchanged.status_code, unchanged.headers["etag"]) == (304, '"3"')
-    assert unchanged.headers["preference-applied"] == "wait=1"
-    waiting = asyncio.create_task(user.get(f"/payments/{payment['id']}{path}", headers=known | WAIT))
-    await service.post(f"/payments/{payment['id']}/capture")
-    await settled(running_api.database, payment["id"], CAPTURED)
-    answer = await waiting
-    assert (answer.status_code, answer.json()["status"], answer.headers["etag"]) == (200, "COMPLETED", '"6"')
-
-
-@pytest.mark.parametrize("etag", ['"2"', "*", '"5-gzip", "2"', 'W/"9"'])
-async def test_with_another_etag_a_get_is_answered_at_once(
-    running_api: RunningApi, user: httpx.AsyncClient, etag: str
-) -> None:
-    payment = await authorized(user, running_api.database)
-    async with asyncio.timeout(15):
-        answer = await user.get(f"/payments/{payment['id']}", headers=WAIT | {"If-None-Match": etag})
-    assert answer.status_code == (304 if etag == "*" else 200)
-    assert answer.headers["preference-applied"] == "wait=20"
-
-
-async def test_a_refund_is_a_next_state_of_its_payment(
-    running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
-) -> None:
-    payment = await charged(user, running_api.database)
-    waiting = asyncio.create_task(user.get(f"/payments/{payment['id']}", headers=WAIT | {"If-None-Match": '"3"'}))
-    await service.post(f"/payments/{payment['id']}/refunds", json={"amount": 85})
-    answer = await waiting
-    assert (answer.status_code, answer.json()["sequence"], answer.json()["amount_refundable"]) == (200, 4, 1500)
-
-
-# -- beside a worker of 0.1, and with one of ours
-
-
-async def test_while_a_worker_of_0_1_is_alive_nothing_is_accepted_that_it_would_do_wrong(
-    runtime: Runtime, running_api: RunningApi, user: httpx.AsyncClient
-) -> None:
-    held, voided = [await authorized(user, running_api.database) for _ in range(2)]
-    done = await charged(user, running_api.database)
-    method_id = await added(user, card("5555555555554444"))
-    old = WorkerStatus(worker="old", slots=1, in_gateway=0, sending=0, settled=0, settled_per_s=0.0, uptime_s=1.0)
-    await send_heartbeat(runtime.broker, old)
-    async with opened(runtime) as beside:
-        service, customer = beside.service(), beside.user()
-        for refused in (
-            await customer.post("/payments", json=order(method_id, capture_method="manual")),
-            await service.post(f"/payments/{held['id']}/capture"),
-            await customer.post(f"/payments/{voided['id']}/cancel"),
-            await service.post(f"/payments/{done['id']}/refunds"),
-        ):
-            body = problem(refused, 503, "unavailable")
-            assert "older version" in body["detail"]
-            assert "retry-after" in refused.headers
-        assert (await customer.post("/payments", json=order(method_id))).status_code == 202
-    for before in (held, voided, done):
-        assert await shown(user, before["id"]) == before
-
-
-async def test_with_a_worker_a_payment_is_authorized_captured_and_refunded(
-    runtime: Runtime, running_api: RunningApi, user: httpx.AsyncClient, service: httpx.AsyncClient
-) -> None:
-    async with working(runtime):
-        held = await user.post("/payments", json=order("pm_test_visa", capture_method="manual"), headers=WAIT)
-        assert (held.status_code, held.json()["status"]) == (201, "AUTHORIZED")
-        path = f"/payments/{held.json()['id']}"
-        captured = await service.post(f"{path}/capture", json={"amount": 1000}, headers=WAIT)
-        assert (captured.status_code, captured.json()["amount_captured"]) == (200, 1000)
-        refund = await service.post(f"{path}/refunds", headers=WAIT)
-        assert (refund.status_code, refund.json()["status"], refund.json()["amount"]) == (201, "COMPLETED", 1000)
-        refunded = (await user.get(path)).json()
-        assert (refunded["status"], refunded["amount_refundable"]) == ("REFUNDED", 0)
-        second = await user.post("/payments", json=order("pm_test_visa", capture_method="manual"), headers=WAIT)
-        assert (await user.post(f"/payments/{second.json()['id']}/cancel")).status_code == 202
-        await in_status(user, second.json()["id"], "CANCELLED")
-
-
-async def test_the_platforms_paths_lead_to_the_same_operations(
-    running_api: RunningApi, user: httpx.AsyncClient
-) -> None:
-    held, done = await authorized(user, running_api.database), await charged(user, running_api.database)
-    service = running_api.service()
-    service.base_url = httpx.URL(f"{running_api.url}/api")
-    assert (await service.post(f"/payments/{held['id']}/capture")).status_code == 202
-    refund = await service.post(f"/payments/{done['id']}/refunds")
-    assert refund.headers["location"] == f"/api/payments/refunds/{refund.json()['id']}"
-    assert (
-        await running_api.client(base="", headers=dict(service.headers)).get(refund.headers["location"])
-    ).json() == refund.json()
