@@ -19,7 +19,7 @@ from api.approval.pages import problem_page as approval_problem
 from api.dashboard import routes as dashboard
 from api.dashboard.problem_pages import problem_page as dashboard_problem
 from api.edge.arrival import ArrivalMemory
-from api.edge.connection_limits import WRITE_TIMEOUT_S, ConnectionLimits
+from api.edge.connection_limits import WRITE_TIMEOUT_S, ConnectionLimits, connections_max
 from api.edge.cors import CorsHeadersMiddleware, PreflightMiddleware
 from api.edge.front import Front
 from api.edge.middleware import RequestContextMiddleware
@@ -33,6 +33,7 @@ from api.route_table import all_routes
 from api.state import Api
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
+from shared.open_files import open_files_max
 from shared.runtime import Runtime
 from shared.version import VERSION
 
@@ -78,14 +79,15 @@ def create_app(api: Api) -> FastAPI:
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
         openapi_tags=TAGS,
-        docs_url=None,
-        redoc_url=None,
+        # `api.routes.docs` has the document and a page for it.
+        openapi_url=None,
         servers=_servers(settings),
         # /metrics has these figures already, and looking for OpenTelemetry providers costs time.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         routes=all_routes(has_dashboard=settings.is_dashboard_on),
     )
     app.state.api = api
+    app.state.openapi_json = None
     if settings.is_dashboard_on:
         app.state.dashboard = dashboard.open_dashboard(api)
     problem_handlers.install(app)
@@ -149,6 +151,7 @@ async def serve(
         request_timeout_s=runtime.settings.request_timeout_s,
         write_timeout_s=write_timeout_s,
         memory=ArrivalMemory(),
+        connections_max=connections_max(open_files_max()),
         root_path=runtime.settings.root_path or "",
         has_rate_limits=api.rate_limits is not None,
         varies_by_origin=bool(runtime.settings.cors_origins),

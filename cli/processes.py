@@ -26,6 +26,7 @@ from shared.database.migrations import known_revisions, migrate, require_current
 from shared.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable, StatementFailed
 from shared.log_limits import report_left_out
 from shared.logs import configure_logs
+from shared.open_files import allow_open_files
 from shared.runtime import Runtime, open_runtime
 from shared.simulation.clock import require_speed, set_speed
 from shared.version import VERSION
@@ -39,6 +40,8 @@ DATABASE_PAUSE_S = 1.0
 # Requests and payments leave few reference cycles. With the default thresholds, the search for them took 5 % of a
 # worker's time.
 GARBAGE_THRESHOLDS = (20_000, 20, 100)
+# Open files that a service wants. It is usually started with a limit of 1,024, which it may raise.
+OPEN_FILES = 65_536
 # Threads that resolve the host names of receivers. A few name servers that hang do not delay other deliveries.
 NAME_LOOKUPS_MAX = 32
 
@@ -233,6 +236,7 @@ def _prepared(settings: Settings) -> Settings:
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
+    allow_open_files(OPEN_FILES)
     gc.collect()
     # The objects of the program itself are never garbage, so no collection needs to look at them.
     gc.freeze()

@@ -11,7 +11,7 @@ import pytest
 
 from api.edge.http_protocol import HttpProtocol
 from api.edge.new_connection import CHUNKED_HERE_BYTES_MAX, NewConnection
-from bench.attack import KINDS
+from bench.attack import NEW
 from shared.config.settings import Settings
 from shared.runtime import open_runtime
 from tests.support.api_client import RunningApi, added, order, served
@@ -53,10 +53,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NEW)
 async def test_a_request_that_does_not_arrive_holds_no_parser_and_no_task(api: RunningApi, kind: str) -> None:
     """Ten thousand of these are looked at in every garbage collection, while payers wait."""
-    begin, drip = KINDS[kind]
+    begin, drip = NEW[kind]
     async with AsyncExitStack() as stack:
         for _ in range(10):
             connection = await stack.enter_async_context(connected(api.url))

@@ -7,6 +7,13 @@ from api.edge.problem_pages import ProblemPages
 
 # Seconds that a client may take to read a response that fills the buffers of the connection.
 WRITE_TIMEOUT_S = 30.0
+# Open files that are kept for the service itself: its connections to the database, to Redis and to receivers.
+RESERVED_FILES = 256
+
+
+def connections_max(files_max: int) -> int:
+    """Return how many connections a process may have that may have so many files open."""
+    return files_max - min(RESERVED_FILES, files_max // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +23,7 @@ class ConnectionLimits:
     request_timeout_s: float
     write_timeout_s: float
     memory: ArrivalMemory
+    connections_max: int
     # What a proxy has stripped from the paths.
     root_path: str = ""
     # What is refused counts for a rate limit, which only the application knows.

@@ -22,7 +22,9 @@ REQUEST_HEADERS = (
 )
 # Headers that a page may read beside those that every page may read.
 EXPOSED_HEADERS = (
+    "Accept-Encoding",
     "Allow",
+    "Cache-Control",
     "ETag",
     "Idempotent-Replayed",
     "Location",

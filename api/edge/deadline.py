@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 # Of those whose time is over, so many are ended in one iteration of the event loop: what others sent is read between.
@@ -44,7 +45,7 @@ class Late(Protocol):
         """Handle that the time is over."""
 
 
-class SharedDeadline:
+class SharedDeadline[T: Late]:
     """Calls `on_late` of each one `seconds` after its start, with one timer for all of them.
 
     A timer for each of ten thousand connections would be twenty thousand objects for every garbage collection.
@@ -54,16 +55,24 @@ class SharedDeadline:
         self._loop = loop
         self._seconds = seconds
         # When the time of each is over. All have the same time, so the first one is due first.
-        self._due: OrderedDict[Late, float] = OrderedDict()
+        self._due: OrderedDict[T, float] = OrderedDict()
         self._timer: asyncio.Handle | None = None
 
-    def start(self, one: Late) -> None:
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def first(self, count: int, *, before: float) -> list[T]:
+        """Return those that are due first, `count` at most, and started before this time of the event loop."""
+        found = islice(self._due.items(), max(0, count))
+        return [one for one, due in found if due - self._seconds < before]
+
+    def start(self, one: T) -> None:
         """Begin to count for this one."""
         self._due[one] = self._loop.time() + self._seconds
         if self._timer is None:
             self._wait()
 
-    def cancel(self, one: Late) -> float:
+    def cancel(self, one: T) -> float:
         """Count no longer for this one, and return the seconds that it has left."""
         due = self._due.pop(one, None)
         return 0.0 if due is None else max(0.0, due - self._loop.time())

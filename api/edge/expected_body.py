@@ -2,7 +2,7 @@
 
 import httptools
 
-from api.edge.framing import Framing
+from api.edge.framing import Framing, without_blanks
 
 
 class ExpectedBody:
@@ -45,7 +45,7 @@ class ExpectedBody:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header line."""
         if self._framing is not None and not self._has_head:
-            name = name.lower()
+            name, value = name.lower(), without_blanks(value)
             self._framing.read_header(name, value)
             self.asks_first |= name == b"expect" and value.lower() == b"100-continue"
 

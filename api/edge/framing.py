@@ -17,6 +17,11 @@ _HOST = re.compile(
 )
 
 
+def without_blanks(value: bytes) -> bytes:
+    """Return the value of a header line without the blanks behind it (RFC 9110, 5.5). The parser drops the others."""
+    return value.rstrip(b" \t")
+
+
 class Framing:
     """Collects the framing of one request. The parser has already refused contradictory lengths."""
 

@@ -6,7 +6,11 @@ would be half a million objects for every garbage collection, and each byte that
 
 import asyncio
 import errno
+import heapq
+import math
+from collections.abc import Iterator
 from functools import partial
+from operator import itemgetter
 from socket import socket
 from typing import Any
 
@@ -16,7 +20,8 @@ from uvicorn.server import ServerState
 
 from api.edge.connection_limits import ConnectionLimits
 from api.edge.deadline import SharedDeadline
-from api.edge.http_protocol import FirstRequest, HttpProtocol
+from api.edge.first_request import FirstRequest
+from api.edge.http_protocol import HttpProtocol
 from api.edge.lingering import LINGER_S
 from api.edge.new_connection import NewConnection
 from api.edge.readable import open_readable
@@ -29,8 +34,10 @@ READ_BYTES = 256 * 1024
 ACCEPTED_AT_END = 4096
 # Connections that are let in, and those that are read, before others have their turn in the event loop.
 ACCEPTED_PER_TURN, READ_PER_TURN = 8, 8
-# Seconds without new connections when this process or the machine has no room for one.
-EXHAUSTED_PAUSE_S = 0.5
+# Seconds without new connections when this process or the machine has no room for one, and when room was just made.
+EXHAUSTED_PAUSE_S, ROOM_PAUSE_S = 0.5, 0.01
+# The part of all connections that ends at once when others need room. They have waited at least so many seconds.
+ROOM_SHARE, ROOM_WAITED_S = 1 / 16, 1.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -58,8 +65,8 @@ class Front:
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.state = state
         self.limits = limits
-        self.deadline = SharedDeadline(self._loop, limits.request_timeout_s)
-        self.lingering = SharedDeadline(self._loop, LINGER_S)
+        self.deadline: SharedDeadline[NewConnection] = SharedDeadline(self._loop, limits.request_timeout_s)
+        self.lingering: SharedDeadline[NewConnection] = SharedDeadline(self._loop, LINGER_S)
 
     def open(self) -> None:
         """Begin to let connections in."""
@@ -73,7 +80,7 @@ class Front:
         """Let no connection in any more, and end those whose request has not arrived whole."""
         if self._is_stopping:
             return
-        # Those that the kernel has connected get an answer too.
+        # Those that the kernel has connected get an answer too, as far as there is room.
         self._accept(ACCEPTED_AT_END)
         self._is_stopping = True
         self._loop.remove_reader(self._listener)
@@ -112,15 +119,24 @@ class Front:
         if not self._is_stopping:
             self._loop.add_reader(self._listener, self._accept, ACCEPTED_PER_TURN)
 
+    @property
+    def _count(self) -> int:
+        # This front is among the connections of uvicorn, too.
+        return len(self.new) + len(self._handing_over) + len(self.state.connections) - 1
+
     def _accept(self, connections_max: int) -> None:
         for _ in range(connections_max):
+            # The one that was let in last is the one too many, and is there to stay.
+            if self._count > self.limits.connections_max:
+                self._make_room()
+                return
             try:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._pause(error)
+                    self._pause(error.strerror)
                     return
                 # The client has gone before it was let in.
                 continue
@@ -129,13 +145,33 @@ class Front:
                 NewConnection(self, connection).open()
             except OSError as error:
                 connection.close()
-                self._pause(error)
+                self._pause(error.strerror)
                 return
 
-    def _pause(self, error: OSError) -> None:
-        log.warning("api.accept_paused", error=error.strerror, pause_s=EXHAUSTED_PAUSE_S)
+    def _make_room(self) -> None:
+        """End some of the connections that wait for their client: the longest idle ones, then the oldest new ones."""
+        # Those that have their last response are about to go.
+        wanted = math.ceil(self.limits.connections_max * ROOM_SHARE) - len(self.lingering)
+        before = self._loop.time() - ROOM_WAITED_S
+        idle = heapq.nsmallest(wanted, self._idle(before), key=itemgetter(0))
+        for _, idle_one in idle:
+            idle_one.timeout_keep_alive_handler()
+        new = self.deadline.first(wanted - len(idle), before=before)
+        for new_one in new:
+            new_one.on_crowded()
+        ended = len(idle) + len(new)
+        self._pause("Too many connections", ROOM_PAUSE_S if ended else EXHAUSTED_PAUSE_S, ended=ended)
+
+    def _idle(self, before: float) -> Iterator[tuple[float, HttpProtocol]]:
+        for connection in self.state.connections:
+            since = connection.idle_since if isinstance(connection, HttpProtocol) else None
+            if since is not None and since < before:
+                yield since, connection
+
+    def _pause(self, error: str | None, pause_s: float = EXHAUSTED_PAUSE_S, **figures: int) -> None:
+        log.warning("api.accept_paused", error=error, pause_s=pause_s, **figures)
         self._loop.remove_reader(self._listener)
-        self._loop.call_later(EXHAUSTED_PAUSE_S, self._listen)
+        self._loop.call_later(pause_s, self._listen)
 
     def _close_when_empty(self) -> None:
         if self._is_closed or not self._is_stopping or self.new or self._handing_over:

@@ -11,7 +11,6 @@ from `api.edge.front` when the first request is whole, too long to wait there, o
 """
 
 import asyncio
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -25,17 +24,17 @@ from api.edge.arrival import Arrival
 from api.edge.connection_limits import ConnectionLimits
 from api.edge.deadline import Deadline
 from api.edge.disconnect import DISCONNECT, Disconnect
-from api.edge.framing import Framing
+from api.edge.first_request import CONTINUE, FirstRequest
+from api.edge.framing import Framing, without_blanks
 from api.edge.lingering import LINGER_S, LingeringTransport
 from api.edge.pace import Pace
 from api.edge.refusals import full, late, response_without_request, stopping
 from api.edge.slow_lane import SlowLane
-from api.edge.unread import NOT_HTTP, Unread
+from api.edge.unread import NOT_HTTP
 from api.problems import Code, Problem
 
 # Bytes of later requests that are read while one request is in progress.
 PIPELINED_BYTES_MAX = 64 * 1024
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Phase(Enum):
@@ -47,18 +46,6 @@ class _Phase(Enum):
     RESPONSE = auto()
     # The connection is being closed: whatever still arrives is dropped.
     CLOSING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class FirstRequest:
-    """The first request of a connection: what has arrived of it, and what was decided before it was handed over."""
-
-    unread: Unread
-    # Seconds in which the rest must arrive.
-    left_s: float
-    # The client was asked to send the body.
-    has_continued: bool
-    refused: Problem | None
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -137,6 +124,9 @@ class HttpProtocol(HttpToolsProtocol):
             if len(self._unread.data) > PIPELINED_BYTES_MAX:
                 self.flow.pause_reading()
             return
+        if self._is_idle():
+            self._pace.count(len(data))
+            return
         self._unset_keepalive_if_required()
         self._read()
         if self._phase in (_Phase.HEAD, _Phase.BODY):
@@ -184,6 +174,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header line. Trailers are dropped: they come too late to be checked."""
         if self._phase is not _Phase.BODY:
+            value = without_blanks(value)
             super().on_header(name, value)
             self._framing.read_header(self.headers[-1][0], value)
 
@@ -224,13 +215,14 @@ class HttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._phase is not _Phase.RESPONSE or self.transport.is_closing() or not self.cycle.keep_alive:
             # A transport that closes waits until its client has read everything.
+            self._phase = _Phase.CLOSING
             self._reading.start()
             return
         self._phase = _Phase.HEAD
         self._has_continued = False
         self._begin()
         self.flow.resume_reading()
-        if self._unread.data:
+        if not self._is_idle():
             self._read()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -259,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread.data.clear()
 
     def _on_late(self) -> None:
-        if self._is_silent:
+        if self._is_idle():
             self.timeout_keep_alive_handler()
         else:
             self._refuse(late())
@@ -272,17 +264,25 @@ class HttpProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._reading.start()
 
+    def _is_idle(self) -> bool:
+        """Return whether nothing of a request has arrived since the last response."""
+        if self._phase is not _Phase.HEAD:
+            return False
+        self._unread.skip_empty_lines()
+        return not self._unread.data
+
     @property
-    def _is_silent(self) -> bool:
-        """No byte of a request has arrived since the last response."""
-        return self._phase is _Phase.HEAD and not self._unread.data
+    def idle_since(self) -> float | None:
+        """The time of the event loop since which the connection has been idle; None if it is not."""
+        timer = self.timeout_keep_alive_task
+        return None if timer is None else timer.when() - self.timeout_keep_alive
 
     def shutdown(self) -> None:
         """Close the connection: at once, or after the response to the request in progress."""
         if self._phase is _Phase.RESPONSE:
             self.cycle.keep_alive = False
             return
-        if self._is_silent:
+        if self._is_idle():
             self.transport.close()
         elif self._phase is not _Phase.CLOSING:
             self._refuse(stopping())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from api.edge.expected_body import ExpectedBody
-from api.edge.http_protocol import CONTINUE, FirstRequest
+from api.edge.first_request import CONTINUE, FirstRequest
 from api.edge.refusals import full, late, response_to_head, response_without_request, stopping
 from api.edge.slow_lane import READS_MAX, after_read
 from api.edge.unread import Unread, checked_head
@@ -95,6 +95,10 @@ class NewConnection:
             self._close()
             return
         self._end(late)
+
+    def on_crowded(self) -> None:
+        """End the connection: its place is needed for others."""
+        self._end(full)
 
     def on_full(self) -> None:
         """Refuse the request: its bytes are needed for others."""

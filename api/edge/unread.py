@@ -39,15 +39,18 @@ class Unread:
         """What is known of the request that is being read: its first line, or what has arrived of its head."""
         return self._request_line or bytes(self.data)
 
+    def skip_empty_lines(self) -> None:
+        """Drop empty lines before the request line: a server should ignore them (RFC 9112, 2.2)."""
+        if not self._scanned and self.data.startswith((b"\r", b"\n")):
+            del self.data[: len(self.data) - len(self.data.lstrip(b"\r\n"))]
+
     def find_head(self) -> int | None:
         """Return the size of the head of a request, and leave it here; None if it has not arrived whole.
 
         Raises Problem: 431 for a head that is too large, 400 for one that is none, as soon as that can be seen.
         """
+        self.skip_empty_lines()
         data = self.data
-        # A server should ignore empty lines before the request line (RFC 9112, 2.2).
-        if not self._scanned and data.startswith((b"\r", b"\n")):
-            del data[: len(data) - len(data.lstrip(b"\r\n"))]
         # The end of the head may arrive in pieces.
         start = max(0, self._scanned - len(_HEAD_END) + 1)
         found = data.find(_HEAD_END, start)

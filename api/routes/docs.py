@@ -1,4 +1,4 @@
-"""The pages for people: `/docs` shows the OpenAPI document and leads to the dashboard, and `/` leads to `/docs`.
+"""The OpenAPI document, and the pages for people: `/docs` shows it, and `/` leads to `/docs`.
 
 The viewer is a page of our own, so it loads nothing from another host and needs no internet. Its files are in
 `api/viewer`. Links in them are relative, so they work under every prefix.
@@ -7,7 +7,8 @@ The viewer is a page of our own, so it loads nothing from another host and needs
 from importlib.resources import files
 from typing import NamedTuple
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
 from api.paths import ROOT_PATH
@@ -57,6 +58,15 @@ FILES = {
 async def get_root(request: Request) -> Response:
     """Lead to the page for people."""
     return RedirectResponse(request.scope.get(ROOT_PATH, "") + DOCS, status_code=307)
+
+
+@router.get("/openapi.json")
+async def get_openapi_document(request: Request) -> Response:
+    """Return the OpenAPI document. Everybody may ask for it, so it is written once and its bytes are shared."""
+    app: FastAPI = request.app
+    if app.state.openapi_json is None:
+        app.state.openapi_json = orjson.dumps(app.openapi())
+    return Response(app.state.openapi_json, media_type="application/json")
 
 
 @router.get(DOCS)

@@ -3,8 +3,6 @@
 It must not retry a request or judge an answer: its callers do that.
 """
 
-import contextlib
-import resource
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import orjson
 
 from cli.sample_cards import CREDIT_CARDS, DEBIT_CARDS, card
 from shared.lifecycle import MethodType
+from shared.open_files import allow_open_files
 
 API = "/api/v1"
 REQUEST_TIMEOUT_S = 10
@@ -190,7 +189,7 @@ class Api:
 @asynccontextmanager
 async def open_api(url: str, *, connections_max: int) -> AsyncIterator[Api]:
     """Open a client for the service at `url`. It ignores a proxy that the environment sets."""
-    _allow_open_files(FILES_WANTED)
+    allow_open_files(FILES_WANTED)
     connector = aiohttp.TCPConnector(limit=connections_max, keepalive_timeout=KEEPALIVE_S)
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -208,16 +207,6 @@ def is_lost(answer: ApiAnswer) -> bool:
 def unix_s(text: str) -> float:
     """Return the Unix time in seconds of a time that the API wrote."""
     return datetime.fromisoformat(text).timestamp()
-
-
-def _allow_open_files(wanted: int) -> None:
-    """Raise the limit of open files of this process as far as allowed. Child processes inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        # If the limit stays, connections beyond it fail, and their requests count as unanswered.
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _document(body: bytes) -> Document:

@@ -1,5 +1,6 @@
 """A front on a free port, before an application that answers everything."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ REQUEST = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 
 async def application(scope: dict[str, Any], _receive: object, send: Callable[..., object]) -> None:
     """Answer every request with nothing and 200, or the status of its refusal."""
+    if scope["path"] == "/never":
+        await asyncio.Event().wait()
     refused: Problem | None = scope[REFUSED]
     status = 200 if refused is None else KINDS[refused.code].status
     for message in (
@@ -31,16 +34,23 @@ async def application(scope: dict[str, Any], _receive: object, send: Callable[..
 
 
 class Fronted:
-    """A front on a free port, with an application that answers everything."""
+    """A front on a free port, with an application that answers everything but `/never`."""
 
-    def __init__(self, *, request_timeout_s: float, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self, *, request_timeout_s: float = ANSWER_S, listener: socket.socket | None = None, connections_max: int = 1000
+    ) -> None:
         config = Config(application, lifespan="off", log_config=None)
         config.load()
         self.state = ServerState()
         listener = listener or listen("127.0.0.1", 0)
         self.address = listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
-        limits = ConnectionLimits(request_timeout_s=request_timeout_s, write_timeout_s=ANSWER_S, memory=ArrivalMemory())
+        limits = ConnectionLimits(
+            request_timeout_s=request_timeout_s,
+            write_timeout_s=ANSWER_S,
+            memory=ArrivalMemory(),
+            connections_max=connections_max,
+        )
         self.front = Front(listener, limits, config=config, state=self.state, app_state={})
 
     async def end(self) -> None:
