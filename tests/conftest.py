@@ -66,11 +66,11 @@ ONE_DATABASE = {
         "waiters", "webhook_endpoints", "worker_names", "wrong_rules",
     ),
     "postgresql": (
-        "actions", "advance", "crash_points", "delivery_changes", "delivery_shares", "group_commit",
-        "group_commit_properties", "late_settlements", "later_crash_points", "left_behind", "model",
-        "money_model", "order_conflict_records", "order_conflicts", "order_postponements", "pipeline",
-        "pipeline_outages", "rule_book", "shared_work", "verify", "verify_breaches", "verify_money_breaches",
-        "verify_refund_breaches", "worker_ends",
+        "accept_queue", "actions", "advance", "crash_points", "delivery_changes", "delivery_shares",
+        "group_commit", "group_commit_failures", "group_commit_properties", "late_settlements",
+        "later_crash_points", "left_behind", "lost_commits", "model", "money_model", "order_conflict_records",
+        "order_conflicts", "order_postponements", "pipeline", "pipeline_outages", "rule_book", "shared_work",
+        "verify", "verify_breaches", "verify_money_breaches", "verify_refund_breaches", "worker_ends",
     ),
 }  # fmt: skip
 RUNS_ON = {f"test_{name}": backend for backend, names in ONE_DATABASE.items() for name in names}
