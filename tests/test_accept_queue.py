@@ -19,7 +19,9 @@ from shared.ids import new_id
 from shared.payments.find import Visible
 from shared.payments.intent import Intent
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, Scripted, added, opened, order, problem, row_counts
+from tests.support.api_client import RunningApi, added, opened, order, problem
+from tests.support.scripted_databases import Scripted
+from tests.support.stored import row_counts
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database.engine import Database
 from shared.database.group_commit import GroupCommit
 from shared.errors import Overloaded
-from tests.support.api_client import Scripted
 from tests.support.group_commits import commit_of, outcomes, submitted, written
+from tests.support.scripted_databases import Scripted
 
 
 async def test_members_that_wait_together_share_one_transaction(database: Database) -> None:

@@ -19,8 +19,8 @@ from shared.errors import (
     ValueRefused,
     WriteConflict,
 )
-from tests.support.api_client import Scripted
 from tests.support.group_commits import commit_of, outcomes, submitted, written
+from tests.support.scripted_databases import Scripted
 
 
 async def test_an_error_that_is_answered_is_its_members_own(database: Database) -> None:

@@ -9,8 +9,10 @@ from shared.config.settings import Settings
 from shared.database.engine import open_database
 from shared.database.tables import idempotency_keys
 from shared.runtime import Runtime
-from tests.support.api_client import Scripted, added, opened, order, problem, row_counts
+from tests.support.api_client import added, opened, order, problem
+from tests.support.scripted_databases import Scripted
 from tests.support.servers import PostgresServer
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -2,8 +2,9 @@
 
 import json
 
-from tests.support.api_client import RunningApi, added, order, row_counts
+from tests.support.api_client import RunningApi, added, order
 from tests.support.raw_http import RawResponse
+from tests.support.stored import row_counts
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HIDDEN = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
