@@ -10,11 +10,11 @@ from shared.broker.client import Broker
 from shared.database.engine import Database
 from shared.lifecycle import PaymentStatus
 from shared.simulation.scenarios import CHALLENGED_THEN_DECLINED
+from tests.support.authorizations import reached, request, told, whole
 from tests.support.processing import processing, simulated_gateway
 from tests.support.rows import assert_sound, ledger_entries, write
 from tests.support.waiting import eventually
 from tests.support.waiting_payments import DECLINED, answer, asking, new, open_payments
-from tests.test_authorizations import reached, request, told, whole
 
 
 @pytest.mark.parametrize("is_held", [False, True])

@@ -18,9 +18,10 @@ from shared.database.tables import deliveries, delivery_attempts
 from shared.runtime import Runtime, open_runtime
 from shared.simulation.clock import lock_clock, write_clock
 from shared.verify.scan import DELIVERIES, LEDGER, OPEN, RECORDS, Scan
-from tests.support.api_client import RunningApi, accepted, added, opened, order, working
+from tests.support.api_client import RunningApi, accepted, added, opened, order
 from tests.support.receivers import answering, receiver, waiting_for
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 DAY_S = 24 * 3600
 SCHEDULE = Settings.model_fields["webhook_retry_schedule"].default

@@ -15,20 +15,10 @@ from shared.broker.heartbeats import WorkerStatus, send_heartbeat
 from shared.config.settings import Settings
 from shared.database.tables import events
 from shared.lifecycle import HistoryReason
-from tests.support.api_client import (
-    APPROVED,
-    RunningApi,
-    accepted,
-    added,
-    claimed,
-    opened_with,
-    order,
-    paid,
-    problem,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened_with, order, paid, problem
 from tests.support.approvals import RETURN_URL, require_action, row, waiting
 from tests.support.sentences import check_sentences
+from tests.support.settling import APPROVED, claimed, settled
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]

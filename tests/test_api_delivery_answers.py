@@ -14,7 +14,8 @@ from shared.keyring import open_keyring
 from shared.runtime import Runtime
 from shared.webhooks.attempts import DeliveryAttempt, TryAgain, record_attempts
 from shared.webhooks.deliveries import claim_deliveries
-from tests.support.api_client import APPROVED, RunningApi, accepted, added, opened, order, paid, problem, settled
+from tests.support.api_client import RunningApi, accepted, added, opened, order, paid, problem
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

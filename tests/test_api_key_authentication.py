@@ -27,10 +27,11 @@ from tests.support.api_client import (
     problem,
 )
 from tests.support.api_keys import authenticator_of, change_keys
+from tests.support.auth_standins import AuthService
 from tests.support.harness import SetClock
 from tests.support.manual_clock import ManualClock
+from tests.support.standins import running
 from tests.support.tokens import Untouchable
-from tests.support.upstreams import AuthService, running
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -15,16 +15,10 @@ from api.problems import Problem
 from shared.api_keys import new_api_key
 from shared.config.settings import Settings
 from shared.runtime import Runtime
-from tests.support.api_client import (
-    RunningApi,
-    Scripted,
-    created_key,
-    opened,
-    opened_with,
-    problem,
-)
+from tests.support.api_client import RunningApi, created_key, opened, opened_with, problem
 from tests.support.api_keys import authenticator_of, change_keys, stored_key
 from tests.support.manual_clock import ManualClock
+from tests.support.scripted_databases import Scripted
 from tests.support.tokens import Untouchable
 
 pytest_plugins = ["tests.support.api_fixtures"]

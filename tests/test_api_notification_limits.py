@@ -17,17 +17,7 @@ from shared.config.settings import Settings
 from shared.errors import Overloaded
 from shared.ids import new_id
 from shared.runtime import Runtime
-from tests.support.api_client import (
-    RunningApi,
-    Scripted,
-    accepted,
-    added,
-    opened,
-    opened_with,
-    order,
-    pointers,
-    problem,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened, opened_with, order, pointers, problem
 from tests.support.notifications import (
     GATEWAY,
     PATH,
@@ -38,6 +28,7 @@ from tests.support.notifications import (
     signed,
     waiting_payment,
 )
+from tests.support.scripted_databases import Scripted
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]

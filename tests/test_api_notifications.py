@@ -12,17 +12,7 @@ from standardwebhooks import Webhook
 from shared.ids import new_id
 from shared.keyring import new_webhook_secret
 from shared.runtime import Runtime
-from tests.support.api_client import (
-    APPROVED,
-    RunningApi,
-    Scripted,
-    claimed,
-    opened,
-    paid,
-    problem,
-    settled,
-    working,
-)
+from tests.support.api_client import RunningApi, opened, paid, problem
 from tests.support.money import shown
 from tests.support.notifications import (
     GATEWAY,
@@ -35,7 +25,10 @@ from tests.support.notifications import (
     waiting_payment,
     waiting_refund,
 )
+from tests.support.scripted_databases import Scripted
+from tests.support.settling import APPROVED, claimed, settled
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -10,11 +10,12 @@ from shared.broker.client import Queue
 from shared.broker.heartbeats import WorkerStatus, send_heartbeat
 from shared.config.settings import Settings
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, added, card, opened, opened_with, order, pointers, problem, working
+from tests.support.api_client import RunningApi, added, card, opened, opened_with, order, pointers, problem
 from tests.support.messages import items_in
 from tests.support.money import authorized, charged
 from tests.support.rows import assert_sound
 from tests.support.sentences import check_sentences
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -12,8 +12,9 @@ from api.approval.links import Approval
 from api.approval.pages import ADVICE, UNREADABLE
 from api.problems import Code
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, Scripted, opened
+from tests.support.api_client import RunningApi, opened
 from tests.support.approvals import FORM, customer, form_of, page, path_of, pressed, row, waiting
+from tests.support.scripted_databases import Scripted
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -14,8 +14,9 @@ from api.approval.pages import ADVICE, RESULTS, State, problem_page
 from api.problems import KINDS, Code
 from shared.config.settings import Settings
 from shared.logs import hide_secrets
-from tests.support.api_client import APPROVED, RunningApi, added, card, claimed, opened_with, paypal, settled
+from tests.support.api_client import RunningApi, added, card, opened_with, paypal
 from tests.support.approvals import browser, customer, form_of, page, path_of, pressed, row, waiting
+from tests.support.settling import APPROVED, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -10,8 +10,8 @@ from shared.errors import ConfigurationError
 from tests.conftest import TEST_SECRET
 from tests.support.api_client import problem, token
 from tests.support.auth_modes import OTHER_SECRET, MakeSettings, api_with, ask, backend
+from tests.support.auth_standins import AuthService
 from tests.support.tokens import Untouchable, forged
-from tests.support.upstreams import AuthService
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
 

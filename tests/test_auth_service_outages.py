@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.api_client import problem
 from tests.support.auth_modes import MakeSettings, api_with, ask, backend
-from tests.support.upstreams import AuthService
+from tests.support.auth_standins import AuthService
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]

@@ -7,10 +7,11 @@ import pytest
 
 from shared.lifecycle import PaymentStatus
 from shared.payments.refusals import INSTEAD_OF_CAPTURING
-from tests.support.api_client import DECLINED, RunningApi, change, claimed, paid, pointers, problem, settled
+from tests.support.api_client import RunningApi, paid, pointers, problem
 from tests.support.long_polls import WAIT
 from tests.support.money import CAPTURE_DECLINED, CAPTURED, authorized, charged, in_status, shown
 from tests.support.raw_bodies import INT64_MAX, raw
+from tests.support.settling import DECLINED, change, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -11,11 +11,11 @@ from shared.config.settings import Settings
 from shared.database.tables import payments
 from shared.lifecycle import PaymentStatus
 from shared.payments.payment import Payment
-from tests.support.api_client import working
+from tests.support.order_standins import Order
 from tests.support.order_worlds import CENTS, Shop, shop_with
 from tests.support.rows import ledger_entries, reasons
-from tests.support.upstreams import Order
 from tests.support.waiting import eventually
+from tests.support.workers import working
 from tests.test_refunded_orders import FOR_EVER, PAID
 
 type MakeSettings = Callable[..., Settings]

@@ -4,9 +4,10 @@ import httpx
 
 from shared.broker.heartbeats import WorkerStatus, send_heartbeat
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, added, card, opened, order, problem, working
+from tests.support.api_client import RunningApi, added, card, opened, order, problem
 from tests.support.long_polls import WAIT
 from tests.support.money import authorized, charged, in_status, shown
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -15,7 +15,7 @@ from api.main import DRAIN_S
 from shared.config.security import SECRET_BYTES_MIN
 from shared.config.settings import Settings, load_settings
 from shared.database.migrations import MIGRATIONS
-from tests.test_repository import PROJECT
+from tests.support.repository import PROJECT
 from worker.main import DRAIN_MARGIN_S
 from worker.slots import SHUTDOWN_FLUSH_S
 

@@ -19,9 +19,10 @@ from shared import metrics
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, added, held, order, served, working
+from tests.support.api_client import RunningApi, added, held, order, served
 from tests.support.rows import assert_sound
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 type MakeSettings = Callable[..., Settings]
 

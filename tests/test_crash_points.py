@@ -14,11 +14,13 @@ from sqlalchemy import select
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.database.tables import deliveries
-from tests.support.api_client import RunningApi, added, opened, order, row_counts, working
+from tests.support.api_client import RunningApi, added, opened, order
 from tests.support.crashing import LEASE_S, Journey, assert_each_died, later, run_journey, run_to_end
 from tests.support.receivers import Receiver, receiver
 from tests.support.rows import are_settled, assert_sound, ledger_entries, read_all
+from tests.support.stored import row_counts
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 type MakeSettings = Callable[..., Settings]
 

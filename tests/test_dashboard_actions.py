@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from shared.config.settings import Settings
-from tests.support.api_client import DECLINED, RunningApi, opened_with, settled
+from tests.support.api_client import RunningApi, opened_with
 from tests.support.dashboard_roles import MARKUP, a_payment, visitor
 from tests.support.dashboards import form_of, pressed
+from tests.support.settling import DECLINED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

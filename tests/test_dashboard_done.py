@@ -7,8 +7,9 @@ import pytest
 
 from api.dashboard import payment_page, simulator_page, webhook_pages
 from api.dashboard.done import mark_done, read_done
-from tests.support.api_client import APPROVED, RunningApi, accepted, added, order, settled
+from tests.support.api_client import RunningApi, accepted, added, order
 from tests.support.dashboards import bearer, form_of, pressed, signed_in
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -12,8 +12,9 @@ from api.dashboard.stream import QUEUE_MAX, VIEWERS_MAX, Broadcast
 from api.dashboard.windows import Window, quantiles
 from shared import metrics
 from shared.errors import Overloaded
-from tests.support.api_client import RunningApi, accepted, added, order, working
+from tests.support.api_client import RunningApi, accepted, added, order
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

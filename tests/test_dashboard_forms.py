@@ -12,8 +12,9 @@ import pytest
 from api.dashboard.forms import decimal_number, minor_units, whole_number
 from api.dashboard.json_api import Refused
 from shared.config.settings import Settings
-from tests.support.api_client import APPROVED, RunningApi, accepted, added, opened_with, order, settled
+from tests.support.api_client import RunningApi, accepted, added, opened_with, order
 from tests.support.dashboards import bearer, pressed, signed_in
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

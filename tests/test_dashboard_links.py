@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from shared.config.settings import Settings
-from tests.support.api_client import RunningApi, accepted, opened_with, order, working
+from tests.support.api_client import RunningApi, accepted, opened_with, order
 from tests.support.dashboards import bearer, signed_in
 from tests.support.receivers import answering, receiver
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -6,11 +6,13 @@ import re
 import httpx
 import pytest
 
-from tests.support.api_client import RunningApi, accepted, added, change, order, working
+from tests.support.api_client import RunningApi, accepted, added, order
 from tests.support.dashboard_roles import MARKUP, ROLES, a_payment, visitor
 from tests.support.dashboards import pressed
 from tests.support.receivers import answering, receiver
+from tests.support.settling import change
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

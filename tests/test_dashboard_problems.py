@@ -17,8 +17,9 @@ from api.problems import PROBLEM_TYPE
 from shared.config.settings import Settings
 from shared.errors import DatabaseUnavailable
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, Scripted, opened, opened_with
+from tests.support.api_client import RunningApi, opened, opened_with
 from tests.support.dashboards import bearer, form_of, pressed, sent, signed_in, visitor
+from tests.support.scripted_databases import Scripted
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

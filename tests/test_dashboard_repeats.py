@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from shared.runtime import Runtime
-from tests.support.api_client import APPROVED, Scripted, accepted, added, opened, order, settled
+from tests.support.api_client import accepted, added, opened, order
 from tests.support.dashboards import bearer, form_of, signed_in
+from tests.support.scripted_databases import Scripted
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -14,8 +14,9 @@ from shared.ids import new_id
 from shared.runtime import Runtime
 from shared.simulation.rule_store import add_rule, live_rules
 from shared.simulation.rules import LIVE_RULES_MAX, Effect, Match, Outage, Rule
-from tests.support.api_client import RunningApi, Scripted, opened
+from tests.support.api_client import RunningApi, opened
 from tests.support.dashboards import bearer, form_of, pressed, signed_in
+from tests.support.scripted_databases import Scripted
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -14,7 +14,7 @@ from api.problems import Code
 from cli.main import app
 from shared.config.settings import GROUPS, Settings
 from shared.lifecycle import HistoryReason, PaymentStatus
-from tests.test_repository import PROJECT, ROOT
+from tests.support.repository import PROJECT, ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
 CONFIGURATION = ROOT / "docs" / "configuration.md"

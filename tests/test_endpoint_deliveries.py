@@ -4,7 +4,8 @@ import httpx
 
 from api.schemas.webhooks import Delivery
 from shared.webhooks.attempts import Delivered, TryAgain
-from tests.support.api_client import APPROVED, RunningApi, paid, pointers, settled
+from tests.support.api_client import RunningApi, paid, pointers
+from tests.support.settling import APPROVED, settled
 from tests.support.webhook_endpoints import TERMINAL, attempted, deliveries_of, registered
 
 pytest_plugins = ["tests.support.api_fixtures"]

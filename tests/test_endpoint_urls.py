@@ -6,7 +6,8 @@ import httpx
 
 from shared.config.settings import Settings
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, opened, problem, row_counts
+from tests.support.api_client import RunningApi, opened, problem
+from tests.support.stored import row_counts
 from tests.support.webhook_endpoints import endpoint, registered
 
 pytest_plugins = ["tests.support.api_fixtures"]

@@ -16,8 +16,8 @@ from shared.config.settings import load_settings
 from tests.support.api_client import token
 from tests.support.approvals import pressed
 from tests.support.processes import PaymentsProcess, processes
+from tests.support.repository import ROOT
 from tests.support.servers import free_port
-from tests.test_repository import ROOT
 
 PROGRAM = ROOT / "examples" / "shop" / "shop.py"
 LINES_MAX = 120

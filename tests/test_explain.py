@@ -14,11 +14,12 @@ from api.schemas.explain import Explanation
 from shared.config.settings import Settings
 from shared.keyring import open_keyring
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, added, card, opened_with, order, paypal, working
+from tests.support.api_client import RunningApi, added, card, opened_with, order, paypal
 from tests.support.models import strict
 from tests.support.receivers import register
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

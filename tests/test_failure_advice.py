@@ -6,8 +6,9 @@ import pytest
 from shared.failure_advice import ADVICE, FailureAdvice, advice_for
 from shared.lifecycle import CaptureFailureCode, FailureCode
 from shared.refund_lifecycle import RefundFailureCode
-from tests.support.api_client import DECLINED, RunningApi, paid, settled
+from tests.support.api_client import RunningApi, paid
 from tests.support.money import CAPTURE_DECLINED, authorized, charged, shown
+from tests.support.settling import DECLINED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

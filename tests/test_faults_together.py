@@ -5,8 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.api_client import VISA, RunningApi, added, card, order, pointers, problem, row_counts
+from tests.support.api_client import VISA, RunningApi, added, card, order, pointers, problem
 from tests.support.sentences import check_sentences
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 # No database is asked.

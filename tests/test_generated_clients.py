@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from cli.tokens import mint
 from tests.support.client_generators import install_programs, install_python, install_typescript, run
+from tests.support.repository import ROOT
 from tests.support.survival import MakeSettings, a_service, on_sqlite
 from tests.test_guides import block
-from tests.test_repository import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), on_sqlite]
 

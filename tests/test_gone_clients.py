@@ -8,7 +8,8 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from api.paths import PLATFORM_PREFIX, PREFIX
-from tests.support.api_client import RunningApi, row_counts
+from tests.support.api_client import RunningApi
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -31,7 +31,7 @@ from shared.errors import (
     WriteConflict,
 )
 from shared.ids import new_id
-from tests.support.api_client import Scripted
+from tests.support.scripted_databases import Scripted
 
 DEADLOCK = "40P01"
 SHARED_ROWS = 3  # that members lock against each other

@@ -22,9 +22,9 @@ from shared.config.settings import Settings, load_settings
 from tests.support.api_client import card, order
 from tests.support.processes import PaymentsProcess, Shop, processes
 from tests.support.receivers import receiver
+from tests.support.repository import ROOT
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
-from tests.test_repository import ROOT
 
 WEBHOOKS = (ROOT / "docs" / "webhooks.md").read_text()
 TESTING = (ROOT / "docs" / "testing.md").read_text()

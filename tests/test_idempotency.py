@@ -10,22 +10,10 @@ from sqlalchemy import select
 
 from shared.database.tables import idempotency_keys
 from shared.ids import new_id
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    accepted,
-    added,
-    card,
-    claimed,
-    order,
-    paypal,
-    pointers,
-    problem,
-    row_counts,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, card, order, paypal, pointers, problem
 from tests.support.idempotency import KEY, keys
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -18,9 +18,9 @@ from shared.upstream.client import UpstreamClient
 from tests.conftest import TEST_SECRET
 from tests.support.api_client import opened, problem
 from tests.support.auth_modes import MakeSettings, api_with, ask, backend
+from tests.support.auth_standins import AuthService
 from tests.support.manual_clock import ManualClock
 from tests.support.tokens import forged
-from tests.support.upstreams import AuthService
 from tests.support.waiting import calls_running, eventually
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]

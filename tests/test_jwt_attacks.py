@@ -16,9 +16,10 @@ from api.auth.tokens import SharedSecretVerifier
 from shared.config.settings import Settings
 from tests.support.api_client import RunningApi, problem, token
 from tests.support.auth_modes import api_with, backend
+from tests.support.auth_standins import KeyServer
 from tests.support.key_pairs import key_settings, signer
+from tests.support.standins import running
 from tests.support.tokens import SECRET, Untouchable, forged, refused
-from tests.support.upstreams import KeyServer, running
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]
 

@@ -8,18 +8,8 @@ import pytest
 
 from shared.ids import new_id
 from shared.payment_methods import change_method, delete_method, find_method
-from tests.support.api_client import (
-    MASTERCARD,
-    VISA,
-    RunningApi,
-    accepted,
-    added,
-    card,
-    claimed,
-    order,
-    pointers,
-    problem,
-)
+from tests.support.api_client import MASTERCARD, VISA, RunningApi, accepted, added, card, order, pointers, problem
+from tests.support.settling import claimed
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -13,11 +13,11 @@ from shared.payments.outcomes import ActionNeeded, ActionRequired, Pending, Unse
 from shared.payments.record import Record, record
 from shared.payments.requests import cancel
 from shared.simulation.scenarios import PENDING, PENDING_THEN_DECLINED, Scenario
+from tests.support.authorizations import reached, told, whole
 from tests.support.processing import processing, simulated_gateway
 from tests.support.rows import assert_sound, claim, ledger_entries, write
 from tests.support.waiting import eventually
 from tests.support.waiting_payments import answer, asking, new, notified, open_payments, settle_now, unsettled
-from tests.test_authorizations import reached, told, whole
 
 
 @pytest.mark.parametrize(

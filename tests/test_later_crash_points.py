@@ -20,14 +20,14 @@ from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.payment import Payment
 from shared.simulation.calls import Steering
 from shared.simulation.scenarios import CHALLENGED, PENDING
-from tests.support.api_client import working
+from tests.support.authorizations import authorized
 from tests.support.crashing import LEASE_S, assert_each_died, later, run_to_end
 from tests.support.crashing_later import Later, LaterJourney, ask_for, run_later_journey
 from tests.support.processing import processing, simulated_gateway
 from tests.support.rows import assert_sound, ledger_entries, read_all, write
 from tests.support.waiting import eventually
 from tests.support.waiting_payments import SHOP, asking, new, settle_now, unsettled
-from tests.test_authorizations import authorized
+from tests.support.workers import working
 from tests.test_refunds import charged
 
 # Processes beside each other: each waits most of its time.

@@ -35,7 +35,8 @@ from shared.lifecycle import (
     PaymentStatus,
 )
 from shared.refund_lifecycle import RefundCause, RefundFailureCode, RefundHistoryReason, RefundReason, RefundStatus
-from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, claimed, order, paid, settled
+from tests.support.api_client import RunningApi, added, order, paid
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -10,22 +10,11 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.runtime import Runtime
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    accepted,
-    added,
-    claimed,
-    opened,
-    order,
-    paid,
-    served,
-    settled,
-    working,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened, order, paid, served
 from tests.support.long_polls import WAIT, Failing
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

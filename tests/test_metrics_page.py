@@ -18,9 +18,9 @@ from shared.version import VERSION
 from tests.support.processes import PaymentsProcess, Shop, processes
 from tests.support.promql import Query
 from tests.support.receivers import answering, receiver
+from tests.support.repository import ROOT
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.waiting import eventually
-from tests.test_repository import ROOT
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 ALERTS = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())

@@ -9,11 +9,7 @@ from uuid import UUID
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import invariant, precondition, rule
 
 from shared.broker.client import Queue
 from shared.database.leases import take_due
@@ -36,18 +32,9 @@ from shared.refunds.requests import (
 from tests.support import money_model as model
 from tests.support.harness import Harness
 from tests.support.machines import examine
+from tests.support.money_client_verbs import BY, parts, pick, picked, picks
 from tests.support.money_rows import money_rows
-from tests.support.money_verbs import (
-    BY,
-    LEASE_S,
-    REPUBLISHED_AFTER_S,
-    PaymentVerbs,
-    parts,
-    pick,
-    picked,
-    picks,
-    put_offs,
-)
+from tests.support.money_verbs import LEASE_S, REPUBLISHED_AFTER_S, PaymentVerbs, put_offs
 from tests.support.rows import assert_sound
 
 pytest_plugins = ["tests.support.machine_fixtures"]

@@ -22,10 +22,10 @@ from shared.refund_lifecycle import RefundStatus
 from shared.refunds.claim import claim_refunds
 from shared.refunds.refund import Refund
 from shared.refunds.requests import ExceedsBalance, NotRefundable, RefundMoved, cancel_refund
+from tests.support.authorizations import authorized, request, whole
 from tests.support.processing import RunningProcessor, processing, simulated_gateway
 from tests.support.rows import assert_sound, claim
 from tests.support.waiting import eventually
-from tests.test_authorizations import authorized, request, whole
 from tests.test_refunds import charged, ended, refund
 
 ROUNDS = 12

@@ -16,16 +16,15 @@ from tests.support.api_client import (
     accepted,
     added,
     card,
-    claimed,
     opened,
     order,
     paypal,
     pointers,
     problem,
-    row_counts,
 )
 from tests.support.harness import SetClock
-from tests.support.stored import everything_stored
+from tests.support.settling import claimed
+from tests.support.stored import everything_stored, row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.api_client import RunningApi, added, order, settled
+from tests.support.api_client import RunningApi, added, order
 from tests.support.long_polls import WAIT
 from tests.support.money import AUTHORIZED, CAPTURED, authorized, charged
+from tests.support.settling import settled
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]

@@ -17,11 +17,11 @@ from shared.keyring import Keyring, open_keyring
 from shared.runtime import open_runtime
 from shared.simulation.gateways import GatewayName
 from shared.upstream.client import UpstreamClient
-from tests.support.api_client import working
 from tests.support.manual_clock import ManualClock
 from tests.support.receivers import Receiver, answering, hanging, receiver, waiting_for
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
+from tests.support.workers import working
 from worker.gateway.late_answers import LateAnswer
 from worker.gateway.notifier import Notifier, open_notifier
 

@@ -4,18 +4,9 @@ import asyncio
 
 import httpx
 
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    added,
-    claimed,
-    order,
-    paid,
-    problem,
-    row_counts,
-    settled,
-)
+from tests.support.api_client import RunningApi, added, order, paid, problem
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -9,11 +9,12 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.verify.reports import keep_report
-from tests.support.api_client import APPROVED, MASTERCARD, RunningApi, added, card, order, paid, settled
+from tests.support.api_client import MASTERCARD, RunningApi, added, card, order, paid
 from tests.support.approvals import waiting
 from tests.support.money import CAPTURED, authorized, charged, refund_ended
 from tests.support.notifications import GATEWAY, notification, notify
 from tests.support.sent_headers import LIMITS, described, is_problem, recorded
+from tests.support.settling import APPROVED, settled
 from tests.support.verified import NOW
 from tests.support.waiting import eventually
 

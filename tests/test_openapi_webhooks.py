@@ -12,10 +12,11 @@ from api.schemas.payments import Payment
 from api.schemas.refunds import Refund
 from shared.database.tables import events
 from shared.event_types import EventType
-from tests.support.api_client import APPROVED, DECLINED, RunningApi, paid, settled
+from tests.support.api_client import RunningApi, paid
 from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, refund_ended
+from tests.support.settling import APPROVED, DECLINED, settled
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.openapi_fixtures"]
 

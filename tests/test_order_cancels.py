@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.order_services import SECRET, orders_at
-from tests.support.upstreams import NEXT, Order, running
-from tests.support.upstreams import OrderService as StandinService
+from tests.support.order_standins import NEXT, Order
+from tests.support.order_standins import OrderService as StandinService
+from tests.support.standins import running
 from worker.order_updates import CANCEL, CANCEL_UNLESS_PENDING, CONFIRM, OrderStatus, OrderUpdate, UpdateResult
 from worker.orders import OrderService
 

@@ -6,8 +6,8 @@ import pytest
 
 from shared.upstream.client import UpstreamClient
 from tests.support.order_services import orders, orders_at, service
-from tests.support.upstreams import Order
-from tests.support.upstreams import OrderService as StandinService
+from tests.support.order_standins import Order
+from tests.support.order_standins import OrderService as StandinService
 from worker.order_updates import CONFIRM, OrderStatus, UpdateResult
 from worker.orders import OrderService
 

@@ -25,13 +25,13 @@ from shared.refunds.requests import RefundMoved, RefundRequest, cancel_refund, r
 from shared.webhooks.attempts import Conflict, Exhausted, RecordedOutcome, TryAgain
 from shared.webhooks.deliveries import ClaimedDelivery, claim_deliveries
 from shared.webhooks.order_deliveries import KnownOfOrder
-from tests.support.api_client import APPROVED
 from tests.support.conflict_crashes import Confirmation, run_confirmation
 from tests.support.crashing import assert_each_died
 from tests.support.deliveries import attempt
 from tests.support.processes import forked
 from tests.support.processing import UnreliableDatabase
 from tests.support.rows import accepted, write
+from tests.support.settling import APPROVED
 from tests.support.verified import settle
 from tests.support.waiting import eventually
 from worker.deliveries.conflicts import record_with_conflicts

@@ -13,10 +13,10 @@ from shared.payments.payment import Payment
 from shared.refund_lifecycle import RefundCause, RefundReason, RefundStatus
 from shared.refunds.refund import Refund
 from shared.refunds.requests import RefundMoved, cancel_refund
-from tests.support.api_client import working
 from tests.support.order_worlds import CENTS, Shop, shop_with
 from tests.support.rows import ledger_entries
 from tests.support.waiting import eventually
+from tests.support.workers import working
 from tests.test_refunded_orders import FOR_EVER, PAID, REFUNDED
 
 type MakeSettings = Callable[..., Settings]

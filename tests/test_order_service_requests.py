@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.order_services import SECRET, orders, payment_for, service
-from tests.support.upstreams import OrderService as StandinService
+from tests.support.order_standins import OrderService as StandinService
 from worker.order_updates import CONFIRM
 from worker.orders import OrderService
 

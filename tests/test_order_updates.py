@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 from shared.database.tables import deliveries
 from shared.delivery_lifecycle import DeliveryStatus
 from shared.runtime import open_runtime
-from tests.support.api_client import working
 from tests.support.platforms import MakeSettings, platform
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 

@@ -8,9 +8,9 @@ import pytest
 from shared.errors import UpstreamUnavailable
 from shared.lifecycle import FailureCode
 from tests.support.order_services import orders, orders_at, payment_for, service
+from tests.support.order_standins import NEXT
+from tests.support.order_standins import OrderService as StandinService
 from tests.support.receivers import answering, receiver
-from tests.support.upstreams import NEXT
-from tests.support.upstreams import OrderService as StandinService
 from worker.order_updates import CONFIRM
 from worker.orders import NotPayable, OrderService, Payable
 

@@ -4,7 +4,9 @@ import httpx
 import pytest
 
 from shared.ids import new_id
-from tests.support.api_client import RunningApi, accepted, added, claimed, order, paid, problem, row_counts
+from tests.support.api_client import RunningApi, accepted, added, order, paid, problem
+from tests.support.settling import claimed
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -9,18 +9,8 @@ from sqlalchemy import select
 
 from shared.database.tables import events, payments
 from shared.payments.requests import cancel
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    accepted,
-    added,
-    claimed,
-    order,
-    paid,
-    problem,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, order, paid, problem
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

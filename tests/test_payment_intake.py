@@ -22,9 +22,9 @@ from tests.support.api_client import (
     paypal,
     pointers,
     problem,
-    row_counts,
 )
 from tests.support.sentences import MOMENT
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -9,19 +9,8 @@ import httpx
 import pytest
 
 from shared.config.settings import Settings
-from tests.support.api_client import (
-    DECLINED,
-    RunningApi,
-    accepted,
-    added,
-    change,
-    opened_with,
-    order,
-    paid,
-    pointers,
-    problem,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened_with, order, paid, pointers, problem
+from tests.support.settling import DECLINED, change, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -9,21 +9,9 @@ import pytest
 from api.schemas.payments import Payment as PaymentModel
 from shared.config.settings import Settings
 from shared.ids import new_id
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    accepted,
-    added,
-    change,
-    claimed,
-    opened_with,
-    order,
-    paid,
-    problem,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened_with, order, paid, problem
 from tests.support.sentences import MOMENT
+from tests.support.settling import APPROVED, DECLINED, change, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

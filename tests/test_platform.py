@@ -14,11 +14,13 @@ from shared.database.engine import open_database
 from shared.database.tables import deliveries, delivery_attempts
 from shared.delivery_lifecycle import DeliveryStatus
 from tests.support.api_client import card
+from tests.support.auth_standins import AuthService
+from tests.support.order_standins import Order, OrderService
 from tests.support.platforms import SECRET, MakeSettings, platform
 from tests.support.processes import PaymentsProcess, processes
 from tests.support.rows import assert_sound, ledger_entries
 from tests.support.servers import free_port
-from tests.support.upstreams import AuthService, Order, OrderService, running
+from tests.support.standins import running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")

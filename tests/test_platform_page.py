@@ -9,8 +9,8 @@ import yaml
 
 from cli.main import app
 from shared.config.settings import Settings, load_settings
+from tests.support.repository import ROOT
 from tests.test_containers import with_defaults
-from tests.test_repository import ROOT
 
 PAGE = (ROOT / "docs" / "platform.md").read_text()
 ONE, SCALED = (

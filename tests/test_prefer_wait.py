@@ -3,8 +3,9 @@
 import httpx
 import pytest
 
-from tests.support.api_client import APPROVED, RunningApi, accepted, added, order, paid, settled
+from tests.support.api_client import RunningApi, accepted, added, order, paid
 from tests.support.long_polls import WAIT
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -15,10 +15,10 @@ from shared.upstream.client import UpstreamClient
 from tests.conftest import TEST_SECRET
 from tests.support.api_client import problem, token
 from tests.support.auth_modes import MakeSettings, api_with, ask, backend
+from tests.support.auth_standins import AuthService, KeyServer
 from tests.support.key_pairs import key_settings, signer
 from tests.support.manual_clock import ManualClock
 from tests.support.tokens import Untouchable, forged
-from tests.support.upstreams import AuthService, KeyServer
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures", "tests.support.auth_fixtures"]

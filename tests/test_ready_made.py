@@ -20,19 +20,10 @@ from shared.lifecycle import FailureCode, MethodType
 from shared.runtime import Runtime, open_runtime
 from shared.simulation.ready_made import READY_MADE
 from shared.simulation.scenarios import ALWAYS_APPROVED, Scenario
-from tests.support.api_client import (
-    RunningApi,
-    accepted,
-    added,
-    card,
-    opened,
-    order,
-    paypal,
-    problem,
-    row_counts,
-    working,
-)
-from tests.test_repository import ROOT
+from tests.support.api_client import RunningApi, accepted, added, card, opened, order, paypal, problem
+from tests.support.repository import ROOT
+from tests.support.stored import row_counts
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

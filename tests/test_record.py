@@ -15,9 +15,9 @@ from shared.lifecycle import HistoryReason, PaymentStatus
 from shared.payments.find import earlier_payments
 from shared.payments.outcomes import ClaimOutcome, Release, Retry, Settled
 from shared.payments.record import Record, Recorded
-from tests.support.api_client import APPROVED, DECLINED
 from tests.support.claims import LEASE_S, NOW, after, claim_all, claim_one, event_types, moves, record_all
 from tests.support.rows import accepted, claimed, read, write
+from tests.support.settling import APPROVED, DECLINED
 
 SETTLING: list[ClaimOutcome] = [APPROVED, DECLINED]
 OUTCOMES: list[ClaimOutcome] = [APPROVED, DECLINED, Retry(2.5), Release()]

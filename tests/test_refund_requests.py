@@ -9,9 +9,11 @@ import pytest
 from shared.lifecycle import PaymentStatus
 from shared.refund_lifecycle import RefundReason, RefundStatus
 from shared.refunds.refusals import INSTEAD_OF_CANCELLING, INSTEAD_OF_REFUNDING
-from tests.support.api_client import DECLINED, RunningApi, claimed, order, paid, pointers, problem, row_counts, settled
+from tests.support.api_client import RunningApi, order, paid, pointers, problem
 from tests.support.money import REFUND_DECLINED, authorized, charged, refund_ended, refunded, shown
 from tests.support.raw_bodies import INT64_MAX, raw
+from tests.support.settling import DECLINED, claimed, settled
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -5,9 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.api_client import RunningApi, pointers, problem, row_counts
+from tests.support.api_client import RunningApi, pointers, problem
 from tests.support.long_polls import WAIT
 from tests.support.money import charged, refund_ended, refunded
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

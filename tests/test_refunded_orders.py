@@ -6,9 +6,9 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.lifecycle import PaymentStatus
-from tests.support.api_client import working
 from tests.support.order_worlds import CENTS, shop_with
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 type MakeSettings = Callable[..., Settings]
 

@@ -31,10 +31,10 @@ from shared.refunds.requests import (
     cancel_refund,
     request_refund,
 )
+from tests.support.authorizations import reached, whole
 from tests.support.processing import RunningProcessor, processing, simulated_gateway
 from tests.support.rows import accepted, write
 from tests.support.waiting import eventually
-from tests.test_authorizations import reached, whole
 
 type Answer = RefundMoved | NotRefundable | ExceedsBalance | None
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import subprocess
-import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setuptools import find_packages  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+from tests.support.repository import PROJECT, ROOT, files
+
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-IGNORED = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
 # Letters are put apart so that this file does not find itself.
 FOREIGN = re.compile(
     r"(?<![\w.$}~-])/(root|work|home|Users)/|[i]ndex-url|[f]ind-links|[p]ypi\.org/simple|[p]ythonhosted"
@@ -36,20 +33,6 @@ TARGETS = {
     "lock",
     "clean",
 }
-
-
-def files() -> list[Path]:
-    """What git tracks or would track, also where there is no git."""
-    found = []
-    for name, folders, leaves in os.walk(ROOT):
-        folder = Path(name)
-        folders[:] = [child for child in folders if not is_ignored(folder / child)]
-        found += [folder / leaf for leaf in leaves if not is_ignored(folder / leaf)]
-    return found
-
-
-def is_ignored(path: Path) -> bool:
-    return any(fnmatch(path.name, each) or path.relative_to(ROOT).as_posix() == each for each in IGNORED)
 
 
 def locked(name: str) -> dict[str, str]:

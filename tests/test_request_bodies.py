@@ -7,7 +7,8 @@ import pytest
 
 from api.problem_handlers import ERRORS_MAX
 from shared.ids import new_id
-from tests.support.api_client import VISA, RunningApi, added, card, order, paypal, pointers, problem, row_counts
+from tests.support.api_client import VISA, RunningApi, added, card, order, paypal, pointers, problem
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

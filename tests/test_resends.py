@@ -10,20 +10,12 @@ from api.schemas.webhooks import Delivery
 from shared.config.settings import Settings
 from shared.runtime import Runtime
 from shared.webhooks.attempts import Delivered, Exhausted, TryAgain
-from tests.support.api_client import (
-    RunningApi,
-    accepted,
-    added,
-    opened_with,
-    order,
-    paid,
-    problem,
-    row_counts,
-    working,
-)
+from tests.support.api_client import RunningApi, accepted, added, opened_with, order, paid, problem
 from tests.support.receivers import answering, receiver
+from tests.support.stored import row_counts
 from tests.support.waiting import eventually
 from tests.support.webhook_endpoints import attempted, claimed_deliveries, registered
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

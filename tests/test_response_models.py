@@ -14,10 +14,11 @@ from api.schemas import problems as problem_models
 from api.schemas import refunds as refund_models
 from api.schemas import webhooks as webhook_models
 from shared.lifecycle import PaymentStatus
-from tests.support.api_client import APPROVED, DECLINED, RunningApi, added, card, order, paid, paypal, settled
+from tests.support.api_client import RunningApi, added, card, order, paid, paypal
 from tests.support.approvals import waiting
 from tests.support.models import strict
 from tests.support.money import CAPTURE_DECLINED, REFUND_DECLINED, authorized, charged, refund_ended
+from tests.support.settling import APPROVED, DECLINED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -15,7 +15,6 @@ from shared.config.settings import Settings
 from shared.database.tables import idempotency_keys
 from shared.errors import ConfigurationError
 from tests.support.api_client import (
-    APPROVED,
     MASTERCARD,
     VISA,
     RunningApi,
@@ -28,8 +27,8 @@ from tests.support.api_client import (
     paypal,
     pointers,
     problem,
-    settled,
 )
+from tests.support.settling import APPROVED, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

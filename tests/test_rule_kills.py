@@ -13,12 +13,13 @@ from shared.database.engine import Database
 from shared.database.simulation_tables import simulation_rule_uses
 from shared.database.tables import payments
 from shared.simulation.rules import Effect, Match
-from tests.support.api_client import opened_with, order, working
+from tests.support.api_client import opened_with, order
 from tests.support.crashing import LEASE_S, later
 from tests.support.processes import PaymentsProcess, processes
 from tests.support.rows import assert_sound
 from tests.support.rules import rule, stored, used
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 TIMES, PAYMENTS = 20, 60
 RECOVERY_S = 60.0

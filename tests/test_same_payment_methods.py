@@ -4,7 +4,8 @@ import asyncio
 
 import httpx
 
-from tests.support.api_client import MASTERCARD, SIX_CARDS, RunningApi, added, card, paypal, problem, row_counts
+from tests.support.api_client import MASTERCARD, SIX_CARDS, RunningApi, added, card, paypal, problem
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -16,7 +16,7 @@ from shared.keyring import new_webhook_secret
 from shared.webhooks.signatures import sign
 from tests.support.delivery_pools import World, running
 from tests.support.receivers import receiver
-from tests.test_repository import ROOT
+from tests.support.repository import ROOT
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 

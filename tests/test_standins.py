@@ -7,7 +7,9 @@ import httpx
 import jwt
 import pytest
 
-from tests.support.upstreams import AuthService, OrderService, running
+from tests.support.auth_standins import AuthService
+from tests.support.order_standins import OrderService
+from tests.support.standins import running
 
 SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 ADMIN = {"user_id": 0, "email": "payments@example.com", "role": "order_admin", "type": "access", "exp": 9_999_999_999}

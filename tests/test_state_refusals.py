@@ -10,20 +10,9 @@ import pytest
 from api.openapi.responses import CONFLICTS
 from api.problems import KINDS
 from shared.config.settings import Settings
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    VISA,
-    RunningApi,
-    added,
-    claimed,
-    opened_with,
-    order,
-    paid,
-    problem,
-    settled,
-)
+from tests.support.api_client import VISA, RunningApi, added, opened_with, order, paid, problem
 from tests.support.sentences import MOMENT, check_sentences
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -19,10 +19,12 @@ from shared.broker.client import Broker
 from shared.broker.heartbeats import REDIS_TIMEOUT_S, WorkerStatus, alive_workers, remove_heartbeat, send_heartbeat
 from shared.lifecycle import PaymentStatus
 from shared.runtime import Runtime
-from tests.support.api_client import RunningApi, Scripted, added, opened, order, working
+from tests.support.api_client import RunningApi, added, opened, order
 from tests.support.rows import accepted, write
+from tests.support.scripted_databases import Scripted
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import calls_running, eventually
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 import httpx
 
 from api.state import STEPS_MAX
-from tests.support.api_client import RunningApi, accepted, order, problem, row_counts
+from tests.support.api_client import RunningApi, accepted, order, problem
 from tests.support.money import authorized, charged
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from shared.ids import new_id
-from tests.support.api_client import MASTERCARD, VISA, RunningApi, accepted, added, order, row_counts
+from tests.support.api_client import MASTERCARD, VISA, RunningApi, accepted, added, order
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 # Nothing here depends on the database.

@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 from shared.config.settings import Settings
 from shared.database.tables import payments
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, added, opened, order, row_counts
+from tests.support.api_client import RunningApi, added, opened, order
+from tests.support.stored import row_counts
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -5,10 +5,10 @@ from uuid import UUID
 import pytest
 
 from tests.support.api_client import token
+from tests.support.order_standins import Order
 from tests.support.platforms import SECRET, MakeSettings, platform
 from tests.support.receivers import receiver
 from tests.support.rows import assert_sound, ledger_entries
-from tests.support.upstreams import Order
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")

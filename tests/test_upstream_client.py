@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from shared.errors import UpstreamUnavailable
 from shared.upstream.breaker import Breaker
 from shared.upstream.client import BODY_BYTES_MAX, WAITING_PER_CONNECTION_MAX, UpstreamClient
+from tests.support.order_standins import OrderService
 from tests.support.raw_receivers import OK, RawRequest, raw_receiver, saying
 from tests.support.receivers import Behaviour, answering, hanging_up, receiver, redirecting, streaming
-from tests.support.upstreams import OrderService, Standin, running
+from tests.support.standins import Standin, running
 from tests.support.waiting import eventually
 
 PATIENT_S = 30

@@ -4,8 +4,10 @@ import asyncio
 
 from shared.runtime import open_runtime
 from tests.support.api_client import opened
+from tests.support.auth_standins import AuthService
+from tests.support.order_standins import OrderService
 from tests.support.platforms import SECRET, MakeSettings
-from tests.support.upstreams import AuthService, OrderService, running
+from tests.support.standins import running
 from tests.support.waiting import calls_running, eventually
 
 

@@ -15,7 +15,8 @@ from shared.ids import new_id
 from shared.payments.events import emit_order_conflicts
 from shared.runtime import Runtime
 from shared.verify.breaches import BreachKind
-from tests.support.api_client import APPROVED, RunningApi, added, order, working
+from tests.support.api_client import RunningApi, added, order
+from tests.support.settling import APPROVED
 from tests.support.verified import (
     LONG_AGO,
     NOW,
@@ -28,6 +29,7 @@ from tests.support.verified import (
     record_entry,
     settle,
 )
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

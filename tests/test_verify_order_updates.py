@@ -23,7 +23,7 @@ from shared.verify import event_checks
 from shared.verify.breaches import BreachKind
 from shared.verify.scan import Scan
 from shared.verify.verifier import verify_installation
-from tests.support.api_client import APPROVED
+from tests.support.settling import APPROVED
 from tests.support.verified import LONG_AGO, NOW, accept, settle
 
 PAID_BACK = Approved("stripe_mock", "re_1", {}, "rate")

@@ -4,8 +4,9 @@ import asyncio
 
 import httpx
 
-from tests.support.api_client import RunningApi, problem, settled
+from tests.support.api_client import RunningApi, problem
 from tests.support.money import VOIDED, authorized, shown
+from tests.support.settling import settled
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

@@ -15,20 +15,11 @@ from shared.broker.client import SETTLED_CHANNEL, Broker, open_broker
 from shared.database.engine import Database
 from shared.payments.find import find_many
 from shared.runtime import Runtime
-from tests.support.api_client import (
-    APPROVED,
-    DECLINED,
-    RunningApi,
-    Scripted,
-    accepted,
-    added,
-    claimed,
-    order,
-    paid,
-    settled,
-)
+from tests.support.api_client import RunningApi, accepted, added, order, paid
 from tests.support.long_polls import Failing
+from tests.support.scripted_databases import Scripted
 from tests.support.servers import ValkeyServer, free_port
+from tests.support.settling import APPROVED, DECLINED, claimed, settled
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.api_fixtures"]

@@ -12,15 +12,9 @@ from api.schemas.webhooks import Endpoint, EndpointWithSecret
 from shared.database.tables import webhook_endpoints
 from shared.event_types import EventType
 from shared.ids import new_id
-from tests.support.api_client import (
-    APPROVED,
-    RunningApi,
-    paid,
-    pointers,
-    problem,
-    row_counts,
-    settled,
-)
+from tests.support.api_client import RunningApi, paid, pointers, problem
+from tests.support.settling import APPROVED, settled
+from tests.support.stored import row_counts
 from tests.support.webhook_endpoints import TERMINAL, deliveries_of, endpoint, registered
 
 pytest_plugins = ["tests.support.api_fixtures"]

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from cli.local.service import clean_environment, free_port
+from tests.support.repository import PROJECT, ROOT, files
 from tests.support.waiting import eventually
-from tests.test_repository import PROJECT, ROOT, files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -5,8 +5,9 @@ from typing import Any
 import httpx
 
 from shared.database.histories import WORKER_NAME
-from tests.support.api_client import RunningApi, accepted, order, working
+from tests.support.api_client import RunningApi, accepted, order
 from tests.support.dashboards import bearer, signed_in
+from tests.support.workers import working
 
 pytest_plugins = ["tests.support.api_fixtures"]
 

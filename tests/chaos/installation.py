@@ -21,8 +21,8 @@ from tests.support.processes import READY_EVENTS, PaymentsProcess, processes
 from tests.support.redis_proxy import RedisProxy, redis_proxy
 from tests.support.roles import PASSWORD, ROLE, ask_for_password, give_role
 from tests.support.servers import PostgresServer, ValkeyServer, free_port
+from tests.support.standins import running
 from tests.support.swallowing import SwallowingProxy
-from tests.support.upstreams import running
 
 SECRET = "secret-of-the-chaos-with-more-than-32-bytes"
 APIS = 2

@@ -10,8 +10,8 @@ from typing import Literal, Self
 from aiohttp import web
 from standardwebhooks import WebhookVerificationError
 
+from tests.support.order_standins import OrderService
 from tests.support.receivers import Receiver, answering, hanging_up, receiver
-from tests.support.upstreams import OrderService
 
 SLOW_S = 1.0
 HANGS_S = 6.0  # longer than any client waits

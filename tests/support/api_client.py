@@ -12,12 +12,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import httpx
 import jwt
-from sqlalchemy import func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.authenticator import Authenticator
 from api.main import create_app, listen, serve
@@ -25,42 +22,13 @@ from api.paths import PREFIX
 from api.state import Api
 from shared.config.settings import Settings
 from shared.database.engine import Database
-from shared.database.leases import WorkItem
-from shared.database.schema import metadata
-from shared.database.tables import payments
-from shared.errors import CommitUnknown, DatabaseUnavailable, WriteConflict
-from shared.lifecycle import FailureCode, HistoryReason
-from shared.payments.outcomes import Approved, ClaimOutcome, Declined, Settled
-from shared.payments.record import Record, record
 from shared.runtime import Runtime, open_runtime
-from tests.support.rows import claim
-from worker.main import WorkerProcess
 
 VISA = "4242424242424242"
 MASTERCARD = "5555555555554444"
 SIX_CARDS = (VISA, MASTERCARD, "4000056655665556", "5200828282828210", "6011111111111117", "3566002020360505")
 # Longer than the grace for deliveries at the default WEBHOOK_TIMEOUT, and the records after it.
 STOP_TIMEOUT_S = 30
-
-APPROVED = Settled(
-    Approved(
-        gateway="stripe_mock",
-        transaction_id="ch_1",
-        details={"authorization_code": "A1B2C3"},
-        outcome_rule="rate",
-    ),
-    HistoryReason.GATEWAY_APPROVED,
-)
-DECLINED = Settled(
-    Declined(
-        gateway="stripe_mock",
-        failure_code=FailureCode.CARD_DECLINED,
-        failure_reason="The issuer declined the card.",
-        details={"avs_result": "Y"},
-        outcome_rule="card",
-    ),
-    HistoryReason.GATEWAY_DECLINED,
-)
 
 _orders = itertools.count(1000)
 
@@ -187,21 +155,6 @@ async def held[T](manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
         await asyncio.wait_for(holding, STOP_TIMEOUT_S)
 
 
-@asynccontextmanager
-async def working(runtime: Runtime) -> AsyncIterator[WorkerProcess]:
-    """A worker in this loop, until the block ends. A worker that fails ends the block, which would wait for it."""
-    worker, stop = WorkerProcess(runtime), asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    body = asyncio.current_task()
-    assert body is not None
-    running.add_done_callback(lambda _ended: None if stop.is_set() else body.cancel())
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await asyncio.wait_for(running, STOP_TIMEOUT_S)
-
-
 # -- what clients say
 
 
@@ -271,96 +224,3 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 def pointers(answer: httpx.Response) -> list[str]:
     """The places that a 422 names."""
     return [error["pointer"] for error in problem(answer, 422, "validation_error").get("errors", [])]
-
-
-# -- what a worker and time do, without a worker and time
-
-
-async def claimed(database: Database, payment_id: str, *, lease_s: float = 30) -> Any:
-    """The payment as a worker has claimed it, or None."""
-    async with database.transaction() as connection:
-        now = await database.clock.now(connection)
-        item = WorkItem(UUID(payment_id), await _lease_version_of(connection, payment_id))
-        [payment] = await claim(connection, now, [item], lease_s=lease_s)
-        return payment
-
-
-async def settled(database: Database, payment_id: str, outcome: ClaimOutcome) -> Any:
-    """The payment, claimed and recorded by a worker."""
-    payment = await claimed(database, payment_id)
-    assert payment is not None
-    async with database.transaction() as connection:
-        now = await database.clock.now(connection)
-        [recorded] = await record(connection, now, [Record(payment, outcome)])
-        return recorded
-
-
-async def change(database: Database, payment_id: str, **columns: Any) -> None:
-    """Write into a payment's row."""
-    async with database.transaction() as connection:
-        await connection.execute(update(payments).where(payments.c.id == UUID(payment_id)).values(**columns))
-
-
-async def _lease_version_of(connection: AsyncConnection, payment_id: str) -> int:
-    found = await connection.execute(select(payments.c.lease_version).where(payments.c.id == UUID(payment_id)))
-    return int(found.scalar_one())
-
-
-async def row_counts(database: Database) -> dict[str, int]:
-    """How many rows each table has, of those that have any."""
-    async with database.read() as connection:
-        counts = {
-            table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
-            for table in metadata.sorted_tables
-        }
-    return {name: count for name, count in counts.items() if count}
-
-
-class Scripted(Database):
-    """A database that counts its transactions and fails as the script says, one word for each transaction.
-
-    `ok` is a transaction; the others are what may become of one: `unavailable` before it begins, `conflict` before it
-    commits, `lost` after it has committed, `rolled_back` without having done so; the error does not say which of the
-    two it was.
-    """
-
-    def __init__(self, inner: Database, *script: str) -> None:
-        self.clock = inner.clock
-        self.is_sqlite = inner.is_sqlite
-        self.script = list(script)
-        self.transactions = 0
-        self.reads = 0
-        self._inner = inner
-
-    @property
-    def schema(self) -> str | None:
-        return self._inner.schema
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        self.transactions += 1
-        word = self.script.pop(0) if self.script else "ok"
-        if word == "unavailable":
-            raise DatabaseUnavailable(word)
-        async with self._inner.transaction() as connection:
-            yield connection
-            if word == "conflict":
-                raise WriteConflict(word)
-            if word == "rolled_back":
-                raise CommitUnknown(word)
-        if word == "lost":
-            raise CommitUnknown(word)
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        self.reads += 1
-        async with self._inner.read() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        async with self._inner.snapshot() as connection:
-            yield connection
-
-    async def dispose(self) -> None:
-        """The inner one has its own owner."""

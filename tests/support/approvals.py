@@ -13,7 +13,8 @@ from sqlalchemy import select
 from shared.database.engine import Database
 from shared.database.tables import payments
 from shared.payments.outcomes import ActionNeeded, ActionRequired
-from tests.support.api_client import RunningApi, accepted, added, card, order, settled
+from tests.support.api_client import RunningApi, accepted, added, card, order
+from tests.support.settling import settled
 
 RETURN_URL = "https://shop.example/paid?basket=7#top"
 VALID_S = 900

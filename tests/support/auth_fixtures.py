@@ -9,8 +9,9 @@ import pytest
 
 from api.auth.tokens import SharedSecretVerifier
 from tests.conftest import TEST_SECRET
+from tests.support.auth_standins import AuthService, KeyServer
+from tests.support.standins import running
 from tests.support.tokens import SECRET
-from tests.support.upstreams import AuthService, KeyServer, running
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import httpx
 from api.dashboard.pages import STATIC_DIGEST
 from shared.ids import new_id
 from shared.payments.outcomes import ActionNeeded, ActionRequired, ClaimOutcome
-from tests.support.api_client import APPROVED, RunningApi, added, card, order, settled
+from tests.support.api_client import RunningApi, added, card, order
 from tests.support.approvals import RETURN_URL, VALID_S
 from tests.support.money import AUTHORIZED
 from tests.support.notifications import GATEWAY, notification
+from tests.support.settling import APPROVED, settled
 
 ACTORS = ("none", "user", "other", "service", "other_s", "admin")
 WITHOUT_A_BODY = ("/cancel", "/resend", "/capture", "/refunds", "/verify/run")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.local.service import clean_environment
-from tests.test_repository import ROOT
+from tests.support.repository import ROOT
 
 LOCKS = ROOT / "tests" / "support" / "generated_clients"
 INSTALL_S = 300

@@ -4,10 +4,11 @@ from typing import Any
 
 import httpx
 
-from tests.support.api_client import APPROVED, RunningApi, accepted, added, order, settled
+from tests.support.api_client import RunningApi, accepted, added, order
 from tests.support.approvals import waiting
 from tests.support.dashboards import bearer, signed_in
 from tests.support.money import AUTHORIZED
+from tests.support.settling import APPROVED, settled
 
 MARKUP = "</td></pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}"
 ROLES = {"admin": ("admin", "root"), "service": ("service", "shop"), "user": (None, "1"), "other": (None, "2")}

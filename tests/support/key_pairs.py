@@ -10,7 +10,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from shared.config.settings import Settings
 from tests.support.auth_modes import MakeSettings
-from tests.support.upstreams import KeyServer
+from tests.support.auth_standins import KeyServer
 
 
 @dataclass

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared.errors import DatabaseUnavailable
-from tests.support.api_client import Scripted
+from tests.support.scripted_databases import Scripted
 
 WAIT = {"Prefer": "wait=20"}  # far longer than any test takes
 

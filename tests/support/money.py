@@ -15,7 +15,8 @@ from shared.refund_lifecycle import RefundFailureCode, RefundHistoryReason
 from shared.refunds.claim import claim_refunds
 from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, record_refunds
-from tests.support.api_client import APPROVED, accepted, added, order, settled
+from tests.support.api_client import accepted, added, order
+from tests.support.settling import APPROVED, settled
 from tests.support.waiting import eventually
 
 VALID_S = 7 * 86_400.0

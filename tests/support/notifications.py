@@ -15,8 +15,9 @@ from shared.database.tables import payments
 from shared.ids import new_id
 from shared.payments.outcomes import Pending, Unsettled
 from shared.refund_lifecycle import RefundHistoryReason
-from tests.support.api_client import RunningApi, accepted, added, order, paypal, settled
+from tests.support.api_client import RunningApi, accepted, added, order, paypal
 from tests.support.money import charged, refund_claimed
+from tests.support.settling import settled
 
 GATEWAY = "paypal_mock"
 PATH = "/webhooks/payment"

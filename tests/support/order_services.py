@@ -10,9 +10,10 @@ import pytest
 
 from shared.payments.payment import Payment
 from shared.upstream.client import UpstreamClient
+from tests.support.order_standins import Order
+from tests.support.order_standins import OrderService as StandinService
 from tests.support.receivers import a_payment
-from tests.support.upstreams import Order, running
-from tests.support.upstreams import OrderService as StandinService
+from tests.support.standins import running
 from worker.orders import OrderService
 
 SECRET = "secret-of-the-tests-with-more-than-32-bytes"

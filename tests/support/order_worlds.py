@@ -29,11 +29,12 @@ from shared.runtime import Runtime, open_runtime
 from shared.verify import delivery_checks, due_checks
 from shared.verify.scan import Scan
 from shared.webhooks.resend import resend
+from tests.support.authorizations import whole
+from tests.support.order_standins import Order, OrderService
 from tests.support.processing import simulated_gateway
 from tests.support.rows import accepted, assert_sound, write
-from tests.support.upstreams import Order, OrderService, running
+from tests.support.standins import running
 from tests.support.waiting import eventually
-from tests.test_authorizations import whole
 
 type MakeSettings = Callable[..., Settings]
 

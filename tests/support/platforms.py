@@ -10,9 +10,12 @@ import httpx
 from shared.config.settings import Settings
 from shared.database.engine import Database
 from shared.runtime import Runtime, open_runtime
-from tests.support.api_client import RunningApi, card, served, working
-from tests.support.upstreams import AuthService, Order, OrderService, running
+from tests.support.api_client import RunningApi, card, served
+from tests.support.auth_standins import AuthService
+from tests.support.order_standins import Order, OrderService
+from tests.support.standins import running
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 type MakeSettings = Callable[..., Settings]
 

@@ -10,8 +10,9 @@ import pytest
 from playwright.async_api import Browser
 
 from shared.runtime import open_runtime
-from tests.support.api_client import RunningApi, working
+from tests.support.api_client import RunningApi
 from tests.support.readers import Reader, reading
+from tests.support.workers import working
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Everything that the database has stored, for tests that look for what must not be there."""
+"""What the database has stored: every value, for tests that look for what must not be there, and how many rows."""
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from shared.database.engine import Database
 from shared.database.schema import metadata
@@ -15,3 +15,13 @@ async def everything_stored(database: Database) -> str:
             for row in await connection.execute(text(f"SELECT * FROM {table.name}"))  # noqa: S608
         ]
     return repr(rows)
+
+
+async def row_counts(database: Database) -> dict[str, int]:
+    """How many rows each table has, of those that have any."""
+    async with database.read() as connection:
+        counts = {
+            table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+            for table in metadata.sorted_tables
+        }
+    return {name: count for name, count in counts.items() if count}

@@ -25,9 +25,9 @@ from shared.payments.record import Record, record
 from shared.payments.requests import cancel
 from shared.verify.scan import Found, Scan
 from shared.verify.verifier import verify
-from tests.support.api_client import APPROVED, DECLINED
 from tests.support.receivers import register
 from tests.support.rows import accepted, claim, write
+from tests.support.settling import APPROVED, DECLINED
 
 # Ahead of every clock that looks: what waits here for its moment stays on time however long the tests run.
 NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)

@@ -35,8 +35,8 @@ from shared.refunds.outcomes import RefundSettled
 from shared.refunds.record import RefundRecord, record_refunds
 from shared.refunds.refund import Refund
 from shared.refunds.requests import RefundMoved, RefundRequest, cancel_refund, request_refund
-from tests.support.api_client import APPROVED
 from tests.support.rows import claim
+from tests.support.settling import APPROVED
 from tests.support.verified import CALLBACK, NOW, accept, record_entry, settle
 
 HELD = Approved("stripe_mock", "ch_1", {}, "rate")

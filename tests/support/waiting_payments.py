@@ -14,10 +14,10 @@ from shared.payments.notifications import hasten
 from shared.payments.payment import Payment
 from shared.payments.requests import Requested, answer_action
 from shared.simulation.scenarios import CHALLENGED, PENDING, Scenario, scenario_members
+from tests.support.authorizations import reached, whole
 from tests.support.processing import RunningProcessor
 from tests.support.rows import accepted, write
 from tests.support.waiting import eventually
-from tests.test_authorizations import reached, whole
 
 APPROVED, DECLINED = ActionResult.APPROVED, ActionResult.DECLINED
 SHOP = "https://shop.example/paid"
