@@ -69,6 +69,16 @@ async def test_a_connection_stays_open_between_requests(served_api: RunningApi) 
         assert statuses(await connection.responses(3)) == [200, 200, 200]
 
 
+async def test_an_empty_line_begins_no_request(served_api: RunningApi) -> None:
+    async with connected(served_api.url) as connection:
+        for number in (1, 2):
+            await connection.send(HEALTH + b"\r\n")
+            assert statuses(await connection.responses(number)) == [200] * number
+            # The connection is idle, and may be for longer than a request may take.
+            await connection.send(b"\r\n")
+            await asyncio.sleep(TIMEOUT_S + 0.3)
+
+
 async def test_bodies_that_do_not_come_take_no_payer_the_place(served_api: RunningApi) -> None:
     body = await payment_body(served_api)
     start = (
@@ -185,3 +195,29 @@ async def test_at_shutdown_every_connection_gets_what_it_can(served_api: Running
 
 async def _is_pending(served_api: RunningApi) -> bool:
     return await payments_count(served_api) == 1
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"GET /openapi.json HTTP/1.0\r\n\r\n"],
+)
+async def test_a_client_that_does_not_read_its_last_response_does_not_hold_up_the_shutdown(
+    served_api: RunningApi, stop: asyncio.Event, caplog: pytest.LogCaptureFixture, request_bytes: bytes
+) -> None:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        client.connect(("127.0.0.1", int(served_api.url.rsplit(":", 1)[1])))
+        client.sendall(request_bytes)
+        await eventually(_has_response)
+        stop.set()
+        await eventually(lambda: not _has_protocol(), 30)
+    # Uvicorn gave up on none of them.
+    assert "graceful shutdown exceeded" not in caplog.text
+
+
+def _has_response() -> bool:
+    return any(
+        isinstance(one, HttpProtocol) and one.cycle is not None and one.cycle.response_complete
+        for one in gc.get_objects()
+    )

@@ -109,6 +109,28 @@ async def test_a_valid_host_is_taken(served_api: RunningApi, host: bytes) -> Non
     assert statuses(await sent(served_api.url, b"GET /health HTTP/1.1\r\nHost: %b\r\n\r\n" % host)) == [200]
 
 
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t "])
+async def test_blanks_around_a_value_are_no_part_of_it(served_api: RunningApi, blanks: bytes) -> None:
+    """RFC 9110, 5.5."""
+    body = await payment_body(served_api)
+    lines = (b"Idempotency-Key:" + blanks + b"one" + blanks, b"X-Correlation-ID:" + blanks + b"two" + blanks)
+    length, ask = b"Content-Length: %d" % len(body) + blanks, b"Expect:" + blanks + b"100-continue" + blanks
+    async with connected(served_api.url) as connection:
+        await connection.send(post(served_api, *lines, length, ask).replace(b"Host: x", b"Host: x" + blanks))
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        assert await connection.line() == b"\r\n"
+        await connection.send(body)
+        [first] = await connection.responses(1)
+        assert (first.status, first.header(b"x-correlation-id")) == (202, b"two")
+        # On a connection that has a transport, too.
+        await connection.send(
+            post(served_api, b"Idempotency-Key: one", length).replace(b"Host: x", b"Host: x" + blanks)
+        )
+        await connection.send(body)
+        [_, second] = await connection.responses(2)
+    assert (second.status, second.header(b"idempotent-replayed")) == (202, b"true")
+
+
 async def test_empty_lines_before_a_request_are_ignored(served_api: RunningApi) -> None:
     assert statuses(await sent(served_api.url, b"\r\n" * 100_000 + HEALTH, b"\r", b"\n" + HEALTH, pause_s=0.05)) == [
         200,

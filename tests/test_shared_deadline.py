@@ -22,7 +22,7 @@ async def test_many_that_are_late_at_once_take_turns_with_the_others() -> None:
     errors: list[object] = []
     loop.set_exception_handler(lambda _loop, context: errors.append(context["exception"]))
     turns, over = [0], list[int]()
-    deadline = SharedDeadline(loop, 0.05)
+    deadline: SharedDeadline[Waiting] = SharedDeadline(loop, 0.05)
     count = 5 * LATE_PER_TURN
     for number in range(count):
         deadline.start(Waiting(over, turns, fails=number == 1))
@@ -42,15 +42,43 @@ async def test_many_that_are_late_at_once_take_turns_with_the_others() -> None:
     assert len(over) == count
 
 
+class Timed:
+    """Something with a time limit, which notes when it was over."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.began_at = loop.time()
+        self.over = asyncio.Event()
+        self.took_s = 0.0
+
+    def on_late(self) -> None:
+        self.took_s = self._loop.time() - self.began_at
+        self.over.set()
+
+
 async def test_a_time_limit_is_not_over_before_its_time() -> None:
     loop = asyncio.get_running_loop()
-    over: list[int] = []
-    deadline = SharedDeadline(loop, 0.2)
-    deadline.start(Waiting(over, [1]))
-    await asyncio.sleep(0.1)
-    deadline.start(Waiting(over, [2]))
-    assert over == []
-    await asyncio.sleep(0.15)
-    assert over == [1]
-    await asyncio.sleep(0.1)
-    assert over == [1, 2]
+    deadline: SharedDeadline[Timed] = SharedDeadline(loop, 0.2)
+    timed = []
+    for _ in range(3):
+        timed.append(Timed(loop))
+        deadline.start(timed[-1])
+        await asyncio.sleep(0.05)
+    for one in timed:
+        await asyncio.wait_for(one.over.wait(), 10)
+        assert one.took_s >= 0.2
+    assert len(deadline) == 0
+
+
+async def test_those_that_are_due_first_can_be_had() -> None:
+    loop = asyncio.get_running_loop()
+    deadline: SharedDeadline[Timed] = SharedDeadline(loop, 3600)
+    timed = [Timed(loop) for _ in range(3)]
+    for one in timed:
+        deadline.start(one)
+    assert deadline.first(2, before=loop.time() + 1) == timed[:2]
+    assert deadline.first(9, before=loop.time() + 1) == timed
+    assert deadline.first(-1, before=loop.time() + 1) == []
+    assert deadline.first(9, before=timed[0].began_at) == []
+    for one in timed:
+        deadline.cancel(one)

@@ -164,9 +164,10 @@ class Front:
 
     def _idle(self, before: float) -> Iterator[tuple[float, HttpProtocol]]:
         for connection in self.state.connections:
-            since = connection.idle_since if isinstance(connection, HttpProtocol) else None
-            if since is not None and since < before:
-                yield since, connection
+            if isinstance(connection, HttpProtocol):
+                since = connection.idle_since
+                if since is not None and since < before:
+                    yield since, connection
 
     def _pause(self, error: str | None, pause_s: float = EXHAUSTED_PAUSE_S, **figures: int) -> None:
         log.warning("api.accept_paused", error=error, pause_s=pause_s, **figures)
