@@ -5,6 +5,8 @@ from contextlib import suppress
 
 # As many as this limit is when a process may have any number.
 UNLIMITED = 1_048_576
+# OPEN_MAX of macOS, which refuses some larger limits although it has no hard one.
+LIMIT_OF_MACOS = 10_240
 
 
 def allow_open_files(wanted: int) -> int:
@@ -12,12 +14,13 @@ def allow_open_files(wanted: int) -> int:
 
     Child processes inherit it. It is never lowered.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        # Some systems allow less than they say. Then the limit stays.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for files in (wanted, min(wanted, LIMIT_OF_MACOS)):
+        enough = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        # A system may allow less than it says. If it allows neither, the limit stays.
+        if open_files_max() < enough:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
     return open_files_max()
 
 
