@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from api.edge import front
 from api.edge.connection_limits import RESERVED_FILES, connections_max
+from shared.open_files import LIMIT_OF_MACOS, allow_open_files
 from tests.support.fronted import REQUEST, Fronted
 from tests.support.raw_http import RawConnection, connected
 from tests.support.waiting import eventually
@@ -99,6 +100,22 @@ async def test_a_request_in_progress_makes_no_room() -> None:
 @pytest.mark.parametrize(("files", "most"), [(65_536, 65_536 - RESERVED_FILES), (1024, 768), (256, 128), (64, 32)])
 def test_the_service_keeps_files_for_itself(files: int, most: int) -> None:
     assert connections_max(files) == most
+
+
+def test_a_service_takes_what_macos_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that there is no hard limit, and refuses what is above its own."""
+    limits = (256, resource.RLIM_INFINITY)
+
+    def set_limit(_kind: int, wanted: tuple[int, int]) -> None:
+        nonlocal limits
+        if wanted[0] > LIMIT_OF_MACOS:
+            raise ValueError("current limit exceeds maximum limit")
+        limits = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits)
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    assert allow_open_files(65_536) == LIMIT_OF_MACOS
+    assert allow_open_files(100) == LIMIT_OF_MACOS
 
 
 @pytest.mark.parametrize(("soft", "wanted", "most"), [(64, 100, 100), (64, 500, 200), (64, 32, 64), (200, 200, 200)])
