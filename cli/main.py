@@ -268,10 +268,9 @@ def verify(
 ) -> None:
     """Check every payment against its history, its events and deliveries, and the gateway's ledger.
 
-    The command reads the database of DATABASE_URL while the service works, one range of payments at a time. It stores
-    its report, which GET /api/v1/verify/last answers, and changes nothing else. The exit code is 1 if there are
-    breaches; the report lists their ids and what to do. The exit code is 2 if the command cannot run. See
-    docs/verify.md.
+    The command reads the database of DATABASE_URL while the service works, one range of payments at a time. It changes
+    nothing but its stored report, which GET /api/v1/verify/last answers. The exit code is 1 if there are breaches; the
+    report lists their ids and what to do. The exit code is 2 if the command cannot run. See docs/verify.md.
     """
     from cli.verify.command import Options, run_verify  # noqa: PLC0415 - it imports the statements, too
 

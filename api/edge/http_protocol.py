@@ -273,9 +273,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def idle_since(self) -> float | None:
-        """The time of the event loop since which the connection has been idle; None if it is not."""
+        """The time of the event loop since which the connection has been idle; None if it is not, or closes."""
         timer = self.timeout_keep_alive_task
-        return None if timer is None else timer.when() - self.timeout_keep_alive
+        return None if timer is None or self.transport.is_closing() else timer.when() - self.timeout_keep_alive
 
     def shutdown(self) -> None:
         """Close the connection: at once, or after the response to the request in progress."""
